@@ -1,0 +1,64 @@
+"""The functions that tables and policies call; PUBLIC may execute none of them.
+
+A body written as RETURN is bound to its objects when it is created, so it needs no search_path
+setting, which would cost more than the call. plpgsql bodies are text: they pin it.
+"""
+
+from sqlalchemy import Connection, MetaData, event, text
+
+from .base import metadata
+from .roles import APPLICATION
+
+ACTING_USER = "(SELECT app_user_id())"
+"""For policies: the sub-select is evaluated once for a statement, not once for a row."""
+
+# Unset and empty both mean nobody: a setting that a finished transaction made reverts to the
+# empty string, not to NULL.
+APP_USER_ID = """
+CREATE FUNCTION app_user_id() RETURNS uuid
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN nullif(current_setting('app.user_id', true), '')::uuid
+"""
+
+# RFC 9562, 5.7 and 6.2 method 3: 48 bits of milliseconds, the version, 12 bits of the fraction of
+# the millisecond, then the variant and 62 random bits, taken over from a version 4 uuid.
+UUID_V7 = """
+CREATE FUNCTION uuid_v7() RETURNS uuid
+LANGUAGE sql VOLATILE PARALLEL SAFE
+RETURN (
+  SELECT encode(
+    int8send((t.us / 1000) << 16 | 28672 | (t.us % 1000) * 4096 / 1000)
+    || substring(uuid_send(gen_random_uuid()) FROM 9), 'hex'
+  )::uuid
+  FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS us) AS t
+)
+"""
+
+SET_UPDATED_AT = """
+CREATE FUNCTION set_updated_at() RETURNS trigger
+LANGUAGE plpgsql SET search_path = ''
+AS $$
+BEGIN
+  NEW.updated_at := CURRENT_TIMESTAMP;
+  RETURN NEW;
+END
+$$
+"""
+
+_COMMENTS = {
+    "app_user_id": "The user whom this transaction acts for (setting app.user_id); NULL is nobody",
+    "uuid_v7": "A time-ordered version 7 uuid; uuidv7() of PostgreSQL 18, for 16 and 17 too",
+    "set_updated_at": "Trigger: updated_at is the time of the last change, whoever wrote it",
+}
+
+
+@event.listens_for(metadata, "before_create")
+def create_functions(_metadata: MetaData, connection: Connection, **_options: object) -> None:
+    """Create the functions, before the tables whose defaults and triggers call them."""
+    for body in (APP_USER_ID, UUID_V7, SET_UPDATED_AT):
+        connection.execute(text(body))
+    for name, comment in _COMMENTS.items():
+        connection.execute(text(f"COMMENT ON FUNCTION {name}() IS '{comment}'"))
+        connection.execute(text(f"REVOKE ALL ON FUNCTION {name}() FROM PUBLIC"))
+    for name in ("app_user_id", "uuid_v7"):
+        connection.execute(text(f"GRANT EXECUTE ON FUNCTION {name}() TO {APPLICATION}"))

@@ -1,0 +1,106 @@
+"""`todo`: what a user means to do. Owned: each user sees and changes only their own."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    Connection,
+    FetchedValue,
+    Index,
+    Table,
+    Text,
+    event,
+    text,
+)
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlmodel import Field, Relationship, col
+
+from .base import NOW, TIMESTAMPTZ
+from .ownership import Owned
+
+if TYPE_CHECKING:
+    from .user import User
+
+
+class Todo(Owned, table=True):
+    """A thing to do."""
+
+    model_config = {"ignored_types": (hybrid_property,)}  # noqa: RUF012  # pydantic's idiom
+
+    __tablename__ = "todo"
+    __table_args__ = (
+        CheckConstraint(r"title ~ '\S'", name="title_not_blank"),
+        CheckConstraint("char_length(title) <= 500", name="title_length"),
+        CheckConstraint("char_length(description) <= 10000", name="description_length"),
+        # A user's open todos, newest first.
+        Index("todo_open_idx", "user_id", "id", postgresql_where=text("completed_at IS NULL")),
+        # A user's open todos by due date; id makes a page's last row a place to go on from.
+        Index(
+            "todo_due_idx",
+            "user_id",
+            "due_at",
+            "id",
+            postgresql_where=text("completed_at IS NULL AND due_at IS NOT NULL"),
+        ),
+        {"comment": "A thing that its user means to do"},
+    )
+
+    title: str = Field(
+        sa_type=Text,
+        sa_column_kwargs={"comment": "What to do, in 1 to 500 characters, not all blank"},
+    )
+    description: str | None = Field(
+        default=None,
+        sa_type=Text,
+        sa_column_kwargs={"comment": "More about it, in at most 10,000 characters"},
+    )
+    due_at: datetime | None = Field(
+        default=None, sa_type=TIMESTAMPTZ, sa_column_kwargs={"comment": "When it should be done"}
+    )
+    completed_at: datetime | None = Field(
+        default=None,
+        sa_type=TIMESTAMPTZ,
+        sa_column_kwargs={"comment": "When it was done; NULL while it is open"},
+    )
+    created_at: datetime = Field(
+        default=None,
+        sa_type=TIMESTAMPTZ,
+        sa_column_kwargs={"server_default": NOW, "comment": "When it was written down"},
+    )
+    updated_at: datetime = Field(
+        default=None,
+        sa_type=TIMESTAMPTZ,
+        sa_column_kwargs={
+            "server_default": NOW,
+            "server_onupdate": FetchedValue(),
+            "comment": "Last change, kept by a trigger",
+        },
+    )
+
+    user: "User" = Relationship(back_populates="todos")
+
+    @hybrid_property
+    def completed(self) -> bool:
+        """Whether it is done; in a query, the condition that the partial indexes serve."""
+        return self.completed_at is not None
+
+    @completed.inplace.expression
+    @classmethod
+    def _completed(cls) -> ColumnElement[bool]:
+        return col(cls.completed_at).is_not(None)
+
+
+todo_table: Table = Todo.__table__  # type: ignore[attr-defined]  # set by SQLAlchemy at run time
+
+
+@event.listens_for(todo_table, "after_create")
+def keep_updated_at(_table: Table, connection: Connection, **_options: object) -> None:
+    """Keep `updated_at` by a trigger, so that no writer can forget it or lie about it."""
+    connection.execute(
+        text(
+            "CREATE TRIGGER todo_set_updated_at BEFORE UPDATE ON todo"
+            " FOR EACH ROW EXECUTE FUNCTION set_updated_at()"
+        )
+    )

@@ -1,0 +1,80 @@
+"""`user`: whom everything belongs to. Better Auth writes it; an application reads its own row."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import CheckConstraint, Connection, Table, Text, event, text
+from sqlmodel import Field, Relationship
+
+from .base import NOW, TIMESTAMPTZ
+from .better_auth import BetterAuthTable
+from .functions import ACTING_USER
+from .roles import APPLICATION
+
+if TYPE_CHECKING:
+    from .account import Account
+    from .session import Session
+    from .todo import Todo
+
+
+class User(BetterAuthTable, table=True):
+    """A person who can sign in."""
+
+    __tablename__ = "user"
+    __table_args__ = (
+        # Better Auth looks users up by lower-cased e-mail: any other spelling cannot sign in.
+        CheckConstraint("email = lower(email)", name="email_lower"),
+        {"comment": "A person who can sign in; written by Better Auth"},
+    )
+
+    name: str = Field(sa_type=Text, sa_column_kwargs={"comment": "The name shown to others"})
+    email: str = Field(
+        unique=True,
+        sa_type=Text,
+        sa_column_kwargs={"comment": "Lower case; what the user signs in with"},
+    )
+    email_verified: bool = Field(
+        default=None,
+        sa_column_kwargs={
+            "name": "emailVerified",
+            "server_default": text("false"),
+            "comment": "Whether the user has proven to receive mail at email",
+        },
+    )
+    image: str | None = Field(
+        default=None, sa_type=Text, sa_column_kwargs={"comment": "The address of a picture"}
+    )
+    created_at: datetime = Field(
+        default=None,
+        sa_type=TIMESTAMPTZ,
+        sa_column_kwargs={"name": "createdAt", "server_default": NOW, "comment": "Sign-up"},
+    )
+    updated_at: datetime = Field(
+        default=None,
+        sa_type=TIMESTAMPTZ,
+        sa_column_kwargs={
+            "name": "updatedAt",
+            "server_default": NOW,
+            "comment": "Last change, kept by Better Auth",
+        },
+    )
+
+    # The database cascades: loading the children to delete them one by one would only be slower.
+    sessions: list["Session"] = Relationship(back_populates="user", passive_deletes="all")
+    accounts: list["Account"] = Relationship(back_populates="user", passive_deletes="all")
+    todos: list["Todo"] = Relationship(back_populates="user", passive_deletes="all")
+
+
+user_table: Table = User.__table__  # type: ignore[attr-defined]  # set by SQLAlchemy at run time
+
+
+@event.listens_for(user_table, "after_create")
+def show_user_to_itself(_table: Table, connection: Connection, **_options: object) -> None:
+    """Let the application read the row of the user whom it acts for, and no other."""
+    connection.execute(
+        text(
+            f'CREATE POLICY "user_self" ON "user" FOR SELECT TO {APPLICATION}'
+            f" USING (id = {ACTING_USER})"
+        )
+    )
+    connection.execute(text(f'GRANT SELECT ON "user" TO {APPLICATION}'))
