@@ -1,0 +1,55 @@
+"""The database that a command works on, as people and Neon's console write its URL."""
+
+import os
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+DRIVER = "postgresql+psycopg"
+
+
+class BadDatabaseURLError(ValueError):
+    """A database URL that cannot be used; the message is one sentence without credentials."""
+
+
+def parse(text: str) -> URL:
+    """Read a database URL, `postgres://` and `postgresql://` alike, for SQLAlchemy and psycopg 3.
+
+    Raises:
+        BadDatabaseURLError: it is no PostgreSQL URL, or names no database.
+
+    """
+    try:
+        url = make_url(text.strip())
+    except (ArgumentError, ValueError):
+        # The URL may hold a password, and the original error repeats it.
+        raise BadDatabaseURLError(
+            "The database URL cannot be read; it should look like"
+            " postgresql://user:password@host/database, with special characters percent-encoded."
+        ) from None
+    if url.drivername not in {"postgres", "postgresql", DRIVER}:
+        raise BadDatabaseURLError(
+            f"The database URL begins with {url.drivername}://, but only PostgreSQL"
+            " (postgresql://) is supported."
+        )
+    if not url.database:
+        raise BadDatabaseURLError(
+            "The database URL names no database; add one: postgresql://user@host/database."
+        )
+    return url.set(drivername=DRIVER)
+
+
+def from_environment() -> URL:
+    """Read the URL that DATABASE_URL holds.
+
+    Raises:
+        BadDatabaseURLError: it is unset, or cannot be used.
+
+    """
+    text = os.environ.get("DATABASE_URL", "")
+    if not text.strip():
+        raise BadDatabaseURLError(
+            "DATABASE_URL is not set; set it to the database to migrate, for example"
+            " DATABASE_URL=postgresql://user:password@host/database alembic upgrade head."
+        )
+    return parse(text)
