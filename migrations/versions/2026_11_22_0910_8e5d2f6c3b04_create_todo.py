@@ -18,6 +18,18 @@ depends_on = None
 TIMESTAMPTZ = postgresql.TIMESTAMP(timezone=True)
 NOW = sa.text("CURRENT_TIMESTAMP")
 
+# The body's blanks are part of the schema.
+SET_UPDATED_AT = """
+CREATE FUNCTION set_updated_at() RETURNS trigger
+LANGUAGE plpgsql SET search_path = ''
+AS $$
+BEGIN
+  NEW.updated_at := CURRENT_TIMESTAMP;
+  RETURN NEW;
+END
+$$
+"""
+
 
 def upgrade() -> None:
     # RFC 9562, 5.7 and 6.2 method 3: milliseconds, version, fraction of the millisecond, random.
@@ -95,16 +107,7 @@ def upgrade() -> None:
         ["user_id", "due_at", "id"],
         postgresql_where=sa.text("completed_at IS NULL AND due_at IS NOT NULL"),
     )
-    op.execute("""
-        CREATE FUNCTION set_updated_at() RETURNS trigger
-        LANGUAGE plpgsql SET search_path = ''
-        AS $$
-        BEGIN
-          NEW.updated_at := CURRENT_TIMESTAMP;
-          RETURN NEW;
-        END
-        $$
-    """)
+    op.execute(SET_UPDATED_AT)
     op.execute("""
         COMMENT ON FUNCTION set_updated_at() IS
         'Trigger: updated_at is the time of the last change, whoever wrote it'
