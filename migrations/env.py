@@ -1,14 +1,15 @@
 """What Alembic runs for every command: connect, then run the revisions, one transaction each.
 
-A connection that is handed in through `config.attributes["connection"]` is used as it is (the
-`schema` command and the tests do so); otherwise DATABASE_URL names the database.
+A connection or engine that is handed in through `config.attributes["connection"]` is used as it is
+(the `schema` command and pytest-alembic do so); otherwise DATABASE_URL names the database.
 """
 
 import logging.config
+from contextlib import nullcontext
 from typing import Any
 
 from alembic import context
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from migrations import database_url
@@ -28,18 +29,16 @@ def run(**target: Any) -> None:  # noqa: ANN401  # what context.configure takes
         context.run_migrations()
 
 
-def connect_and_run() -> None:
-    """Run the command's revisions on the database that DATABASE_URL names."""
+def open_engine() -> Engine:
+    """Open the database that DATABASE_URL names, and say what is done to it."""
     if context.config.config_file_name is not None:
         logging.config.fileConfig(context.config.config_file_name, disable_existing_loggers=False)
-    engine = create_engine(database_url.from_environment(), poolclass=NullPool)
-    with engine.connect() as connection:
-        run(connection=connection)
+    return create_engine(database_url.from_environment(), poolclass=NullPool)
 
 
 if context.is_offline_mode():
     run(dialect_name="postgresql", literal_binds=True)
-elif (handed_in := context.config.attributes.get("connection")) is not None:
-    run(connection=handed_in)
 else:
-    connect_and_run()
+    bind: Connection | Engine = context.config.attributes.get("connection") or open_engine()
+    with bind.connect() if isinstance(bind, Engine) else nullcontext(bind) as connection:
+        run(connection=connection)

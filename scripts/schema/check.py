@@ -1,0 +1,114 @@
+"""The main job: every proof, in scratch databases on one server, in one pass."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, event
+from sqlalchemy.exc import DBAPIError
+
+from migrations import snapshot
+
+from . import history, isolation, ownership, parity, roundtrip
+from .alembic_run import line, upgrade
+from .database import connect, reason
+from .proof import Failure, Outcome, counted
+from .repository import SNAPSHOT, scripts
+from .server import Server
+
+type Tell = Callable[[str], None]
+type Prove = Callable[[], Outcome]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A proof that was tried, or, without an outcome, could not be: an earlier one failed."""
+
+    name: str
+    seconds: float = 0
+    outcome: Outcome | None = None
+
+
+def check(server: Server, tell: Tell) -> Iterator[Proof]:
+    """Try every proof, and yield each when it is done; `tell` is told what goes on meanwhile.
+
+    Raises:
+        CannotRunError: the server does not let the proofs be tried.
+
+    """
+    directory = scripts()
+    yield _try("history", lambda: history.check(directory))
+    with server.database() as head:
+        proofs = _proofs_at_head(server, directory, head, tell)
+        if history.readable_line(directory):
+            tell("upgrade head")
+            yield (build := _try("upgrade head", lambda: _build(head, directory)))
+            if build.outcome and not build.outcome.failures:
+                for name, prove in proofs.items():
+                    tell(name)
+                    yield _try(name, prove)
+                return
+        yield from (Proof(name) for name in proofs)
+
+
+def _proofs_at_head(
+    server: Server, directory: ScriptDirectory, head: URL, tell: Tell
+) -> dict[str, Prove]:
+    """Name the proofs that need a database at head, in the order in which they are tried."""
+
+    def migrated() -> snapshot.Snapshot:
+        with connect(head) as connection:
+            return snapshot.read(connection)
+
+    def walk() -> Outcome:
+        with server.database() as empty:
+            return roundtrip.check(empty, directory, tell)
+
+    def models() -> Outcome:
+        with server.database() as empty:
+            return parity.snapshots(migrated(), empty)
+
+    def committed() -> Outcome:
+        text = SNAPSHOT.read_text(encoding="utf-8") if SNAPSHOT.exists() else ""
+        return parity.committed(migrated(), directory.get_current_head(), text)
+
+    return {
+        "round trip": walk,
+        "models, by Alembic": lambda: parity.autogenerate(head, directory),
+        "models, by snapshot": models,
+        "schema.txt": committed,
+        "ownership": lambda: ownership.check(head),
+        "isolation": lambda: isolation.check(head),
+    }
+
+
+def _build(head: URL, directory: ScriptDirectory) -> Outcome:
+    """Prove that the history builds a schema from nothing, as the first deploy does."""
+    statements = 0
+
+    def count(*_: object) -> None:
+        nonlocal statements
+        statements += 1
+
+    failures = []
+    with connect(head) as connection:
+        event.listen(connection, "before_cursor_execute", count)
+        try:
+            upgrade(connection, directory)
+        except DBAPIError as error:
+            message = f"The history does not build from nothing: {reason(error)}."
+            detail = (error.statement or "").strip()
+            failures.append(Failure(message, "Mend the revision that holds it.", detail))
+        except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
+            message = f"The history does not build from nothing: {type(error).__name__}: {error}."
+            failures.append(Failure(message, "Mend the revision that raises it."))
+    number = len(line(directory))
+    covered = f"{counted(number, 'revision')}, {counted(statements, 'statement')}"
+    return Outcome(covered, failures)
+
+
+def _try(name: str, prove: Prove) -> Proof:
+    start = time.perf_counter()
+    outcome = prove()
+    return Proof(name, time.perf_counter() - start, outcome)

@@ -1,0 +1,131 @@
+"""The `schema` command: its words, options and exit codes; the work is in the other modules."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from sqlalchemy.exc import DBAPIError
+
+from migrations import database_url as urls
+
+from . import check as checking
+from . import report, serving
+from .database import reason
+from .embedded import VERSIONS, TerminatedError
+from .errors import CannotRunError
+from .repository import SNAPSHOT, scripts
+from .server import Server, server
+from .snapshot_file import rewrite
+
+app = typer.Typer(
+    help="Check, show and serve the schema that the migrations build.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DatabaseURL = Annotated[
+    str | None,
+    typer.Option(
+        help="Work in scratch databases on this server, not on an embedded one.",
+        metavar="URL",
+        show_default=False,
+    ),
+]
+Postgres = Annotated[
+    int,
+    typer.Option(help="Major version of the embedded server.", metavar="16|18"),
+]
+
+
+@app.command()
+def check(database_url: DatabaseURL = None, postgres: Postgres = VERSIONS[0]) -> None:
+    """Prove that the schema builds, unbuilds, matches its models and keeps users apart.
+
+    Exit code 0: every proof holds; 1: one does not; 2: the proofs could not be tried.
+    """
+    start = time.perf_counter()
+    with _exits(), _progress() as tell, _open(database_url, postgres, tell) as opened:
+        ready = time.perf_counter()
+        proofs = list(checking.check(opened, tell))
+    heads = scripts().get_heads()
+    head = heads[0] if len(heads) == 1 else None
+    now = time.perf_counter()
+    report.console().print(report.page(proofs, opened.version, head, now - start, ready - start))
+    if any(proof.outcome is None or proof.outcome.failures for proof in proofs):
+        raise typer.Exit(1)
+
+
+@app.command()
+def snapshot(database_url: DatabaseURL = None, postgres: Postgres = VERSIONS[0]) -> None:
+    """Rewrite migrations/schema.txt, the schema as a text, from what the migrations build."""
+    with _exits(), _progress() as tell, _open(database_url, postgres, tell) as opened:
+        tell("upgrade head")
+        difference = rewrite(opened)
+    name = SNAPSHOT.relative_to(SNAPSHOT.parents[1])
+    typer.echo(difference + f"{name} is rewritten." if difference else f"{name} is up to date.")
+
+
+@app.command()
+def serve(
+    port: Annotated[
+        int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
+    ] = 0,
+    postgres: Postgres = VERSIONS[0],
+) -> None:
+    """Run a development server at the head revision until Ctrl-C; its data is then gone."""
+    with _exits():
+        _require_version(postgres)
+        serving.serve(postgres, port, typer.echo)
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app(prog_name="schema")
+
+
+@contextmanager
+def _exits() -> Iterator[None]:
+    """Turn what ended the work into an exit code, and a sentence where there is one to say."""
+    try:
+        yield
+    except TerminatedError:
+        raise typer.Exit(143) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (CannotRunError, urls.BadDatabaseURLError) as error:
+        typer.echo(f"schema: {error}", err=True)
+        raise typer.Exit(2) from None
+    except DBAPIError as error:
+        typer.echo(f"schema: The server ended the work: {reason(error)}.", err=True)
+        raise typer.Exit(2) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Show what goes on, on a terminal; say nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda _what: None
+        return
+    with report.console(stderr=True).status("server") as status:
+        yield status.update
+
+
+@contextmanager
+def _open(url: str | None, version: int, tell: Callable[[str], None]) -> Iterator[Server]:
+    tell("server")
+    _require_version(version)
+    with server(None if url is None else urls.parse(url), version) as opened:
+        yield opened
+
+
+def _require_version(version: int) -> None:
+    if version not in VERSIONS:
+        known = " and ".join(str(one) for one in sorted(VERSIONS))
+        raise CannotRunError(
+            f"There is no embedded PostgreSQL {version}, only {known}; for another version name a"
+            " server with --database-url."
+        )

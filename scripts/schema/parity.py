@@ -1,0 +1,82 @@
+"""The models are what the migrations build: by Alembic's own comparison, and fact by fact."""
+
+from collections.abc import Iterable
+from importlib import import_module
+
+from alembic.autogenerate import produce_migrations, render_python_code
+from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+
+from migrations import snapshot
+
+from .alembic_run import run
+from .database import connect, reason
+from .proof import Failure, Outcome, counted
+
+REMEDY = (
+    "Where the models are right, write a revision: start `schema serve`, set DATABASE_URL to what"
+    ' it prints, and run `alembic revision --autogenerate -m "…"`. Otherwise mend the models.'
+)
+
+
+def autogenerate(head: URL, scripts: ScriptDirectory) -> Outcome:
+    """Prove that Alembic, asked for a revision that leads to the models, has nothing to write.
+
+    It compares tables, columns, types, defaults, keys, indexes, CHECK constraints (by name) and
+    comments, with the settings of env.py.
+    """
+    code = ""
+    tables = 0
+
+    def steps(context: MigrationContext) -> Iterable[MigrationStep]:
+        nonlocal code, tables
+        metadata = context.opts["target_metadata"]
+        tables = len(metadata.tables)
+        operations = produce_migrations(context, metadata).upgrade_ops
+        if operations is not None and not operations.is_empty():
+            code = render_python_code(operations, migration_context=context)
+        return ()
+
+    with connect(head) as connection:
+        run(connection, scripts, steps)
+    failures = []
+    if code:
+        message = "The models are not what the migrations build; this would lead from one to the"
+        failures.append(Failure(f"{message} other.", REMEDY, code))
+    return Outcome(f"{counted(tables, 'table')}: types, defaults, checks, comments", failures)
+
+
+def snapshots(migrated: snapshot.Snapshot, empty: URL) -> Outcome:
+    """Prove that `metadata.create_all` on an empty database builds the very same schema."""
+    models = import_module("models")
+    covered = counted(len(migrated), "fact")
+    with connect(empty) as connection:
+        try:
+            models.metadata.create_all(connection)
+        except DBAPIError as error:
+            statement = (error.statement or "").strip()
+            message = f"metadata.create_all fails: {reason(error)}."
+            return Outcome(covered, [Failure(message, "Mend the models.", statement)])
+        created = snapshot.read(connection)
+    if created == migrated:
+        return Outcome(covered)
+    message = "The models build another schema (+) than the migrations do (-)."
+    return Outcome(covered, [Failure(message, REMEDY, snapshot.difference(migrated, created))])
+
+
+def committed(migrated: snapshot.Snapshot, head: str | None, text: str) -> Outcome:
+    """Prove that the committed schema.txt is what the migrations build."""
+    fresh = snapshot.layout(migrated, head)
+    covered = f"{counted(len(fresh.splitlines()), 'line')} of migrations/schema.txt"
+    if fresh == text:
+        return Outcome(covered)
+    remedy = "Run `schema snapshot`, read what it changes (git diff), and commit it."
+    if not text:
+        return Outcome(covered, [Failure("migrations/schema.txt is missing.", remedy)])
+    detail = snapshot.text_difference(text, fresh)
+    if snapshot.revision(text) != head:
+        detail = f"- revision {snapshot.revision(text)}\n+ revision {head}\n{detail}"
+    message = "migrations/schema.txt (-) is not what the migrations build (+)."
+    return Outcome(covered, [Failure(message, remedy, detail)])
