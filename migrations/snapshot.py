@@ -56,7 +56,6 @@ PARTS = (
     "partition of",
     "inherits",
     "partitioned by",
-    "column order",
     "column",
     "constraint",
     "index",
@@ -97,7 +96,7 @@ def read(connection: Connection) -> Snapshot:
     # A savepoint inside a transaction, a transaction of its own otherwise; rolling either back undoes SET LOCAL.
     with driver.transaction(force_rollback=True), driver.cursor() as cursor:
         cursor.execute(PINS)
-        cursor.execute(QUERY, prepare=False)
+        cursor.execute(QUERY)
         return tuple(Fact(*row) for row in cursor)
 
 

@@ -38,7 +38,7 @@ member as materialized (
 ),
 -- Neon owns auth and neon_auth: their content changes without us.
 schema as materialized (
-    select n.*
+    select n.*, case when n.nspname = 'public' then '' else quote_ident(n.nspname) || '.' end as prefix
     from pg_namespace as n
     where n.nspname !~ '^pg_'
         and n.nspname not in ('information_schema', 'auth', 'neon_auth')
@@ -114,14 +114,14 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
     union all
     select
         'pg_opfamily'::regclass, f.oid,
-        format('operator family %I.%I using %I', s.nspname, f.opfname, a.amname), f.opfowner, null, null
+        format('operator family %s%I using %I', s.prefix, f.opfname, a.amname), f.opfowner, null, null
     from pg_opfamily as f
     inner join schema as s on s.oid = f.opfnamespace
     inner join pg_am as a on a.oid = f.opfmethod
     union all
     select
         'pg_opclass'::regclass, c.oid,
-        format('operator class %I.%I using %I', s.nspname, c.opcname, a.amname), c.opcowner, null, null
+        format('operator class %s%I using %I', s.prefix, c.opcname, a.amname), c.opcowner, null, null
     from pg_opclass as c
     inner join schema as s on s.oid = c.opcnamespace
     inner join pg_am as a on a.oid = c.opcmethod
@@ -130,19 +130,19 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
     from pg_collation as c inner join schema as s on s.oid = c.collnamespace
     union all
     select
-        'pg_conversion'::regclass, c.oid, format('conversion %I.%I', s.nspname, c.conname), c.conowner, null, null
+        'pg_conversion'::regclass, c.oid, format('conversion %s%I', s.prefix, c.conname), c.conowner, null, null
     from pg_conversion as c inner join schema as s on s.oid = c.connamespace
     union all
     select
-        'pg_statistic_ext'::regclass, x.oid, format('statistics %I.%I', s.nspname, x.stxname), x.stxowner, null, null
+        'pg_statistic_ext'::regclass, x.oid, format('statistics %s%I', s.prefix, x.stxname), x.stxowner, null, null
     from pg_statistic_ext as x inner join schema as s on s.oid = x.stxnamespace
     union all
     select
-        'pg_ts_parser'::regclass, p.oid, format('text search parser %I.%I', s.nspname, p.prsname), null, null, null
+        'pg_ts_parser'::regclass, p.oid, format('text search parser %s%I', s.prefix, p.prsname), null, null, null
     from pg_ts_parser as p inner join schema as s on s.oid = p.prsnamespace
     union all
     select
-        'pg_ts_template'::regclass, t.oid, format('text search template %I.%I', s.nspname, t.tmplname),
+        'pg_ts_template'::regclass, t.oid, format('text search template %s%I', s.prefix, t.tmplname),
         null, null, null
     from pg_ts_template as t inner join schema as s on s.oid = t.tmplnamespace
     union all
@@ -342,7 +342,7 @@ part (classid, objid, subid, object, part, definition) as (
     where a.attnum > 0 and not a.attisdropped and r.relkind <> 'S'
     union all
     -- 18 lists NOT NULL constraints, which 16 does not have and a rename leaves misnamed: the column says it. Only
-    -- what the column cannot say is a line of its own.
+    -- what the column cannot say is a line of its own. A constraint trigger is told by its trigger.
     select
         'pg_constraint'::regclass, c.oid, 0, coalesce(r.object, t.object), 'constraint ' || quote_ident(c.conname),
         concat_ws(
@@ -355,7 +355,7 @@ part (classid, objid, subid, object, part, definition) as (
     left join relation_type as t on t.oid = c.contypid
     where (r.oid is not null or t.oid is not null)
         and (
-            c.contype <> 'n' or c.connoinherit or not c.convalidated
+            c.contype not in ('n', 't') or (c.contype = 'n' and (c.connoinherit or not c.convalidated))
             or exists (
                 select from pg_description as d where d.classoid = 'pg_constraint'::regclass and d.objoid = c.oid
             )
@@ -492,16 +492,6 @@ property (object, part, definition) as (
         )
     from pg_inherits as i inner join relation as r on r.oid = i.inhrelid
     union all
-    -- A value of a composite type is written by position.
-    select
-        r.object, 'column order',
-        (
-            select string_agg(quote_ident(a.attname), ', ' order by a.attnum)
-            from pg_attribute as a
-            where a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
-        )
-    from relation as r where r.relkind = 'c'
-    union all
     -- Foreign keys are enforced by triggers whose names carry object ids, and ALTER TABLE … DISABLE TRIGGER ALL
     -- switches them off without a trace elsewhere.
     select
@@ -562,7 +552,7 @@ property (object, part, definition) as (
             'sspace ' || nullif(a.aggtransspace, 0),
             'finalfunc ' || nullif(a.aggfinalfn::oid, 0)::regprocedure,
             case when a.aggfinalextra then 'finalfunc_extra' end,
-            format('finalfunc_modify %s', a.aggfinalmodify),
+            'finalfunc_modify ' || case a.aggfinalmodify when 's' then 'shareable' when 'w' then 'read_write' end,
             'combinefunc ' || nullif(a.aggcombinefn::oid, 0)::regprocedure,
             'serialfunc ' || nullif(a.aggserialfn::oid, 0)::regprocedure,
             'deserialfunc ' || nullif(a.aggdeserialfn::oid, 0)::regprocedure,
@@ -573,10 +563,10 @@ property (object, part, definition) as (
             'msspace ' || nullif(a.aggmtransspace, 0),
             'mfinalfunc ' || nullif(a.aggmfinalfn::oid, 0)::regprocedure,
             case when a.aggmfinalextra then 'mfinalfunc_extra' end,
-            format('mfinalfunc_modify %s', a.aggmfinalmodify),
+            'mfinalfunc_modify ' || case a.aggmfinalmodify when 's' then 'shareable' when 'w' then 'read_write' end,
             'minitcond ' || quote_literal(a.aggminitval),
             'sortop ' || nullif(a.aggsortop, 0)::regoperator,
-            format('parallel %s', r.proparallel)
+            'parallel ' || case r.proparallel when 's' then 'safe' when 'r' then 'restricted' end
         )
     from routine as r inner join pg_aggregate as a on a.aggfnoid = r.oid
     union all
@@ -611,7 +601,11 @@ property (object, part, definition) as (
                 where g.rngtypid = t.oid
             )
             when 'm' then 'multirange'
-            when 'c' then 'composite'
+            -- In order: a value of a composite type is written by position.
+            when 'c' then 'composite of ' || (
+                select string_agg(quote_ident(a.attname), ', ' order by a.attnum)
+                from pg_attribute as a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+            )
             when 'p' then 'shell'
             else concat_ws(
                 '  ',
@@ -827,7 +821,7 @@ property (object, part, definition) as (
             case when s.subenabled then 'enabled' else 'disabled' end,
             'publications ' || array_to_string(array(select x from unnest(s.subpublications) as x order by x collate "C"), ', '),
             'slot ' || quote_ident(s.subslotname), 'synchronous commit ' || s.subsynccommit, 'origin ' || s.suborigin,
-            format('streaming %s', s.substream), case when s.subbinary then 'binary' end,
+            'streaming ' || case s.substream when 't' then 'on' when 'p' then 'parallel' end, case when s.subbinary then 'binary' end,
             case when s.subtwophasestate <> 'd' then 'two-phase' end, case when s.subdisableonerr then 'disable on error' end,
             case when s.subpasswordrequired then 'password required' end, case when s.subrunasowner then 'run as owner' end
         )
