@@ -5,6 +5,7 @@ test gets scratch databases of its own on them.
 """
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from schema.alembic_run import upgrade
 from schema.database import connect
 from schema.embedded import VERSIONS, embedded
+from schema.ownership import APPLICATION, BETTER_AUTH
 from schema.repository import ROOT, scripts
 from schema.server import Server, given
 
@@ -56,7 +58,7 @@ class Xdist:
     """Tells workers where the servers are; its own class, because xdist may be absent."""
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
+    def pytest_configure_node(self, node: Any) -> None:  # noqa: ANN401  # xdist is untyped
         """Hand the servers' addresses to a worker."""
         node.workerinput["servers"] = node.config.stash[_SERVERS]
 
@@ -132,6 +134,31 @@ def empty(server: Server) -> Iterator[URL]:
     """An empty database, of the test's own."""
     with server.database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def _logins(server: Server, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Logins that hold one group role each."""
+    request.getfixturevalue("head_template")  # whose revisions make the group roles
+    names = {role: f"login_{secrets.token_hex(4)}" for role in (APPLICATION, BETTER_AUTH)}
+    with connect(server.maintenance, autocommit=True) as connection:
+        for role, name in names.items():
+            connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN IN ROLE {role}")
+        yield names
+        for name in names.values():
+            connection.exec_driver_sql(f"DROP ROLE {name}")
+
+
+@pytest.fixture
+def application(head: URL, _logins: dict[str, str]) -> URL:
+    """Connects to `head` as an application does: a login in `todo_app`, and nothing else."""
+    return head.set(username=_logins[APPLICATION])
+
+
+@pytest.fixture
+def better_auth(head: URL, _logins: dict[str, str]) -> URL:
+    """Connects to `head` as Better Auth does: a login in `todo_auth`, and nothing else."""
+    return head.set(username=_logins[BETTER_AUTH])
 
 
 @pytest.fixture

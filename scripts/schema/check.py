@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from migrations import snapshot
 
-from . import history, isolation, ownership, parity, roundtrip
+from . import comments, history, isolation, ownership, parity, roundtrip
 from .alembic_run import line, upgrade
 from .database import connect, reason
 from .proof import Failure, Outcome, counted
@@ -78,6 +78,7 @@ def _proofs_at_head(
         "models, by Alembic": lambda: parity.autogenerate(head, directory),
         "models, by snapshot": models,
         "schema.txt": committed,
+        "comments": lambda: comments.check(head),
         "ownership": lambda: ownership.check(head),
         "isolation": lambda: isolation.check(head),
     }

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from .database import connect, place, reason
@@ -51,9 +51,29 @@ class Server:
         except DBAPIError as error:
             raise CannotRunError(f"No scratch database could be made: {reason(error)}.") from error
         try:
+            if template is not None:
+                self._copy_privileges(template, name)
             yield self.maintenance.set(database=name)
         finally:
             self._connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def _copy_privileges(self, template: URL, name: str) -> None:
+        """Give the clone its template's privileges: CREATE DATABASE leaves them behind."""
+        granted = self._connection.execute(
+            text(
+                """
+                SELECT g.privilege_type, coalesce(quote_ident(r.rolname), 'PUBLIC')
+                FROM pg_database AS d
+                CROSS JOIN aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS g
+                LEFT JOIN pg_roles AS r ON r.oid = g.grantee
+                WHERE d.datname = :template
+                """
+            ),
+            {"template": template.database},
+        ).all()
+        self._connection.exec_driver_sql(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+        for privilege, grantee in granted:
+            self._connection.exec_driver_sql(f'GRANT {privilege} ON DATABASE "{name}" TO {grantee}')
 
 
 @contextmanager
