@@ -2,14 +2,18 @@
 
 import os
 
+from alembic.util import CommandError
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 DRIVER = "postgresql+psycopg"
 
 
-class BadDatabaseURLError(ValueError):
-    """A database URL that cannot be used; the message is one sentence without credentials."""
+class BadDatabaseURLError(CommandError):
+    """A database URL that cannot be used; the message is one sentence without credentials.
+
+    Alembic's command line prints it without a traceback.
+    """
 
 
 def parse(text: str) -> URL:

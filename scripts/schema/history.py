@@ -18,6 +18,7 @@ NAME = re.compile(
 NAME_FORM = "YYYY_MM_DD_HHMM_<revision>_<slug>.py"
 WHY = re.compile(r"^WHY: (?P<why>.+)", re.MULTILINE)
 TEMPLATE_WHY = "say what needs this change"
+LEFTOVERS = ("Delete this list when you have followed it", "please adjust!")
 IMPORTABLE = {"alembic", "sqlalchemy", *sys.stdlib_module_names}
 
 
@@ -124,10 +125,16 @@ def _named(path: Path, revision: Script) -> Iterator[Failure]:
 
 def _explained(path: Path, docstring: str) -> Iterator[Failure]:
     summary = docstring.strip().partition("\n")[0]
-    if not summary.endswith(".") or not summary[:1].isupper():
+    if not summary[:1].isupper():
         yield Failure(
             f"{path.name} does not begin with a sentence that says what it does.",
             'Begin its docstring with one in the imperative: """Create todo.',
+        )
+    leftover = next((one for one in LEFTOVERS if one in path.read_text(encoding="utf-8")), None)
+    if leftover:
+        yield Failure(
+            f'{path.name} still holds what a generator wrote: "{leftover}".',
+            "Read what it generated, adjust it, and delete the note.",
         )
     why = WHY.search(docstring)
     if why is None or why["why"].startswith(TEMPLATE_WHY):
