@@ -1,7 +1,7 @@
-"""Read a database's schema as sorted facts, lay it out for people, and say how two schemas differ.
+"""Read a database's schema as sorted facts, lay it out for people, say how two schemas differ.
 
-The facts come from one catalog query, snapshot.sql. Its committed result at the head revision is schema.txt.
-A deploy has only that text to compare with, so every difference is a difference of two laid-out texts.
+The facts come from one catalog query, snapshot.sql. Its committed result at the head revision is
+schema.txt. A deploy has only that text to compare with, so every difference is one of two texts.
 """
 
 from difflib import unified_diff
@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 
 QUERY = Path(__file__).with_name("snapshot.sql").read_text(encoding="utf-8")
 
-# Whatever changes how PostgreSQL prints a definition. pg_temp comes last by name, because a session's temporary
-# tables otherwise come first and take the short name from a table in public. JIT compilation would cost more than the
-# query.
+# Whatever changes how PostgreSQL prints a definition. pg_temp is named to come last: a session's
+# temporary tables otherwise come first, and take the short name from a table in public. Compiling
+# the query would cost more than running it, hence no JIT.
 PINS = """
     SET LOCAL search_path = public, pg_temp;
     SET LOCAL quote_all_identifiers = off;
@@ -29,8 +29,8 @@ PINS = """
     SET LOCAL jit = off;
 """
 
-# The order in which a reviewer reads: what holds data, what is made of it, what it is made of, who may use it.
-# Kinds that are not named come in place of OTHERS.
+# The order in which a reviewer reads: what holds data, what works on it, what it is made of, who
+# may use it. Kinds that are not named come in place of OTHERS.
 OTHERS = ""
 OBJECTS = (
     "table",
@@ -71,7 +71,7 @@ PARTS = (
 
 
 class Fact(NamedTuple):
-    """One row of snapshot.sql: an object ('table todo'), a part of it ('column due_at') and what that is."""
+    """One row of snapshot.sql: an object ('table todo'), its part ('column due_at'), what it is."""
 
     object: str
     part: str
@@ -84,16 +84,20 @@ type Snapshot = tuple[Fact, ...]
 def read(connection: Connection) -> Snapshot:
     """The schema as this connection sees it now, its own uncommitted DDL included.
 
-    Leaves the connection as it was: in or out of a transaction, in autocommit, its settings unchanged. It goes
-    below SQLAlchemy to do so, whose first statement begins a transaction that Alembic would take for the caller's.
-    DDL that another session commits at the same moment can make PostgreSQL raise "cache lookup failed".
+    Leaves the connection as it was: in a transaction or not, in autocommit, its settings unchanged.
+    It goes below SQLAlchemy to do so, whose first statement begins a transaction that Alembic would
+    take for the caller's, and would not commit.
 
-    Raises psycopg.Error: a failed transaction, a lock timeout, a lost connection.
+    Raises:
+        psycopg.Error: the caller's transaction had failed, a lock was not to be had in time, or
+            another session dropped something in the middle ("cache lookup failed").
+        ValueError: the connection has been invalidated.
+
     """
     driver = connection.connection.driver_connection
     if driver is None:
         raise ValueError("the connection has been invalidated: connect again")
-    # A savepoint inside a transaction, a transaction of its own otherwise; rolling either back undoes SET LOCAL.
+    # A savepoint in a transaction, else a transaction: rolling either back undoes SET LOCAL.
     with driver.transaction(force_rollback=True), driver.cursor() as cursor:
         cursor.execute(PINS)
         cursor.execute(QUERY)
@@ -103,7 +107,8 @@ def read(connection: Connection) -> Snapshot:
 def layout(snapshot: Snapshot, head: str | None) -> str:
     """The text of schema.txt: the head revision, then a block per object with one fact a line.
 
-    Only what differs moves a line, so that git shows exactly what changed. Equal texts mean equal snapshots.
+    No line depends on another, so that git shows exactly what changed. Equal texts mean equal
+    snapshots.
     """
     blocks: dict[str, list[Fact]] = {}
     for fact in snapshot:
@@ -128,7 +133,7 @@ def difference(before: Snapshot, after: Snapshot) -> str:
 
 
 def text_difference(before: str, after: str) -> str:
-    """What changes between two laid-out schemas: '' when nothing does, whatever revisions they name.
+    """What changes between two laid-out schemas: '' when nothing does, whatever revision they name.
 
     Lines that start with '-' are only in before, with '+' only in after; the others say where.
     A definition of several lines is compared line by line.
@@ -174,7 +179,7 @@ def _one_line(name: str) -> str:
 
 
 def _visible(text: str) -> str:
-    """The text with the blanks that editors and git strip or rewrite made visible, so that none is lost."""
+    """The text with visible signs for the blanks that editors and git strip or rewrite."""
     lines = text.replace("\r", "␍").split("\n")
     marked = [f"{line}¶" if line.endswith("¶") or line != line.rstrip() else line for line in lines]
     if len(marked) > 1 and not marked[-1]:

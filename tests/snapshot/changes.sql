@@ -1,0 +1,734 @@
+-- Single changes to schema.sql and superuser.sql. Each one is a difference that the snapshot must show.
+-- A headline names a change; in brackets after it:
+--   superuser    made by a superuser, because the owner may not
+--   blind        pg_dump does not show it: the snapshot has to know it alone
+--   cluster      blind, and changes a role of the whole server: undone by ROLLBACK only
+--   since 18     needs that major version
+-- :database and :owner stand for names.
+
+-- table: created
+CREATE TABLE shop (id integer);
+-- table: dropped
+DROP TABLE thing CASCADE;
+-- table: renamed
+ALTER TABLE reader RENAME TO person;
+-- table: moved to another schema
+ALTER TABLE reader SET SCHEMA library;
+-- table: owner [superuser]
+ALTER TABLE reader OWNER TO rich_app;
+-- table: comment changed
+COMMENT ON TABLE reader IS 'Somebody';
+-- table: comment removed
+COMMENT ON TABLE reader IS NULL;
+-- table: unlogged
+ALTER TABLE chair SET UNLOGGED;
+-- table: logged
+ALTER TABLE scratch SET LOGGED;
+-- table: storage parameter changed
+ALTER TABLE reader SET (fillfactor = 81);
+-- table: storage parameter removed
+ALTER TABLE reader RESET (fillfactor);
+-- table: toast parameter removed
+ALTER TABLE reader RESET (toast.autovacuum_enabled);
+-- table: tablespace [superuser]
+ALTER TABLE thing SET TABLESPACE rich_space;
+-- table: access method [superuser]
+ALTER TABLE thing SET ACCESS METHOD heap_again;
+-- table: replica identity full
+ALTER TABLE thing REPLICA IDENTITY FULL;
+-- table: replica identity nothing
+ALTER TABLE thing REPLICA IDENTITY NOTHING;
+-- table: replica identity by index
+ALTER TABLE book REPLICA IDENTITY USING INDEX book_pkey;
+-- table: clustered
+ALTER TABLE book CLUSTER ON book_serial_number_idx;
+-- table: clustered on a key
+ALTER TABLE book CLUSTER ON book_pkey;
+-- table: no longer of a type
+ALTER TABLE shelf NOT OF;
+-- table: inherits
+ALTER TABLE chair INHERIT thing;
+-- table: inherits no more
+ALTER TABLE lamp NO INHERIT thing;
+-- table: inherits from a second parent
+ALTER TABLE lamp INHERIT scratch_parent;
+
+-- partition: attached
+ALTER TABLE visit ATTACH PARTITION visit_2023 FOR VALUES FROM ('2023-01-01 00:00+00') TO ('2024-01-01 00:00+00');
+-- partition: detached
+ALTER TABLE visit DETACH PARTITION visit_2024;
+-- partition: another bound
+ALTER TABLE visit DETACH PARTITION visit_2024;
+ALTER TABLE visit ATTACH PARTITION visit_2024 FOR VALUES FROM ('2024-01-01 00:00+00') TO ('2024-07-01 00:00+00');
+-- partition: default with bounds
+ALTER TABLE visit DETACH PARTITION visit_rest;
+ALTER TABLE visit ATTACH PARTITION visit_rest FOR VALUES FROM ('2025-01-01 00:00+00') TO (MAXVALUE);
+-- partition: partitioned by another column
+CREATE TABLE parted (a integer, b integer) PARTITION BY HASH (a);
+-- partition: index attached
+ALTER INDEX visit_note_idx ATTACH PARTITION visit_2024_note_idx;
+-- partition: trigger of one disabled
+ALTER TABLE visit_2024 DISABLE TRIGGER visit_touch;
+
+-- column: added
+ALTER TABLE thing ADD COLUMN colour text;
+-- column: dropped
+ALTER TABLE reader DROP COLUMN weight;
+-- column: renamed
+ALTER TABLE reader RENAME COLUMN weight TO mass;
+-- column: type
+ALTER TABLE reader ALTER COLUMN weight TYPE real;
+-- column: type modifier
+ALTER TABLE reader ALTER COLUMN weight TYPE numeric(5, 2);
+-- column: array
+ALTER TABLE visit_2023 ALTER COLUMN note TYPE text[] USING ARRAY[note];
+-- column: time zone
+ALTER TABLE reader ALTER COLUMN joined TYPE timestamp;
+-- column: not null added
+ALTER TABLE reader ALTER COLUMN name SET NOT NULL;
+-- column: not null dropped
+ALTER TABLE reader ALTER COLUMN email DROP NOT NULL;
+-- column: default added
+ALTER TABLE reader ALTER COLUMN name SET DEFAULT '';
+-- column: default changed
+ALTER TABLE reader ALTER COLUMN born SET DEFAULT '2000-02-02';
+-- column: default dropped
+ALTER TABLE reader ALTER COLUMN joined DROP DEFAULT;
+-- column: default in the last digit
+ALTER TABLE reader ALTER COLUMN weight SET DEFAULT '0.12345678900000001';
+-- column: default in a blank at the end
+ALTER TABLE reader ALTER COLUMN path SET DEFAULT E'a\\b ';
+-- column: default of several lines
+ALTER TABLE reader ALTER COLUMN path SET DEFAULT E'a\nb';
+-- column: collation
+ALTER TABLE visit_2023 ALTER COLUMN note TYPE text COLLATE "C";
+-- column: storage
+ALTER TABLE reader ALTER COLUMN name SET STORAGE MAIN;
+-- column: storage as the type's
+ALTER TABLE reader ALTER COLUMN name SET STORAGE EXTENDED;
+-- column: compression
+ALTER TABLE reader ALTER COLUMN path SET COMPRESSION DEFAULT;
+-- column: statistics target
+ALTER TABLE reader ALTER COLUMN email SET STATISTICS 201;
+-- column: statistics target of none
+ALTER TABLE reader ALTER COLUMN name SET STATISTICS 0;
+-- column: n_distinct
+ALTER TABLE reader ALTER COLUMN born SET (n_distinct = 51);
+-- column: comment
+COMMENT ON COLUMN reader.email IS 'lower case';
+-- column: comment on an odd name
+COMMENT ON COLUMN reader."Odd  ""name""" IS 'Odd';
+-- column: identity added
+ALTER TABLE thing ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY;
+-- column: identity dropped
+ALTER TABLE book ALTER COLUMN number DROP IDENTITY;
+-- column: identity always or by default
+ALTER TABLE book ALTER COLUMN number SET GENERATED BY DEFAULT;
+-- column: identity's increment
+ALTER TABLE book ALTER COLUMN number SET INCREMENT BY 6;
+-- column: generated no more
+ALTER TABLE book ALTER COLUMN title_length DROP EXPRESSION;
+-- column: generated otherwise
+ALTER TABLE book DROP COLUMN title_length, ADD COLUMN title_length integer GENERATED ALWAYS AS (length(title) + 1) STORED;
+-- column: generated when read [since 18]
+ALTER TABLE book DROP COLUMN title_length, ADD COLUMN title_length integer GENERATED ALWAYS AS (length(title)) VIRTUAL;
+-- column: inherited one made local
+ALTER TABLE lamp NO INHERIT thing;
+ALTER TABLE lamp INHERIT thing;
+
+-- constraint: primary key dropped
+ALTER TABLE shelf DROP CONSTRAINT shelf_pkey;
+-- constraint: primary key on other columns
+ALTER TABLE book DROP CONSTRAINT book_pkey, ADD CONSTRAINT book_pkey PRIMARY KEY (number, reader_id) INCLUDE (state);
+-- constraint: renamed
+ALTER TABLE reader RENAME CONSTRAINT reader_pkey TO pk_reader;
+-- constraint: unique added
+ALTER TABLE thing ADD CONSTRAINT thing_id_key UNIQUE (id);
+-- constraint: unique with distinct nulls
+ALTER TABLE book DROP CONSTRAINT book_isbn_key, ADD CONSTRAINT book_isbn_key UNIQUE (isbn) WITH (fillfactor = 70);
+-- constraint: unique's storage parameter
+ALTER INDEX book_isbn_key SET (fillfactor = 71);
+-- constraint: unique becomes an index
+ALTER TABLE reader DROP CONSTRAINT reader_email_key;
+CREATE UNIQUE INDEX reader_email_key ON reader (email);
+-- constraint: foreign key dropped
+ALTER TABLE book DROP CONSTRAINT book_reader_id_fkey;
+-- constraint: foreign key's action on delete
+ALTER TABLE book DROP CONSTRAINT book_reader_id_fkey, ADD FOREIGN KEY (reader_id) REFERENCES reader ON UPDATE CASCADE ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED;
+-- constraint: foreign key's action on update
+ALTER TABLE book DROP CONSTRAINT book_reader_id_fkey, ADD FOREIGN KEY (reader_id) REFERENCES reader ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED;
+-- constraint: foreign key not deferrable
+ALTER TABLE book ALTER CONSTRAINT book_reader_id_fkey NOT DEFERRABLE;
+-- constraint: foreign key initially immediate
+ALTER TABLE book ALTER CONSTRAINT book_reader_id_fkey DEFERRABLE INITIALLY IMMEDIATE;
+-- constraint: foreign key not valid
+ALTER TABLE book DROP CONSTRAINT book_reader_id_fkey, ADD FOREIGN KEY (reader_id) REFERENCES reader ON UPDATE CASCADE ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED NOT VALID;
+-- constraint: foreign key not enforced [since 18]
+ALTER TABLE book ALTER CONSTRAINT book_reader_id_fkey NOT ENFORCED;
+-- constraint: check added
+ALTER TABLE reader ADD CONSTRAINT reader_name_check CHECK (name <> '');
+-- constraint: check dropped
+ALTER TABLE reader DROP CONSTRAINT reader_email_lower_check;
+-- constraint: check's condition
+ALTER TABLE reader DROP CONSTRAINT reader_age_check, ADD CONSTRAINT reader_age_check CHECK (born > '1900-01-02') NO INHERIT;
+-- constraint: check's brackets
+ALTER TABLE chair DROP CONSTRAINT thing_id_check, ADD CONSTRAINT thing_id_check CHECK (id - (legs - 1) > 0);
+-- constraint: check inherited
+ALTER TABLE reader DROP CONSTRAINT reader_age_check, ADD CONSTRAINT reader_age_check CHECK (born > '1900-01-01');
+-- constraint: check not valid
+ALTER TABLE reader DROP CONSTRAINT reader_age_check, ADD CONSTRAINT reader_age_check CHECK (born > '1900-01-01') NO INHERIT NOT VALID;
+-- constraint: check not enforced [since 18]
+ALTER TABLE reader DROP CONSTRAINT reader_age_check, ADD CONSTRAINT reader_age_check CHECK (born > '1900-01-01') NO INHERIT NOT ENFORCED;
+-- constraint: comment
+COMMENT ON CONSTRAINT reader_email_lower_check ON reader IS NULL;
+-- constraint: comment on a key
+COMMENT ON CONSTRAINT reader_pkey ON reader IS 'The key';
+-- constraint: exclusion's condition
+ALTER TABLE book DROP CONSTRAINT book_lent_excl, ADD CONSTRAINT book_lent_excl EXCLUDE USING gist (lent WITH &&);
+-- constraint: exclusion's operator
+ALTER TABLE book DROP CONSTRAINT book_lent_excl, ADD CONSTRAINT book_lent_excl EXCLUDE USING gist (lent WITH -|-) WHERE (state = 'lent');
+-- constraint: not null not valid [since 18]
+ALTER TABLE reader ALTER COLUMN email DROP NOT NULL;
+ALTER TABLE reader ADD CONSTRAINT reader_email_not_null NOT NULL email NOT VALID;
+-- constraint: not null not inherited [since 18]
+ALTER TABLE reader ALTER COLUMN email DROP NOT NULL;
+ALTER TABLE reader ADD CONSTRAINT reader_email_not_null NOT NULL email NO INHERIT;
+-- constraint: comment on not null [since 18]
+COMMENT ON CONSTRAINT reader_email_not_null ON reader IS 'Needed';
+-- constraint: without overlaps [since 18]
+ALTER TABLE visit_2023 ADD COLUMN during tstzrange, ADD COLUMN room int4range;
+ALTER TABLE visit_2023 ADD CONSTRAINT visit_2023_key UNIQUE (room, during WITHOUT OVERLAPS);
+
+-- index: created
+CREATE INDEX ON reader (born);
+-- index: dropped
+DROP INDEX book_title_idx;
+-- index: renamed
+ALTER INDEX book_title_idx RENAME TO book_title_index;
+-- index: unique
+DROP INDEX book_serial_number_idx;
+CREATE INDEX book_serial_number_idx ON book (serial_number);
+-- index: method
+DROP INDEX visit_2024_note_idx;
+CREATE INDEX visit_2024_note_idx ON visit_2024 USING hash (note);
+-- index: order of columns
+DROP INDEX book_serial_number_idx;
+CREATE UNIQUE INDEX book_serial_number_idx ON book (serial_number, title);
+-- index: predicate
+DROP INDEX book_serial_number_idx;
+CREATE UNIQUE INDEX book_serial_number_idx ON book (serial_number) WHERE state = 'open';
+-- index: operator class
+DROP INDEX visit_2024_note_idx;
+CREATE INDEX visit_2024_note_idx ON visit_2024 (note text_pattern_ops);
+-- index: collation
+DROP INDEX visit_2024_note_idx;
+CREATE INDEX visit_2024_note_idx ON visit_2024 (note COLLATE "C");
+-- index: descending
+DROP INDEX visit_2024_note_idx;
+CREATE INDEX visit_2024_note_idx ON visit_2024 (note DESC);
+-- index: nulls first
+DROP INDEX visit_2024_note_idx;
+CREATE INDEX visit_2024_note_idx ON visit_2024 (note NULLS FIRST);
+-- index: storage parameter
+ALTER INDEX book_title_idx SET (fillfactor = 50);
+-- index: statistics target
+ALTER INDEX book_title_idx ALTER COLUMN 1 SET STATISTICS 301;
+-- index: tablespace [superuser]
+ALTER INDEX book_title_idx SET TABLESPACE rich_space;
+-- index: comment
+COMMENT ON INDEX book_title_idx IS 'For search';
+-- index: comment on a key's
+COMMENT ON INDEX reader_pkey IS 'The key''s';
+-- index: invalid [superuser]
+UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'book_title_idx'::regclass;
+-- index: invalid below a key [superuser]
+UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'reader_pkey'::regclass;
+-- index: depends on an extension [superuser]
+ALTER INDEX book_title_idx DEPENDS ON EXTENSION plpgsql;
+
+-- trigger: created
+CREATE TRIGGER thing_touch BEFORE UPDATE ON thing FOR EACH ROW EXECUTE FUNCTION touch();
+-- trigger: dropped
+DROP TRIGGER reader_touch ON reader;
+-- trigger: renamed
+ALTER TRIGGER reader_touch ON reader RENAME TO reader_touched;
+-- trigger: time and event
+CREATE OR REPLACE TRIGGER reader_touch AFTER INSERT ON reader FOR EACH ROW EXECUTE FUNCTION touch();
+-- trigger: columns
+CREATE OR REPLACE TRIGGER reader_touch BEFORE UPDATE OF email ON reader FOR EACH ROW WHEN (OLD.email IS DISTINCT FROM NEW.email) EXECUTE FUNCTION touch();
+-- trigger: condition
+CREATE OR REPLACE TRIGGER reader_touch BEFORE UPDATE OF email, name ON reader FOR EACH ROW EXECUTE FUNCTION touch();
+-- trigger: arguments
+CREATE OR REPLACE TRIGGER reader_touch BEFORE UPDATE OF email, name ON reader FOR EACH ROW WHEN (OLD.email IS DISTINCT FROM NEW.email) EXECUTE FUNCTION touch('1');
+-- trigger: transition table
+CREATE OR REPLACE TRIGGER book_moved AFTER UPDATE ON book REFERENCING OLD TABLE AS was NEW TABLE AS is_now FOR EACH STATEMENT EXECUTE FUNCTION touch();
+-- trigger: disabled
+ALTER TABLE reader DISABLE TRIGGER reader_touch;
+-- trigger: enabled always
+ALTER TABLE reader ENABLE ALWAYS TRIGGER reader_touch;
+-- trigger: enabled on replicas only
+ALTER TABLE reader ENABLE REPLICA TRIGGER reader_touch;
+-- trigger: foreign key's disabled [superuser, blind]
+ALTER TABLE book DISABLE TRIGGER ALL;
+ALTER TABLE book ENABLE TRIGGER USER;
+-- trigger: foreign key's disabled on the other side [superuser, blind]
+ALTER TABLE reader DISABLE TRIGGER ALL;
+ALTER TABLE reader ENABLE TRIGGER USER;
+-- trigger: deferred
+DROP TRIGGER book_checked ON book;
+CREATE CONSTRAINT TRIGGER book_checked AFTER INSERT ON book DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION touch();
+-- trigger: comment
+COMMENT ON TRIGGER reader_touch ON reader IS NULL;
+-- trigger: depends on an extension [superuser]
+ALTER TRIGGER reader_touch ON reader DEPENDS ON EXTENSION plpgsql;
+
+-- rule: dropped
+DROP RULE book_keep ON book;
+-- rule: action
+CREATE OR REPLACE RULE book_keep AS ON DELETE TO book WHERE old.state = 'lost' DO INSTEAD NOTHING;
+-- rule: disabled
+ALTER TABLE book DISABLE RULE book_keep;
+-- rule: comment
+COMMENT ON RULE book_keep ON book IS NULL;
+
+-- row security: enabled
+ALTER TABLE reader ENABLE ROW LEVEL SECURITY;
+-- row security: disabled
+ALTER TABLE book DISABLE ROW LEVEL SECURITY;
+-- row security: not forced
+ALTER TABLE book NO FORCE ROW LEVEL SECURITY;
+-- policy: created
+CREATE POLICY reader_all ON reader USING (true);
+-- policy: dropped
+DROP POLICY book_own ON book;
+-- policy: renamed
+ALTER POLICY book_own ON book RENAME TO book_owner;
+-- policy: condition
+ALTER POLICY book_own ON book USING (reader_id = app_user_id());
+-- policy: check
+ALTER POLICY book_own ON book WITH CHECK (true);
+-- policy: check removed
+DROP POLICY book_own ON book;
+CREATE POLICY book_own ON book TO rich_app USING (reader_id = (SELECT app_user_id()));
+COMMENT ON POLICY book_own ON book IS 'Nobody else''s';
+-- policy: another role
+ALTER POLICY book_own ON book TO rich_reader;
+-- policy: everybody
+ALTER POLICY book_own ON book TO PUBLIC;
+-- policy: one more role
+ALTER POLICY book_own ON book TO rich_app, rich_reader;
+-- policy: command
+DROP POLICY book_not_lost ON book;
+CREATE POLICY book_not_lost ON book AS RESTRICTIVE FOR DELETE TO rich_app, rich_reader USING (state <> 'lost');
+-- policy: permissive
+DROP POLICY book_not_lost ON book;
+CREATE POLICY book_not_lost ON book FOR SELECT TO rich_app, rich_reader USING (state <> 'lost');
+-- policy: comment
+COMMENT ON POLICY book_own ON book IS NULL;
+
+-- view: created
+CREATE VIEW every_book AS SELECT * FROM book;
+-- view: dropped
+DROP VIEW open_book;
+-- view: query
+CREATE OR REPLACE VIEW open_book WITH (security_invoker = true, security_barrier = true) AS
+  SELECT number, title, state FROM book WHERE state <> 'lost' WITH LOCAL CHECK OPTION;
+-- view: column added
+CREATE OR REPLACE VIEW open_book WITH (security_invoker = true, security_barrier = true) AS
+  SELECT number, title, state, isbn FROM book WHERE state = 'open' WITH LOCAL CHECK OPTION;
+-- view: column renamed
+ALTER VIEW open_book RENAME COLUMN title TO name;
+-- view: with the owner's rights
+ALTER VIEW open_book RESET (security_invoker);
+-- view: no barrier
+ALTER VIEW open_book RESET (security_barrier);
+-- view: check option
+ALTER VIEW open_book SET (check_option = cascaded);
+-- view: column default
+ALTER VIEW open_book ALTER COLUMN state DROP DEFAULT;
+-- view: owner [superuser]
+ALTER VIEW open_book OWNER TO rich_app;
+-- view: comment
+COMMENT ON VIEW open_book IS NULL;
+-- view: comment on a column
+COMMENT ON COLUMN open_book.title IS NULL;
+-- view: granted to everybody
+GRANT SELECT ON open_book TO PUBLIC;
+-- materialised view: query
+DROP MATERIALIZED VIEW book_count;
+CREATE MATERIALIZED VIEW book_count WITH (fillfactor = 90) AS SELECT state, count(*) AS books FROM book WHERE title <> '' GROUP BY state WITH NO DATA;
+CREATE UNIQUE INDEX book_count_state_idx ON book_count (state);
+COMMENT ON MATERIALIZED VIEW book_count IS 'Once a night';
+-- materialised view: storage parameter
+ALTER MATERIALIZED VIEW book_count RESET (fillfactor);
+-- materialised view: index dropped
+DROP INDEX book_count_state_idx;
+-- materialised view: depends on an extension [superuser]
+ALTER MATERIALIZED VIEW book_count DEPENDS ON EXTENSION plpgsql;
+
+-- sequence: created
+CREATE SEQUENCE coupon;
+-- sequence: type
+ALTER SEQUENCE ticket AS smallint;
+-- sequence: start
+ALTER SEQUENCE ticket START 5;
+-- sequence: increment
+ALTER SEQUENCE ticket INCREMENT 1;
+-- sequence: limits
+ALTER SEQUENCE ticket MAXVALUE 98;
+-- sequence: cache
+ALTER SEQUENCE ticket CACHE 1;
+-- sequence: cycle
+ALTER SEQUENCE ticket CYCLE;
+-- sequence: owned
+ALTER SEQUENCE ticket OWNED BY book.number;
+-- sequence: owned no more
+ALTER SEQUENCE book_serial_number_seq OWNED BY NONE;
+-- sequence: comment
+COMMENT ON SEQUENCE ticket IS NULL;
+-- sequence: grant
+GRANT UPDATE ON SEQUENCE ticket TO rich_app;
+-- sequence: unlogged
+ALTER SEQUENCE ticket SET UNLOGGED;
+
+-- function: created
+CREATE FUNCTION one() RETURNS integer LANGUAGE sql RETURN 1;
+-- function: overloaded
+CREATE FUNCTION twice(value bigint) RETURNS bigint LANGUAGE sql RETURN 2 * value;
+-- function: dropped
+DROP FUNCTION twice(integer);
+-- function: renamed
+ALTER FUNCTION twice RENAME TO double;
+-- function: body
+CREATE OR REPLACE FUNCTION twice(value integer, OUT result integer) LANGUAGE sql IMMUTABLE STRICT AS 'SELECT value * 2';
+-- function: bound body
+CREATE OR REPLACE FUNCTION app_user_id() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE RETURN current_setting('app.user_id', true)::uuid;
+-- function: volatility
+ALTER FUNCTION app_user_id() VOLATILE;
+-- function: strictness
+ALTER FUNCTION twice CALLED ON NULL INPUT;
+-- function: security definer
+ALTER FUNCTION app_user_id() SECURITY DEFINER;
+-- function: leakproof [superuser]
+ALTER FUNCTION app_user_id() LEAKPROOF;
+-- function: parallel safety
+ALTER FUNCTION app_user_id() PARALLEL UNSAFE;
+-- function: cost
+ALTER FUNCTION twice COST 5;
+-- function: rows
+ALTER FUNCTION pages ROWS 8;
+-- function: support function [superuser]
+ALTER FUNCTION twice SUPPORT numeric_support;
+-- function: setting
+ALTER FUNCTION twice SET search_path = '';
+-- function: setting removed
+ALTER FUNCTION touch() RESET search_path;
+-- function: argument default
+CREATE OR REPLACE FUNCTION pages(low integer, VARIADIC others integer[] DEFAULT '{2}') RETURNS TABLE (page integer) LANGUAGE sql ROWS 7 COST 3 AS 'SELECT unnest(others)';
+-- function: owner [superuser]
+ALTER FUNCTION app_user_id() OWNER TO rich_app;
+-- function: comment
+COMMENT ON FUNCTION app_user_id() IS 'Who';
+-- function: granted to everybody
+GRANT EXECUTE ON FUNCTION app_user_id() TO PUBLIC;
+-- function: revoked
+REVOKE EXECUTE ON FUNCTION app_user_id() FROM rich_app;
+-- function: depends on an extension [superuser]
+ALTER FUNCTION touch() DEPENDS ON EXTENSION plpgsql;
+-- procedure: body
+CREATE OR REPLACE PROCEDURE clean(INOUT done boolean DEFAULT false) LANGUAGE plpgsql AS 'BEGIN done := false; END';
+-- procedure: body in a blank at the end
+CREATE OR REPLACE PROCEDURE clean(INOUT done boolean DEFAULT false) LANGUAGE plpgsql AS 'BEGIN done := true; END ';
+-- aggregate: initial value
+CREATE OR REPLACE AGGREGATE longest(text) (SFUNC = text_larger, STYPE = text, INITCOND = 'a', PARALLEL = SAFE);
+-- aggregate: function
+CREATE OR REPLACE AGGREGATE longest(text) (SFUNC = text_smaller, STYPE = text, INITCOND = '', PARALLEL = SAFE);
+-- aggregate: parallel safety
+CREATE OR REPLACE AGGREGATE longest(text) (SFUNC = text_larger, STYPE = text, INITCOND = '');
+-- aggregate: comment
+COMMENT ON AGGREGATE longest(text) IS NULL;
+
+-- type: enum value added
+ALTER TYPE library.state ADD VALUE 'sold';
+-- type: enum value added in between
+ALTER TYPE library.state ADD VALUE 'sold' BEFORE 'lost';
+-- type: enum value renamed
+ALTER TYPE library.state RENAME VALUE 'lost' TO 'gone';
+-- type: attribute added
+ALTER TYPE library.place ADD ATTRIBUTE floor integer CASCADE;
+-- type: attribute's type
+ALTER TYPE library.other_place ALTER ATTRIBUTE shelf TYPE bigint;
+-- type: order of attributes
+ALTER TYPE library.other_place DROP ATTRIBUTE room;
+ALTER TYPE library.other_place ADD ATTRIBUTE room text;
+-- type: comment on an attribute
+COMMENT ON COLUMN library.place.room IS NULL;
+-- type: owner [superuser]
+ALTER TYPE library.state OWNER TO rich_app;
+-- type: comment
+COMMENT ON TYPE library.state IS NULL;
+-- type: revoked from everybody
+REVOKE USAGE ON TYPE library.state FROM PUBLIC;
+-- type: range's operator class
+DROP TYPE library.span;
+CREATE TYPE library.span AS RANGE (SUBTYPE = float8);
+-- type: range's multirange renamed
+ALTER TYPE library.span_multirange RENAME TO spans;
+-- type: base type's category [superuser]
+ALTER TYPE bits SET (SEND = NONE, STORAGE = PLAIN, ANALYZE = range_typanalyze);
+-- type: shell dropped [superuser]
+DROP TYPE shell;
+-- domain: default
+ALTER DOMAIN library.isbn SET DEFAULT '1';
+-- domain: not null
+ALTER DOMAIN library.isbn DROP NOT NULL;
+-- domain: check dropped
+ALTER DOMAIN library.isbn DROP CONSTRAINT isbn_digits_check;
+-- domain: check added
+ALTER DOMAIN library.isbn ADD CONSTRAINT isbn_length_check CHECK (length(VALUE) < 14);
+-- domain: check not valid
+ALTER DOMAIN library.isbn ADD CONSTRAINT isbn_length_check CHECK (length(VALUE) < 14) NOT VALID;
+-- domain: comment
+COMMENT ON DOMAIN library.isbn IS NULL;
+-- domain: comment on a check
+COMMENT ON CONSTRAINT isbn_digits_check ON DOMAIN library.isbn IS NULL;
+-- domain: grant
+REVOKE USAGE ON TYPE library.isbn FROM rich_app;
+-- collation: created
+CREATE COLLATION library.posix (PROVIDER = libc, LOCALE = 'POSIX');
+-- collation: comment
+COMMENT ON COLLATION library.bytes IS NULL;
+
+-- operator: negator
+CREATE OPERATOR !== (LEFTARG = text, RIGHTARG = text, FUNCTION = same_length, NEGATOR = ===);
+-- operator: estimator
+ALTER OPERATOR === (text, text) SET (RESTRICT = eqsel);
+-- operator: comment
+COMMENT ON OPERATOR === (text, text) IS NULL;
+-- operator: owner [superuser]
+ALTER OPERATOR === (text, text) OWNER TO rich_app;
+-- operator family: operator [superuser]
+ALTER OPERATOR FAMILY library.lengths USING btree ADD OPERATOR 2 <=(text, text);
+-- operator family: function [superuser]
+ALTER OPERATOR FAMILY library.lengths USING btree ADD FUNCTION 2 (text, text) bttextsortsupport(internal);
+-- operator class: comment [superuser]
+COMMENT ON OPERATOR CLASS library.length_ops USING btree IS NULL;
+-- operator class: renamed [superuser]
+ALTER OPERATOR CLASS library.length_ops USING btree RENAME TO long_ops;
+-- cast: context
+DROP CAST (library.state AS integer);
+CREATE CAST (library.state AS integer) WITH FUNCTION state_number(library.state) AS IMPLICIT;
+-- cast: method
+DROP CAST (library.state AS integer);
+CREATE CAST (library.state AS integer) WITH INOUT AS ASSIGNMENT;
+-- cast: comment
+COMMENT ON CAST (library.state AS integer) IS NULL;
+-- conversion: default
+DROP CONVERSION latin;
+CREATE DEFAULT CONVERSION latin FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8;
+-- text search: dictionary option
+ALTER TEXT SEARCH DICTIONARY plain (ACCEPT = false);
+-- text search: mapping
+ALTER TEXT SEARCH CONFIGURATION library.words ALTER MAPPING FOR word WITH simple;
+-- text search: order of dictionaries
+ALTER TEXT SEARCH CONFIGURATION library.words ALTER MAPPING FOR word WITH simple, plain;
+-- text search: mapping dropped
+ALTER TEXT SEARCH CONFIGURATION library.words DROP MAPPING FOR word;
+-- text search: comment
+COMMENT ON TEXT SEARCH CONFIGURATION library.words IS NULL;
+-- text search: parser [superuser]
+DROP TEXT SEARCH PARSER letters;
+CREATE TEXT SEARCH PARSER letters (START = prsd_start, GETTOKEN = prsd_nexttoken, END = prsd_end, LEXTYPES = prsd_lextype, HEADLINE = prsd_headline);
+-- text search: template [superuser]
+DROP TEXT SEARCH TEMPLATE same;
+CREATE TEXT SEARCH TEMPLATE same (LEXIZE = dsimple_lexize);
+-- language: handler [superuser]
+CREATE OR REPLACE TRUSTED LANGUAGE plother HANDLER other_handler INLINE plpgsql_inline_handler VALIDATOR other_validator;
+-- language: untrusted [superuser]
+CREATE OR REPLACE LANGUAGE plother HANDLER other_handler VALIDATOR other_validator;
+-- language: who may use ours [superuser]
+GRANT USAGE ON LANGUAGE plother TO rich_app;
+-- language: who may use PostgreSQL's [superuser, blind]
+REVOKE USAGE ON LANGUAGE sql FROM PUBLIC;
+-- transform: dropped [superuser]
+DROP TRANSFORM FOR library.state LANGUAGE plother;
+-- access method: dropped [superuser]
+DROP ACCESS METHOD heap_again;
+-- statistics: kinds
+DROP STATISTICS library.book_stats;
+CREATE STATISTICS library.book_stats (ndistinct) ON state, isbn FROM book;
+-- statistics: target
+ALTER STATISTICS library.book_stats SET STATISTICS 401;
+-- statistics: comment
+COMMENT ON STATISTICS library.book_stats IS NULL;
+
+-- publication: table added
+ALTER PUBLICATION books ADD TABLE scratch_parent;
+-- publication: columns
+ALTER PUBLICATION books SET TABLE book (number, reader_id) WHERE (number > 0), thing;
+-- publication: rows
+ALTER PUBLICATION books SET TABLE book (number, reader_id, title) WHERE (number > 1), thing;
+-- publication: operations
+ALTER PUBLICATION books SET (publish = 'insert');
+-- publication: partition root
+ALTER PUBLICATION books SET (publish_via_partition_root = false);
+-- publication: generated columns [since 18]
+ALTER PUBLICATION books SET (publish_generated_columns = stored);
+-- publication: comment
+COMMENT ON PUBLICATION books IS NULL;
+-- publication: schema [superuser]
+ALTER PUBLICATION of_library ADD TABLES IN SCHEMA public;
+-- publication: every table [superuser]
+CREATE PUBLICATION everything FOR ALL TABLES;
+-- subscription: publications [superuser]
+ALTER SUBSCRIPTION mirror SET PUBLICATION near WITH (refresh = false);
+-- subscription: option [superuser]
+ALTER SUBSCRIPTION mirror SET (binary = true);
+-- subscription: comment [superuser]
+COMMENT ON SUBSCRIPTION mirror IS NULL;
+
+-- foreign data: wrapper's option [superuser]
+ALTER FOREIGN DATA WRAPPER paper OPTIONS (SET colour 'grey');
+-- foreign data: wrapper's grant [superuser]
+REVOKE USAGE ON FOREIGN DATA WRAPPER paper FROM rich_app;
+-- foreign data: server's option [superuser]
+ALTER SERVER archive OPTIONS (SET floor '-2');
+-- foreign data: server's version [superuser]
+ALTER SERVER archive VERSION '2';
+-- foreign data: server's grant [superuser]
+GRANT USAGE ON FOREIGN SERVER archive TO rich_app;
+-- foreign data: table's option [superuser]
+ALTER FOREIGN TABLE old_book OPTIONS (SET page '2');
+-- foreign data: column's option [superuser]
+ALTER FOREIGN TABLE old_book ALTER COLUMN title OPTIONS (SET place 'A2');
+-- foreign data: user mapping [superuser]
+CREATE USER MAPPING FOR rich_reader SERVER archive;
+-- foreign data: comment [superuser]
+COMMENT ON SERVER archive IS NULL;
+-- event trigger: tags [superuser]
+DROP EVENT TRIGGER watched;
+CREATE EVENT TRIGGER watched ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION watch();
+-- event trigger: disabled [superuser]
+ALTER EVENT TRIGGER watched DISABLE;
+-- event trigger: comment [superuser]
+COMMENT ON EVENT TRIGGER watched IS NULL;
+
+-- schema: created
+CREATE SCHEMA attic;
+-- schema: dropped
+DROP SCHEMA library CASCADE;
+-- schema: comment
+COMMENT ON SCHEMA library IS NULL;
+-- schema: comment on public
+COMMENT ON SCHEMA public IS 'Ours';
+-- schema: owner [superuser]
+ALTER SCHEMA library OWNER TO rich_app;
+-- schema: revoked from everybody
+REVOKE USAGE ON SCHEMA public FROM PUBLIC;
+-- schema: everybody may create
+GRANT CREATE ON SCHEMA public TO PUBLIC;
+-- schema: grant
+GRANT CREATE ON SCHEMA library TO rich_app;
+
+-- grant: one more privilege
+GRANT DELETE ON reader TO rich_app;
+-- grant: one privilege less
+REVOKE INSERT ON reader FROM rich_app;
+-- grant: everything
+GRANT ALL ON reader TO rich_app;
+-- grant: to one more role
+GRANT SELECT ON reader TO rich_reader;
+-- grant: to everybody
+GRANT SELECT ON reader TO PUBLIC;
+-- grant: grant option
+GRANT SELECT ON reader TO rich_app WITH GRANT OPTION;
+-- grant: grant option revoked
+REVOKE GRANT OPTION FOR SELECT ON reader FROM rich_lender;
+-- grant: by another role [superuser]
+SET LOCAL ROLE rich_lender;
+GRANT SELECT ON reader TO rich_reader;
+-- grant: column
+GRANT UPDATE (born) ON reader TO rich_reader;
+-- grant: column revoked
+REVOKE UPDATE (name) ON reader FROM rich_reader;
+-- grant: owner's own revoked
+REVOKE DELETE ON reader FROM :owner;
+-- grant: all of the owner's own revoked
+REVOKE ALL ON reader FROM :owner;
+-- large object: grant [blind]
+REVOKE SELECT ON LARGE OBJECT 4711 FROM rich_app;
+-- large object: comment [blind]
+COMMENT ON LARGE OBJECT 4711 IS NULL;
+-- large object: owner [superuser, blind]
+ALTER LARGE OBJECT 4711 OWNER TO rich_app;
+-- default privileges: of the database granted
+ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO rich_app;
+-- default privileges: of the database restored
+ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC;
+-- default privileges: of a schema
+ALTER DEFAULT PRIVILEGES IN SCHEMA library GRANT UPDATE ON SEQUENCES TO rich_reader;
+-- default privileges: of another role
+ALTER DEFAULT PRIVILEGES FOR ROLE rich_app GRANT SELECT ON TABLES TO rich_reader;
+-- default privileges: of a superuser to another role [superuser]
+ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO rich_reader;
+
+-- extension: created [superuser]
+CREATE EXTENSION vector SCHEMA library;
+-- extension: version [superuser, blind]
+UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'plpgsql';
+
+-- database: comment
+COMMENT ON DATABASE :database IS NULL;
+-- database: setting
+ALTER DATABASE :database SET statement_timeout = '6s';
+-- database: setting removed
+ALTER DATABASE :database RESET statement_timeout;
+-- database: connect revoked from everybody
+REVOKE CONNECT ON DATABASE :database FROM PUBLIC;
+-- database: temporary tables revoked from everybody
+REVOKE TEMPORARY ON DATABASE :database FROM PUBLIC;
+-- database: granted
+GRANT CREATE ON DATABASE :database TO rich_app;
+-- database: connection limit
+ALTER DATABASE :database CONNECTION LIMIT 7;
+-- database: setting of a group role
+ALTER ROLE rich_app IN DATABASE :database SET work_mem = '8MB';
+
+-- role: login [cluster]
+ALTER ROLE rich_app LOGIN;
+-- role: no inherit [cluster]
+ALTER ROLE rich_app NOINHERIT;
+-- role: superuser [superuser, cluster]
+ALTER ROLE rich_app SUPERUSER;
+-- role: may make roles [superuser, cluster]
+ALTER ROLE rich_app CREATEROLE;
+-- role: may make databases [superuser, cluster]
+ALTER ROLE rich_app CREATEDB;
+-- role: replication [superuser, cluster]
+ALTER ROLE rich_app REPLICATION;
+-- role: ignores row security [superuser, cluster]
+ALTER ROLE rich_app BYPASSRLS;
+-- role: connection limit [cluster]
+ALTER ROLE rich_app CONNECTION LIMIT 3;
+-- role: valid until [cluster]
+ALTER ROLE rich_app VALID UNTIL '2030-01-01 00:00+00';
+-- role: setting [cluster]
+ALTER ROLE rich_app SET row_security = off;
+-- role: comment [cluster]
+COMMENT ON ROLE rich_app IS 'The application';
+-- role: renamed [cluster]
+ALTER ROLE rich_app RENAME TO rich_application;
+-- role: member of another [cluster]
+GRANT rich_reader TO rich_app;
+-- role: member without inheriting [cluster]
+GRANT rich_other TO rich_lender WITH INHERIT FALSE;
+-- role: member without SET [cluster]
+GRANT rich_other TO rich_lender WITH SET FALSE;
+-- role: member with admin option [cluster]
+GRANT rich_other TO rich_lender WITH ADMIN OPTION;
+-- role: member no more [superuser, cluster]
+REVOKE rich_other FROM rich_lender;
+-- role: member of one that reads everything [superuser, cluster]
+GRANT pg_read_all_data TO rich_app;
+-- role: member of the platform's [superuser, cluster]
+GRANT neon_superuser TO rich_app;
