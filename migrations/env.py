@@ -37,7 +37,9 @@ def open_engine() -> Engine:
 
 
 if context.is_offline_mode():
-    run(dialect_name="postgresql", literal_binds=True)
+    # The driver's own parameter style would double every % sign.
+    named = {"paramstyle": "named"}
+    run(dialect_name="postgresql", literal_binds=True, dialect_opts=named)
 else:
     bind: Connection | Engine = context.config.attributes.get("connection") or open_engine()
     with bind.connect() if isinstance(bind, Engine) else nullcontext(bind) as connection:

@@ -37,11 +37,13 @@ def upgrade() -> None:
         CREATE FUNCTION uuid_v7() RETURNS uuid
         LANGUAGE sql VOLATILE PARALLEL SAFE
         RETURN (
-          SELECT encode(
-            int8send((t.us / 1000) << 16 | 28672 | (t.us % 1000) * 4096 / 1000)
-            || substring(uuid_send(gen_random_uuid()) FROM 9), 'hex'
-          )::uuid
-          FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS us) AS t
+            SELECT
+                encode(
+                    int8send((t.us / 1000) << 16 | 28672 | (t.us % 1000) * 4096 / 1000)
+                    || substring(uuid_send(gen_random_uuid()) FROM 9),
+                    'hex'
+                )::uuid
+            FROM (SELECT (extract(EPOCH FROM clock_timestamp()) * 1000000)::bigint AS us) AS t
         )
     """)
     op.execute("""
