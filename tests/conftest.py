@@ -1,7 +1,8 @@
 """Real PostgreSQL for every test: one embedded server of each major version for the whole run.
 
 The process that controls the run owns the servers, so that they are stopped however it ends; each
-test gets scratch databases of its own on them.
+test gets scratch databases of its own on them. Most tests use one server: the newest version, the
+one that `--postgres` names, or the server that `--database-url` names, which then is the only one.
 """
 
 import os
@@ -15,16 +16,24 @@ import pytest
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.pool import NullPool
 
+from migrations import database_url
 from schema.alembic_run import upgrade
 from schema.database import connect
-from schema.embedded import VERSIONS, embedded
+from schema.embedded import VERSIONS, embedded, installation
 from schema.ownership import APPLICATION, BETTER_AUTH
 from schema.repository import ROOT, scripts
 from schema.server import Server, given
 
-NEWEST = VERSIONS[0]
 _SERVERS = pytest.StashKey[dict[int, dict[str, str]]]()
+_MAIN = pytest.StashKey[int]()
 _STACK = pytest.StashKey[ExitStack]()
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Let the tests run on another version or server, and register what only exists with xdist."""
+    parser.addoption("--postgres", type=int, default=VERSIONS[0], help="embedded major version")
+    parser.addoption("--database-url", help="a server to test on, instead of embedded ones")
+    pluginmanager.register(Xdist())
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,10 +43,17 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     if hasattr(config, "workerinput"):
         config.stash[_SERVERS] = config.workerinput["servers"]
+        config.stash[_MAIN] = config.workerinput["main"]
         return
     config.stash[_SERVERS] = {}
+    config.stash[_MAIN] = config.option.postgres
     config.stash[_STACK] = ExitStack()
     if config.option.collectonly:
+        return
+    if config.option.database_url:
+        version, addresses = _given(database_url.parse(config.option.database_url))
+        config.stash[_MAIN] = version
+        config.stash[_SERVERS][version] = addresses
         return
     for version in VERSIONS:
         started = config.stash[_STACK].enter_context(embedded(version))
@@ -46,6 +62,15 @@ def pytest_configure(config: pytest.Config) -> None:
             "superuser": started.superuser.render_as_string(hide_password=False),
             "binaries": str(started.binaries),
         }
+
+
+def _given(url: URL) -> tuple[int, dict[str, str]]:
+    """Describe a server that somebody else runs: its role is owner and superuser in one."""
+    with connect(url) as connection:
+        number = connection.exec_driver_sql("SHOW server_version_num").scalar_one()
+    address = url.render_as_string(hide_password=False)
+    newest = str(installation(VERSIONS[0]))
+    return int(number) // 10000, {"owner": address, "superuser": address, "binaries": newest}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -61,15 +86,17 @@ class Xdist:
     def pytest_configure_node(self, node: Any) -> None:  # noqa: ANN401  # xdist is untyped
         """Hand the servers' addresses to a worker."""
         node.workerinput["servers"] = node.config.stash[_SERVERS]
+        node.workerinput["main"] = node.config.stash[_MAIN]
 
 
-def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Register the hooks that only exist beside xdist."""
-    pluginmanager.register(Xdist())
-
-
-def _owner(config: pytest.Config, version: int) -> URL:
-    return make_url(config.stash[_SERVERS][version]["owner"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for `any_server` once on each version."""
+    if "any_server" in metafunc.fixturenames:
+        started = metafunc.config.stash[_SERVERS]
+        versions = sorted(started) or [metafunc.config.stash[_MAIN]]
+        metafunc.parametrize(
+            "any_server", versions, indirect=True, ids=lambda version: f"pg{version}"
+        )
 
 
 @pytest.fixture(scope="session")
@@ -77,12 +104,12 @@ def servers(request: pytest.FixtureRequest) -> Iterator[dict[int, Server]]:
     """The embedded servers, by major version, opened as the role that is like Neon's owner."""
     with ExitStack() as stack:
         yield {
-            version: stack.enter_context(given(_owner(request.config, version)))
-            for version in VERSIONS
+            version: stack.enter_context(given(make_url(addresses["owner"])))
+            for version, addresses in request.config.stash[_SERVERS].items()
         }
 
 
-@pytest.fixture(params=VERSIONS, ids=lambda version: f"pg{version}")
+@pytest.fixture
 def any_server(request: pytest.FixtureRequest, servers: dict[int, Server]) -> Server:
     """Each embedded server in turn: for what may differ between the major versions."""
     version: int = request.param
@@ -90,9 +117,9 @@ def any_server(request: pytest.FixtureRequest, servers: dict[int, Server]) -> Se
 
 
 @pytest.fixture(scope="session")
-def server(servers: dict[int, Server]) -> Server:
-    """The embedded server of the newest major version."""
-    return servers[NEWEST]
+def server(servers: dict[int, Server], request: pytest.FixtureRequest) -> Server:
+    """The server that most tests use."""
+    return servers[request.config.stash[_MAIN]]
 
 
 @pytest.fixture(scope="session")

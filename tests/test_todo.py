@@ -64,8 +64,10 @@ def test_ids_are_version_7_in_the_order_of_their_making(any_server: Server) -> N
 
 
 def test_ids_hold_the_time_that_postgresql_reads(owner: URL) -> None:
-    """PostgreSQL 18's own functions for version 7 are the judge of ours."""
+    """PostgreSQL's own functions for version 7, which 16 does not have, are the judge of ours."""
     with connect(owner) as connection:
+        if connection.dialect.server_version_info < (17,):  # type: ignore[operator]  # set by now
+            pytest.skip("PostgreSQL 16 reads no version 7 uuid")
         version, lag = connection.execute(
             text(
                 "SELECT uuid_extract_version(id), clock_timestamp() - uuid_extract_timestamp(id)"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from alembic.script import ScriptDirectory
@@ -12,10 +13,13 @@ from migrations import snapshot
 
 from . import comments, history, isolation, ownership, parity, roundtrip
 from .alembic_run import line, upgrade
+from .beside import beside
 from .database import connect, reason
 from .proof import Failure, Outcome, counted
 from .repository import SNAPSHOT, scripts
 from .server import Server
+
+LINT = "SQL lint"
 
 type Tell = Callable[[str], None]
 type Prove = Callable[[], Outcome]
@@ -30,7 +34,7 @@ class Proof:
     outcome: Outcome | None = None
 
 
-def check(server: Server, tell: Tell) -> Iterator[Proof]:
+def check(server: Server, tell: Tell, *, lint: bool = True) -> Iterator[Proof]:
     """Try every proof, and yield each when it is done; `tell` is told what goes on meanwhile.
 
     Raises:
@@ -39,17 +43,26 @@ def check(server: Server, tell: Tell) -> Iterator[Proof]:
     """
     directory = scripts()
     yield _try("history", lambda: history.check(directory))
-    with server.database() as head:
+    with ExitStack() as scope:
+        head = scope.enter_context(server.database())
         proofs = _proofs_at_head(server, directory, head, tell)
+        names = [*proofs, *([LINT] if lint else [])]
         if history.readable_line(directory):
+            if lint:
+                empty = scope.enter_context(server.database())
+                linted = scope.enter_context(beside("schema.lint", empty))
             tell("upgrade head")
             yield (build := _try("upgrade head", lambda: _build(head, directory)))
             if build.outcome and not build.outcome.failures:
                 for name, prove in proofs.items():
                     tell(name)
                     yield _try(name, prove)
+                if lint:
+                    tell(LINT)
+                    outcome, seconds = linted()
+                    yield Proof(LINT, seconds, outcome)
                 return
-        yield from (Proof(name) for name in proofs)
+        yield from (Proof(name) for name in names)
 
 
 def _proofs_at_head(

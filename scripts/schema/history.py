@@ -48,6 +48,15 @@ def readable_line(scripts: ScriptDirectory) -> bool:
     return bool(revisions) and not any(_one_line(revisions, scripts.get_heads()))
 
 
+def head_of(scripts: ScriptDirectory) -> str | None:
+    """Name the head, when the files can be read and there is one."""
+    try:
+        heads = scripts.get_heads()
+    except Exception:  # noqa: BLE001  # a revision file may raise whatever it likes
+        return None
+    return heads[0] if len(heads) == 1 else None
+
+
 def irreversible(revision: Script) -> bool:
     """Whether the revision says that it cannot be undone: its downgrade only raises."""
     return _raises(_functions(_parse(Path(revision.path))).get("downgrade"))

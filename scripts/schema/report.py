@@ -1,6 +1,8 @@
-"""The page that a person reads at a glance: each proof, what it covered, and its time."""
+"""What `schema check` prints: a page to be read at a glance, or a document for machines."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -10,24 +12,79 @@ from rich.text import Text
 from .check import Proof
 from .proof import counted
 
+DOCUMENT_VERSION = 1
+"""Raised when a field of the document changes its meaning or goes away; new ones may come."""
+
 _COLOURS = {"-": "red", "+": "green"}
 
 
-def page(
-    proofs: Sequence[Proof], version: str, head: str | None, seconds: float, starting: float
-) -> Group:
-    """Lay out the proofs as a table, what failed below it, and the verdict at the end.
+@dataclass(frozen=True)
+class Result:
+    """Everything that a run of the check found."""
 
-    `seconds` is the time that everything took, `starting` what the server took of it.
-    """
-    return Group(
-        Text(f"The schema at {head or 'no single head'}, on PostgreSQL {version}", style="bold"),
-        Text(),
-        _table(proofs),
-        *_failures(proofs),
-        Text(),
-        _verdict(proofs, f"{seconds:.1f} s, of which {starting:.1f} s to start the server"),
+    proofs: Sequence[Proof]
+    server: str
+    """The server's version, such as 18.4."""
+    head: str | None
+    """The head revision, where there is one."""
+    seconds: float
+    """How long everything took, ..."""
+    starting: float
+    """... and how much of it the server took to start."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether every proof was tried and holds."""
+        return all(holds(proof) for proof in self.proofs)
+
+
+def holds(proof: Proof) -> bool | None:
+    """Whether the proof holds; None when it was not tried."""
+    return None if proof.outcome is None else not proof.outcome.failures
+
+
+def document(result: Result) -> str:
+    """Lay the result out for machines; README.md describes the fields."""
+    proofs = [
+        {
+            "name": proof.name,
+            "holds": holds(proof),
+            "seconds": round(proof.seconds, 3),
+            "covered": proof.outcome.covered if proof.outcome else None,
+            "failures": [vars(one) for one in proof.outcome.failures] if proof.outcome else [],
+        }
+        for proof in result.proofs
+    ]
+    return json.dumps(
+        {
+            "version": DOCUMENT_VERSION,
+            "holds": result.holds,
+            "error": None,
+            "head": result.head,
+            "server": result.server,
+            "seconds": round(result.seconds, 3),
+            "starting_seconds": round(result.starting, 3),
+            "proofs": proofs,
+        },
+        indent=2,
+        ensure_ascii=False,
     )
+
+
+def refusal(sentence: str) -> str:
+    """Say for machines why the proofs could not be tried."""
+    return json.dumps(
+        {"version": DOCUMENT_VERSION, "holds": None, "error": sentence, "proofs": []},
+        indent=2,
+        ensure_ascii=False,
+    )
+
+
+def page(result: Result, *, only_failures: bool = False) -> Group:
+    """Lay the proofs out as a table, what failed below it, and the verdict at the end."""
+    title = f"The schema at {result.head or 'no single head'}, on PostgreSQL {result.server}"
+    table = () if only_failures else (Text(title, "bold"), Text(), _table(result.proofs))
+    return Group(*table, *_failures(result.proofs), Text(), _verdict(result))
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -47,8 +104,7 @@ def _table(proofs: Sequence[Proof]) -> Table:
         if proof.outcome is None:
             table.add_row("-", proof.name, Text("not tried: an earlier proof failed", "dim"), "")
             continue
-        failed = bool(proof.outcome.failures)
-        mark = Text("✗ failed", "bold red") if failed else Text("✓ holds", "green")
+        mark = Text("✓ holds", "green") if holds(proof) else Text("✗ failed", "bold red")
         table.add_row(mark, proof.name, proof.outcome.covered, f"{proof.seconds:.2f} s")
     return table
 
@@ -66,9 +122,10 @@ def _failures(proofs: Sequence[Proof]) -> list[RenderableType]:
     return lines
 
 
-def _verdict(proofs: Sequence[Proof], time: str) -> Text:
-    failed = [proof for proof in proofs if proof.outcome is None or proof.outcome.failures]
-    if failed:
-        text = f"{len(failed)} of {counted(len(proofs), 'proof')} did not hold ({time})."
-        return Text(text, style="bold red")
-    return Text(f"All {counted(len(proofs), 'proof')} hold ({time}).", style="bold green")
+def _verdict(result: Result) -> Text:
+    number = counted(len(result.proofs), "proof")
+    time = f"{result.seconds:.1f} s, of which {result.starting:.1f} s to start the server"
+    if result.holds:
+        return Text(f"All {number} hold ({time}).", style="bold green")
+    failed = sum(not holds(proof) for proof in result.proofs)
+    return Text(f"{failed} of {number} did not hold ({time}).", style="bold red")
