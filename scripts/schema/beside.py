@@ -4,6 +4,7 @@ It uses the second core, and shares no state with Alembic, which keeps its conte
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from sqlalchemy import URL
 
 from .errors import CannotRunError
 from .proof import Failure, Outcome
+from .repository import ROOT
 
 type Result = Callable[[], tuple[Outcome, float]]
 
@@ -24,8 +26,12 @@ def beside(module: str, url: URL) -> Iterator[Result]:
 
     The URL goes in by standard input, where no list of processes shows its password.
     """
+    # The other process runs this checkout's code, whatever the working folder holds, and whatever
+    # else is installed.
+    path = os.pathsep.join(map(str, (ROOT / "scripts", ROOT, os.environ.get("PYTHONPATH", ""))))
     process = subprocess.Popen(
-        [sys.executable, "-m", module],
+        [sys.executable, "-P", "-m", module],
+        env=os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

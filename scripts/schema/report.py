@@ -1,11 +1,12 @@
 """What `schema check` prints: a page to be read at a glance, or a document for machines."""
 
+import io
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -55,29 +56,29 @@ def document(result: Result) -> str:
         }
         for proof in result.proofs
     ]
-    return json.dumps(
-        {
-            "version": DOCUMENT_VERSION,
-            "holds": result.holds,
-            "error": None,
-            "head": result.head,
-            "server": result.server,
-            "seconds": round(result.seconds, 3),
-            "starting_seconds": round(result.starting, 3),
-            "proofs": proofs,
-        },
-        indent=2,
-        ensure_ascii=False,
+    return _document(
+        holds=result.holds,
+        head=result.head,
+        server=result.server,
+        seconds=round(result.seconds, 3),
+        starting_seconds=round(result.starting, 3),
+        proofs=proofs,
     )
 
 
 def refusal(sentence: str) -> str:
     """Say for machines why the proofs could not be tried."""
-    return json.dumps(
-        {"version": DOCUMENT_VERSION, "holds": None, "error": sentence, "proofs": []},
-        indent=2,
-        ensure_ascii=False,
-    )
+    return _document(error=sentence, proofs=[])
+
+
+def _document(**known: object) -> str:
+    """Lay out every field, in one order; what is not known is null.
+
+    In ASCII, which every encoding of standard output can write.
+    """
+    fields = ("holds", "error", "head", "server", "seconds", "starting_seconds", "proofs")
+    whole = {"version": DOCUMENT_VERSION} | {name: known.get(name) for name in fields}
+    return json.dumps(whole, indent=2)
 
 
 def page(result: Result, *, only_failures: bool = False) -> Group:
@@ -89,6 +90,9 @@ def page(result: Result, *, only_failures: bool = False) -> Group:
 
 def console(*, stderr: bool = False) -> Console:
     """Write to a terminal in colour and to its width, to a pipe in plain lines of any length."""
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")  # not every encoding has a ✓
     made = Console(stderr=stderr, highlight=False, soft_wrap=True)
     if not made.is_terminal:
         made.width = 200
@@ -115,7 +119,7 @@ def _failures(proofs: Sequence[Proof]) -> list[RenderableType]:
         for failure in proof.outcome.failures if proof.outcome else ():
             lines += [Text(), Text(f"✗ {proof.name}: {failure.message}", style="bold red")]
             lines += [
-                Padding(Text(line, _COLOURS.get(line[:1], "")), (0, 0, 0, 4), expand=False)
+                Text.assemble("    ", (line, _COLOURS.get(line[:1], "")))
                 for line in failure.detail.splitlines()
             ]
             lines.append(Text(f"  → {failure.remedy}"))

@@ -87,20 +87,22 @@ def _recording(connection: Connection, revision: Script) -> Iterator[list[Statem
 
     def note(_connection: object, _cursor: object, sql: str, *rest: Any) -> None:  # noqa: ANN401
         # ANN401: the rest is the event's (parameters, context, whether there are many of them).
-        parameters, context, _many = rest
+        parameters, context, many = rest
         place = _line_in(revision.path)
         if place is None:
             return
-        driver = connection.connection.driver_connection
+        driver: Any = connection.connection.driver_connection
         compiled = getattr(context, "compiled", None)
-        recorded.append(
+        plain = sql.replace("%%", "%")  # the driver is given them doubled
+        recorded.extend(
             Statement(
-                _literal(driver, sql, parameters),
+                psycopg.ClientCursor(driver).mogrify(sql, one) if one else plain,
                 place,
                 written=compiled is None or isinstance(compiled.statement, TextClause),
                 in_transaction=not getattr(driver, "autocommit", False),
-                parametrised=bool(parameters),
+                parametrised=bool(one),
             )
+            for one in (parameters if many else [parameters])
         )
 
     event.listen(connection, "before_cursor_execute", note)
@@ -116,10 +118,3 @@ def _line_in(path: str) -> int | None:
         if frame.f_code.co_filename == path:
             return number
     return None
-
-
-def _literal(driver: Any, sql: str, parameters: Any) -> str:  # noqa: ANN401  # psycopg's own types
-    """Write the parameters into the statement, as the server gets it."""
-    if not parameters:
-        return sql.replace("%%", "%")  # the driver was given them doubled
-    return psycopg.ClientCursor(driver).mogrify(sql, parameters)

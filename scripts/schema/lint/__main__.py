@@ -12,6 +12,7 @@ from ..proof import Failure, Outcome, counted
 from ..repository import ROOT, scripts
 from ..statements import record
 from . import agreement, findings, safety, style
+from .clean import Clean
 
 
 def check(empty: URL) -> Outcome:
@@ -24,11 +25,13 @@ def check(empty: URL) -> Outcome:
         message = f"The history does not run up and down: {type(error).__name__}."
         return Outcome("no statement", [Failure(message, "See the round trip.")])
     files = sorted((ROOT / "migrations").rglob("*.sql"))
+    clean = Clean()
     found = [
-        *(one for direction in recorded for one in agreement.check(directory, direction)),
-        *safety.check(recorded),
-        *style.check(recorded, files),
+        *agreement.check(directory, recorded),
+        *safety.check(recorded, clean),
+        *style.check(recorded, files, clean),
     ]
+    clean.save()
     revisions = {Path(direction.revision.path) for direction in recorded}
     number = sum(len(direction.statements) for direction in recorded)
     covered = f"{counted(number, 'statement')}, up and down; {counted(len(files), '.sql file')}"

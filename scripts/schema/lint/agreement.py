@@ -1,55 +1,69 @@
 """What runs is what `--sql` shows, or the revision says why it cannot be: OFFLINE: <reason>."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
+from pglast import ast, parse_sql
 from pglast.parser import fingerprint, scan, split
+from pglast.stream import RawStream
+from pglast.visitors import Visitor
 
 from ..proof import counted
-from ..statements import Direction, Statement, offline
+from ..statements import Direction, offline
 from .findings import Finding
 
+RULE = "offline"
 OFFLINE = re.compile(r"^OFFLINE: .+", re.MULTILINE)
 
 
-def check(directory: ScriptDirectory, direction: Direction) -> Iterator[Finding]:
-    """Compare what was executed with what `--sql` shows for it."""
-    revision = direction.revision
-    reason = OFFLINE.search(revision.module.__doc__ or "")
-    file = Path(revision.path).name
+def check(directory: ScriptDirectory, recorded: Iterable[Direction]) -> Iterator[Finding]:
+    """Compare what each revision executed, up and down, with what `--sql` shows for it."""
+    differing: dict[Script, list[Finding]] = {}
+    for direction in recorded:
+        differing.setdefault(direction.revision, []).extend(_compare(directory, direction))
+    for revision, found in differing.items():
+        if not OFFLINE.search(revision.module.__doc__ or ""):
+            yield from found
+        elif not found:
+            message = "--sql shows what runs: the docstring's OFFLINE: has no reason any more"
+            yield Finding(Path(revision.path).name, 1, RULE, message)
+
+
+def _compare(directory: ScriptDirectory, direction: Direction) -> Iterator[Finding]:
+    """Find the first statement that `--sql` does not show as it was executed."""
+    file = Path(direction.revision.path).name
     way = "upgrade" if direction.upgrade else "downgrade"
     try:
-        shown = _shown(offline(directory, revision, upgrade=direction.upgrade))
+        shown = _shown(offline(directory, direction.revision, upgrade=direction.upgrade))
+        executed = [(one, sql) for one in direction.statements for sql in _split(one.sql)]
     except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
-        if not reason:
-            message = (
-                f"the {way} cannot be rendered with --sql ({type(error).__name__}: {error}); make"
-                " it so, or say why not in the docstring: OFFLINE: <reason>"
-            )
-            yield Finding(file, 1, "offline", message)
-        return
-    executed = direction.statements
-    differ = next(
-        (pair for pair in zip(executed, shown, strict=False) if not _same(pair[0], pair[1])),
-        None,
-    )
-    if differ is None and len(executed) == len(shown):
-        if reason and direction.upgrade:
-            message = "--sql shows what runs: the docstring's OFFLINE: has no reason any more"
-            yield Finding(file, 1, "offline", message)
-    elif not reason:
-        at = differ[0].line if differ else 1
-        detail = (
-            f"executed: {differ[0].sql.strip()}\n--sql:    {differ[1].strip()}" if differ else ""
-        )
         message = (
-            f"the {way} executes {counted(len(executed), 'statement')}, --sql shows {len(shown)}"
-            if differ is None
-            else f"the {way} executes another statement than --sql shows"
+            f"the {way} cannot be rendered with --sql ({type(error).__name__}: {error}); make"
+            " it so, or say why not in the docstring: OFFLINE: <reason>"
         )
-        yield Finding(file, at, "offline", message, detail)
+        yield Finding(file, 1, RULE, message)
+        return
+    for (statement, sql), other in zip(executed, shown, strict=False):
+        if not _same(sql, other, parametrised=statement.parametrised):
+            message = f"the {way} executes another statement than --sql shows"
+            detail = f"executed: {sql.strip()}\n--sql:    {other.strip()}"
+            yield Finding(file, statement.line, RULE, message, detail)
+            return
+    if len(executed) != len(shown):
+        number = counted(len(executed), "statement")
+        message = f"the {way} executes {number}, --sql shows {len(shown)}"
+        surplus = executed[len(shown) :]
+        line = surplus[0][0].line if surplus else 1
+        more = [sql.strip() for _, sql in surplus] or [s.strip() for s in shown[len(executed) :]]
+        yield Finding(file, line, RULE, message, more[0])
+
+
+def _split(sql: str) -> tuple[str, ...]:
+    """The statements that were executed as one."""
+    parts: tuple[str, ...] = split(sql)
+    return parts
 
 
 def _shown(script: str) -> list[str]:
@@ -64,11 +78,27 @@ def _shown(script: str) -> list[str]:
     ]
 
 
-def _same(executed: Statement, shown: str) -> bool:
+def _same(executed: str, shown: str, *, parametrised: bool) -> bool:
     """Whether both are one statement: token by token, or by shape where values were written in."""
-    if executed.parametrised:
-        return bool(fingerprint(executed.sql) == fingerprint(shown))
-    return _tokens(executed.sql) == _tokens(shown)
+    if parametrised:
+        return _shape(executed) == _shape(shown)
+    return _tokens(executed) == _tokens(shown)
+
+
+def _shape(sql: str) -> str:
+    """The statement without its values, and without their types: only the driver writes those."""
+    shape: str = fingerprint(RawStream()(_Uncast()(parse_sql(sql))))
+    return shape
+
+
+class _Uncast(Visitor):
+    """Takes the casts off constants."""
+
+    def visit_TypeCast(self, _ancestors: object, node: ast.TypeCast) -> ast.Node | None:  # noqa: N802  # pglast looks for the name of the node
+        inner = node.arg
+        while isinstance(inner, ast.TypeCast):
+            inner = inner.arg
+        return inner if isinstance(inner, ast.A_Const) else None
 
 
 def _tokens(sql: str) -> list[str]:

@@ -55,8 +55,8 @@ def name(path: Path) -> str:
 
 
 def plain(sql: str) -> str:
-    """The statement without the indentation that it has in the revision's file."""
-    return textwrap.dedent(sql).strip()
+    """The statement without the indentation that it has in the revision's file, and without `;`."""
+    return textwrap.dedent(sql).strip().rstrip("; \n")
 
 
 def allowances(path: Path) -> Iterator[Allowance]:

@@ -1,15 +1,18 @@
 """squawk: what a statement does to a live database."""
 
 import json
+import os
 import subprocess
 import sysconfig
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from ..server import OLDEST
 from ..statements import Direction, Statement
+from .clean import Clean, key
 from .findings import Finding, name, plain
 
 # What squawk asks for and the deploy answers.
@@ -34,13 +37,19 @@ DOWN_EXCLUDES = (
 )
 
 
-def check(recorded: Iterable[Direction]) -> Iterator[Finding]:
+def check(recorded: Iterable[Direction], clean: Clean) -> Iterator[Finding]:
     """Judge each run of statements that share a transaction, and each one outside, by itself."""
     for direction in recorded:
         for scripted, in_transaction in _runs(direction.statements):
             excludes = [*EXCLUDES, *(() if direction.upgrade else DOWN_EXCLUDES)]
             text, starts = _script(scripted)
-            for found in _run_squawk(text, excludes, in_transaction=in_transaction):
+            named = key(f"squawk {version('squawk-cli')}", OLDEST, excludes, in_transaction, text)
+            if named in clean:
+                continue
+            everything = _run_squawk(text, excludes, in_transaction=in_transaction)
+            if not everything:
+                clean.add(named)
+            for found in everything:
                 index = max(i for i, start in enumerate(starts) if start <= found["line"])
                 yield Finding(
                     name(Path(direction.revision.path)),
@@ -71,13 +80,15 @@ def _run_squawk(text: str, excludes: list[str], *, in_transaction: bool) -> list
     done = subprocess.run(
         [
             Path(sysconfig.get_path("scripts")) / "squawk",
+            f"--config={os.devnull}",  # a developer's own settings must not change the result
             "--reporter=json",
             f"--pg-version={OLDEST}.0",
             f"--exclude={','.join(excludes)}",
             f"--{'' if in_transaction else 'no-'}assume-in-transaction",
             "--stdin-filepath=revision.sql",
         ],
-        input=text,
+        # squawk would obey comments that turn rules off, and ask for no reason.
+        input=text.replace("squawk-ignore", "squawk_ignore"),
         capture_output=True,
         text=True,
         check=False,

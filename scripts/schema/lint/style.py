@@ -1,46 +1,39 @@
 """sqlfluff: how SQL is written."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from sqlfluff.core import FluffConfig, Linter
+from sqlfluff.core import FluffConfig, Linter, SQLBaseError
 
 from ..repository import ROOT
 from ..statements import Direction
+from .clean import Clean, key
 from .findings import Finding, name, plain
 
-CLEAN = ROOT / ".venv" / "lint-clean"
 GENERATED_EXCLUDES = ("layout", "capitalisation")
 
 
-def check(recorded: Iterable[Direction], files: Iterable[Path]) -> Iterator[Finding]:
-    """Judge each statement by itself, and each file as a whole.
-
-    What was clean and has not changed still is: that is remembered in .venv, for parsing is slow.
-    """
-    known = CLEAN.read_text(encoding="utf-8").split() if CLEAN.exists() else []
-    clean = set()
+def check(recorded: Iterable[Direction], files: Iterable[Path], clean: Clean) -> Iterator[Finding]:
+    """Judge each statement by itself, and each file as a whole."""
     linters: dict[bool, Linter] = {}
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    judge = f"sqlfluff {version('sqlfluff')}\0{settings}\0{GENERATED_EXCLUDES}"
     for piece in (*_pieces(recorded), *_files(files)):
-        key = piece.key()
-        if key in known:
-            clean.add(key)
+        named = key(judge, piece.written, piece.text)
+        if named in clean:
             continue
         if piece.written not in linters:
             linters[piece.written] = _linter(() if piece.written else GENERATED_EXCLUDES)
-        found = linters[piece.written].lint_string(piece.text).get_violations()
+        found = _lint(linters[piece.written], piece.text)
         if not found:
-            clean.add(key)
+            clean.add(named)
         for one in found:
             line = piece.line or one.line_no
             message = f"{one.desc()} ({one.rule_name()})"
             yield Finding(piece.file, line, one.rule_code(), message, piece.shown)
-    with suppress(OSError):  # a read-only checkout only loses the time
-        CLEAN.write_text("\n".join(sorted(clean)), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -53,12 +46,6 @@ class _Piece:
     """Where the revision executes it; 0 when the finding's own line counts."""
     written: bool
     shown: str
-
-    def key(self) -> str:
-        """Name the text, and everything else that the result depends on."""
-        settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-        everything = f"{version('sqlfluff')}\0{settings}\0{self.written}\0{self.text}"
-        return hashlib.sha256(everything.encode()).hexdigest()
 
 
 def _pieces(recorded: Iterable[Direction]) -> Iterator[_Piece]:
@@ -75,6 +62,25 @@ def _files(files: Iterable[Path]) -> Iterator[_Piece]:
 
 
 def _linter(excludes: Iterable[str]) -> Linter:
-    always = FluffConfig.from_path(str(ROOT)).get("exclude_rules")
-    excluded = ",".join([*always, *excludes])
-    return Linter(FluffConfig.from_path(str(ROOT), overrides={"exclude_rules": excluded}))
+    always = _settings().get("exclude_rules")
+    return Linter(_settings(exclude_rules=",".join([*always, *excludes])))
+
+
+def _settings(**overrides: Any) -> FluffConfig:  # noqa: ANN401  # what sqlfluff takes
+    """The checkout's own settings: a developer's in the home folder must not change the result."""
+    return FluffConfig.from_path(
+        str(ROOT),
+        extra_config_path=str(ROOT / "pyproject.toml"),
+        ignore_local_config=True,
+        overrides=overrides,
+    )
+
+
+def _lint(linter: Linter, text: str) -> list[SQLBaseError]:
+    """What sqlfluff finds, by the checkout's settings and no others.
+
+    `lint_string` would first obey the comments in the text that turn rules off.
+    """
+    rendered = linter.render_string(text, "", linter.config, "utf-8")
+    parsed = linter.parse_rendered(rendered)
+    return linter.lint_parsed(parsed, linter.get_rulepack()).get_violations()
