@@ -7,8 +7,10 @@ policy and grant: `metadata.create_all` on an empty database builds the same sch
 from .account import Account
 from .base import metadata
 from .session import Session
+from .tag import Tag
 from .todo import Todo
+from .todo_tag import TodoTag
 from .user import User
 from .verification import Verification
 
-__all__ = ["Account", "Session", "Todo", "User", "Verification", "metadata"]
+__all__ = ["Account", "Session", "Tag", "Todo", "TodoTag", "User", "Verification", "metadata"]

@@ -45,13 +45,30 @@ SELECT
     JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.conkey[1]
     WHERE k.conrelid = c.oid AND k.contype = 'p'
   ), false) AS key_leads_with_user,
+  -- To the user, or by owner to a parent that is owned itself.
   EXISTS (
     SELECT FROM pg_constraint AS k
-    JOIN pg_attribute AS a ON a.attrelid = c.oid AND k.conkey = ARRAY[a.attnum]
-    WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.convalidated
-      AND k.confrelid = to_regclass('public."user"') AND k.confdeltype = 'c'
-      AND a.attname = 'user_id' AND a.attnotnull
+    CROSS JOIN unnest(k.conkey, k.confkey) AS pair (child, parent)
+    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = pair.child
+    JOIN pg_attribute AS p ON p.attrelid = k.confrelid AND p.attnum = pair.parent
+    WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.convalidated AND k.confdeltype = 'c'
+      AND a.attname = 'user_id' AND a.attnotnull AND (
+        k.confrelid = to_regclass('public."user"') AND p.attname = 'id'
+        OR k.confrelid <> c.oid AND p.attname = 'user_id'
+      )
   ) AS references_user,
+  ARRAY(
+    SELECT k.conname::text FROM pg_constraint AS k
+    WHERE k.conrelid = c.oid AND k.contype = 'f' AND EXISTS (
+      SELECT FROM pg_attribute AS p
+      WHERE p.attrelid = k.confrelid AND p.attname = 'user_id' AND NOT p.attisdropped
+    ) AND NOT EXISTS (
+      SELECT FROM unnest(k.conkey, k.confkey) AS pair (child, parent)
+      JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = pair.child
+      JOIN pg_attribute AS p ON p.attrelid = k.confrelid AND p.attnum = pair.parent
+      WHERE a.attname = 'user_id' AND p.attname = 'user_id'
+    )
+  ) AS ownerless_keys,
   ARRAY(
     SELECT p.polname::text FROM pg_policy AS p
     WHERE p.polrelid = c.oid AND p.polpermissive AND (
@@ -230,7 +247,14 @@ def _table(table: Row[Any]) -> Iterator[Failure]:
         yield Failure(
             f'{table.name}.user_id is not a validated, NOT NULL reference to "user" that'
             " cascades on deletion.",
-            'Add FOREIGN KEY (user_id) REFERENCES "user" (id) ON DELETE CASCADE.',
+            'Add FOREIGN KEY (user_id) REFERENCES "user" (id) ON DELETE CASCADE, or such a key to'
+            " an owned parent that holds user_id too.",
+        )
+    for key in table.ownerless_keys:
+        yield Failure(
+            f"Foreign key {key} on table {table.name} references an owned table without its"
+            " user_id.",
+            "Reference (user_id, id): otherwise a row can hang below another user's row.",
         )
     for policy in table.other_policies:
         yield Failure(
