@@ -6,7 +6,7 @@ It runs in one transaction on a database at head, which is rolled back, and as t
 themselves: the owner's own sight proves nothing, because on Neon it ignores row security.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID, uuid4
@@ -16,7 +16,7 @@ from psycopg import errors
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from .database import connect, reason
+from .database import connect, reason, statement_of
 from .ownership import APPLICATION, BETTER_AUTH, BETTER_AUTH_TABLES
 from .proof import Failure, Outcome, counted
 from .trial import PUBLIC, Row, Rows, Trial, acted_by, prepared, writer
@@ -27,9 +27,13 @@ type Scope = Literal["none", "own", "all"]
 ROLES = (APPLICATION, BETTER_AUTH, PUBLIC)
 REMEDY = "Compare the table's policies and grants with those of table todo."
 
-# COPY FROM is refused as such where row security holds; a missing privilege and a row that the
-# policy does not let through share one error.
-REFUSALS = (errors.InsufficientPrivilege, errors.FeatureNotSupported)
+# A missing privilege and a row that the policy does not let through share one error. COPY FROM is
+# not supported where row security holds. A key that does not cascade keeps a row from going.
+REFUSALS = (
+    errors.InsufficientPrivilege,
+    errors.FeatureNotSupported,
+    errors.ForeignKeyViolation,
+)
 
 
 @dataclass(frozen=True)
@@ -146,16 +150,17 @@ def check(head: URL) -> Outcome:
         CannotRunError: the connecting role may not act as the group roles.
 
     """
+    tables: list[Rows] = []
+    failures: list[Failure] = []
     with connect(head) as connection:
         trial = Trial(connection)
         try:
             with prepared(trial) as (user, tables):
-                found = list(accesses(trial, user, tables))
-                failures = [*_unexpected(found), *_nobody(trial, user, tables)]
+                failures += _unexpected(accesses(trial, user, tables))
+                failures += _nobody(trial, user, tables)
         except DBAPIError as error:
-            statement = (error.statement or "").strip()
             message = f"The rows of two users cannot be written: {reason(error)}."
-            return Outcome("rows of two users", [Failure(message, REMEDY, statement)])
+            failures.append(Failure(message, REMEDY, statement_of(error)))
     covered = (
         f"{counted(len(tables), 'table')}, {len(ROLES)} roles, {len(FORMS)} forms:"
         f" {counted(trial.statements, 'statement')}"
@@ -196,7 +201,7 @@ def _reaches(trial: Trial, actor: tuple[str, UUID], form: Form, rows: Rows, row:
         savepoint.rollback()
 
 
-def _unexpected(found: list[Access]) -> Iterator[Failure]:
+def _unexpected(found: Iterable[Access]) -> Iterator[Failure]:
     whose = {"none": "no row", "own": "the acting user's rows", "all": "everybody's rows"}
     for access in found:
         wanted = expected(access.role, access.table, access.form)
@@ -211,11 +216,12 @@ def _unexpected(found: list[Access]) -> Iterator[Failure]:
 def _nobody(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[Failure]:
     """Try what a transaction sees that names nobody, an unknown user, or none that can be."""
     visible = [rows for rows in tables if expected(APPLICATION, rows.table, "SELECT") == "own"]
+    if trial.refused(APPLICATION, "", "SELECT 1 / (app_user_id() IS NULL)::int"):
+        yield Failure("A transaction that names nobody acts for somebody.", REMEDY)
     for identity, who in (("", "nobody"), (str(uuid4()), "an unknown user")):
         for rows in visible:
-            with trial.acting(APPLICATION, identity):
-                if trial.run(f"SELECT FROM {rows.name}") > 0:
-                    yield Failure(f"Rows of {rows.table} are seen as {who}.", REMEDY)
+            if trial.sees(APPLICATION, identity, rows):
+                yield Failure(f"Rows of {rows.table} are seen as {who}.", REMEDY)
     for rows in visible:
         if not trial.refused(APPLICATION, "garbage", f"SELECT FROM {rows.name}"):
             yield Failure(f"An identity that is no uuid reads {rows.table}.", REMEDY)

@@ -161,6 +161,14 @@ FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
 JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
 WHERE p.prosecdef AND {_OURS} AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+UNION ALL
+SELECT 'rule ' || w.rulename || ' on ' || c.relname, r.rolname
+FROM pg_rewrite AS w
+JOIN pg_class AS c ON c.oid = w.ev_class
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
+WHERE w.rulename <> '_RETURN' AND {_OURS}
+  AND has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
 ORDER BY 1, 2
 """
 
@@ -182,7 +190,7 @@ SELECT
     CASE WHEN has_database_privilege(r.oid, current_database(), 'TEMPORARY')
       THEN 'TEMPORARY on the database' END,
     (SELECT string_agg('ownership of ' || c.oid::regclass, ', ')
-     FROM pg_class AS c WHERE c.relowner = r.oid)
+     FROM pg_class AS c WHERE c.relowner = r.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S'))
   )
 FROM pg_roles AS r
 WHERE r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
@@ -277,8 +285,11 @@ def _privileges(connection: Connection) -> Iterator[Failure]:
     version = connection.execute(text("SHOW server_version_num")).scalar_one()
     privileges = [*PRIVILEGES, *(["MAINTAIN"] if int(version) >= 170000 else [])]
     rows = connection.execute(text(RELATION_PRIVILEGES), {"privileges": privileges})
-    for relation, _kind, role, held in rows:
-        excess = set(held) - _allowed(role, relation, owned)
+    for relation, kind, role, held in rows:
+        # Reading a view is judged by whose rights it runs with.
+        excess = set(held) - (
+            _allowed(role, relation, owned) | ({"SELECT"} if kind == "v" else set())
+        )
         if excess:
             yield Failure(
                 f"{role} has {', '.join(sorted(excess))} on {relation}.",

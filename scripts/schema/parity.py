@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from migrations import snapshot
 
 from .alembic_run import run
-from .database import connect, reason
+from .database import connect, reason, statement_of
 from .proof import Failure, Outcome, counted
 
 REMEDY = (
@@ -36,7 +36,9 @@ def autogenerate(head: URL, scripts: ScriptDirectory) -> Outcome:
         tables = len(metadata.tables)
         operations = produce_migrations(context, metadata).upgrade_ops
         if operations is not None and not operations.is_empty():
-            code = render_python_code(operations, migration_context=context)
+            # A context of its own: this one is not meant to render outside of a revision.
+            rendering = MigrationContext.configure(context.connection)
+            code = render_python_code(operations, migration_context=rendering)
         return ()
 
     with connect(head) as connection:
@@ -56,9 +58,8 @@ def snapshots(migrated: snapshot.Snapshot, empty: URL) -> Outcome:
         try:
             models.metadata.create_all(connection)
         except DBAPIError as error:
-            statement = (error.statement or "").strip()
             message = f"metadata.create_all fails: {reason(error)}."
-            return Outcome(covered, [Failure(message, "Mend the models.", statement)])
+            return Outcome(covered, [Failure(message, "Mend the models.", statement_of(error))])
         created = snapshot.read(connection)
     if created == migrated:
         return Outcome(covered)

@@ -7,7 +7,7 @@ from pathlib import Path
 from migrations import snapshot
 
 from .alembic_run import upgrade
-from .database import connect
+from .database import connect, describe
 from .errors import CannotRunError
 from .repository import SNAPSHOT, scripts
 from .server import Server
@@ -21,13 +21,23 @@ def rewrite(server: Server) -> str:
 
     """
     directory = scripts()
-    heads = directory.get_heads()
+    try:
+        heads = directory.get_heads()
+    except Exception as error:  # a revision file may raise whatever it likes
+        raise CannotRunError(
+            f"The revision files cannot be read ({describe(error)}); run schema check."
+        ) from error
     if len(heads) != 1:
         raise CannotRunError(
             f"The history has {len(heads)} heads, but a snapshot is of one; run schema check."
         )
     with server.database() as scratch, connect(scratch) as connection:
-        upgrade(connection, directory)
+        try:
+            upgrade(connection, directory)
+        except Exception as error:  # a revision may raise whatever it likes
+            raise CannotRunError(
+                f"The history does not build ({describe(error)}); run schema check."
+            ) from error
         fresh = snapshot.layout(snapshot.read(connection), heads[0])
     before = SNAPSHOT.read_text(encoding="utf-8") if SNAPSHOT.exists() else ""
     if fresh == before:

@@ -24,6 +24,7 @@ PUBLIC = "PUBLIC"
 # A value for each type that a column without a default may have.
 SAMPLES = {
     "text": "'sample ' || gen_random_uuid()",
+    "character varying": "gen_random_uuid()",
     "uuid": "gen_random_uuid()",
     "boolean": "false",
     "integer": "1",
@@ -37,7 +38,8 @@ SAMPLES = {
 REQUIRED_COLUMNS = """
 SELECT
   quote_ident(a.attname) AS name,
-  format_type(a.atttypid, a.atttypmod) AS type,
+  format_type(a.atttypid, NULL) AS type,
+  format_type(a.atttypid, a.atttypmod) AS sized,
   (
     SELECT json_build_array(p.relname, f.attname)
     FROM pg_constraint AS k
@@ -131,6 +133,14 @@ class Trial:
             yield
             self.connection.execute(text("RESET ROLE"))
 
+    def sees(self, role: str, user: UUID | str, rows: Rows) -> bool:
+        """Whether the role, acting for that user, sees a row of the table."""
+        try:
+            with self.acting(role, user):
+                return self.run(f"SELECT FROM {rows.name}") > 0
+        except DBAPIError:
+            return False
+
     def refused(self, role: str, user: UUID | str, statement: str) -> bool:
         """Whether PostgreSQL refuses the statement; what it did is undone."""
         savepoint = self.connection.begin_nested()
@@ -164,6 +174,7 @@ def prepared(trial: Trial) -> Iterator[tuple[UUID, list[Rows]]]:
     tables = []
     for table in ordered:
         columns, key = connection.execute(text(COLUMNS), {"name": f'public."{table}"'}).one()
+        key = key or ["user_id"]  # a table without a key is a finding of its own
         tables.append(Rows(table, columns, key, written[own, table], written[other, table]))
     yield own, tables
     connection.rollback()
@@ -180,11 +191,14 @@ def _write(trial: Trial, table: str, user: UUID, written: dict[tuple[UUID, str],
     if table == "user":
         values["email"] = f"'{user}@example.invalid'"
     required = trial.connection.execute(text(REQUIRED_COLUMNS), {"name": f'public."{table}"'}).all()
-    for name, kind, parent in required:
+    for name, kind, sized, parent in required:
         if parent is not None:
             values[name] = f"'{written[user, parent[0]][parent[1]]}'"
+        elif name == "user_id":
+            values[name] = f"'{user}'"
         elif name not in values:
-            values[name] = SAMPLES.get(kind, "NULL")
+            # The cast cuts a text to the length that the column takes.
+            values[name] = f"CAST({SAMPLES.get(kind, 'NULL')} AS {sized})"
     trial.statements += 1
     row: Row = trial.connection.execute(
         text(
