@@ -73,4 +73,3 @@ class Todo(Owned, table=True):
     @classmethod
     def _completed(cls) -> ColumnElement[bool]:
         return col(cls.completed_at).is_not(None)
-

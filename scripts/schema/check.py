@@ -16,7 +16,7 @@ from .alembic_run import line, upgrade
 from .beside import beside
 from .database import connect, describe, statement_of
 from .proof import Failure, Outcome, counted
-from .repository import SNAPSHOT, scripts
+from .repository import scripts
 from .server import Server
 
 LINT = "SQL lint"
@@ -82,15 +82,11 @@ def _proofs_at_head(
         with server.database() as empty:
             return parity.snapshots(migrated(), empty)
 
-    def committed() -> Outcome:
-        text = SNAPSHOT.read_text(encoding="utf-8") if SNAPSHOT.exists() else ""
-        return parity.committed(migrated(), directory.get_current_head(), text)
-
     return {
         "round trip": walk,
         "models, by Alembic": lambda: parity.autogenerate(head, directory),
         "models, by snapshot": models,
-        "schema.txt": committed,
+        "generated files": lambda: parity.committed(head, directory),
         "comments": lambda: comments.check(head),
         "ownership": lambda: ownership.check(head),
         "isolation": lambda: isolation.check(head),

@@ -16,10 +16,10 @@ from . import report, serving
 from .database import reason
 from .embedded import VERSIONS, TerminatedError
 from .errors import CannotRunError
+from .generated import rewrite
 from .history import head_of
-from .repository import SNAPSHOT, scripts
+from .repository import scripts
 from .server import Server, server
-from .snapshot_file import rewrite
 
 app = typer.Typer(
     help="Check, show and serve the schema that the migrations build.",
@@ -80,12 +80,11 @@ def check(
 
 @app.command()
 def snapshot(database_url: DatabaseURL = None, postgres: Postgres = VERSIONS[0]) -> None:
-    """Rewrite migrations/schema.txt, the schema as a text, from what the migrations build."""
+    """Rewrite migrations/schema.txt and models/version.py from what the migrations build."""
     with _exits(), _progress() as tell, _open(database_url, postgres, tell) as opened:
         tell("upgrade head")
-        difference = rewrite(opened)
-    name = SNAPSHOT.relative_to(SNAPSHOT.parents[1])
-    typer.echo(difference + f"{name} is rewritten." if difference else f"{name} is up to date.")
+        changed = rewrite(opened)
+    typer.echo(changed or "Everything is up to date.", nl=not changed)
 
 
 @app.command()

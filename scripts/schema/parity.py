@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from migrations import snapshot
 
+from . import generated
 from .alembic_run import run
 from .database import connect, reason, statement_of
 from .proof import Failure, Outcome, counted
@@ -67,17 +68,17 @@ def snapshots(migrated: snapshot.Snapshot, empty: URL) -> Outcome:
     return Outcome(covered, [Failure(message, REMEDY, snapshot.difference(migrated, created))])
 
 
-def committed(migrated: snapshot.Snapshot, head: str | None, text: str) -> Outcome:
-    """Prove that the committed schema.txt is what the migrations build."""
-    fresh = snapshot.layout(migrated, head)
-    covered = f"{counted(len(fresh.splitlines()), 'line')} of migrations/schema.txt"
-    if fresh == text:
-        return Outcome(covered)
+def committed(head: URL, scripts: ScriptDirectory) -> Outcome:
+    """Prove that the files written from the migrations are what the migrations build."""
     remedy = "Run `schema snapshot`, read what it changes (git diff), and commit it."
-    if not text:
-        return Outcome(covered, [Failure("migrations/schema.txt is missing.", remedy)])
-    detail = snapshot.text_difference(text, fresh)
-    if snapshot.revision(text) != head:
-        detail = f"- revision {snapshot.revision(text)}\n+ revision {head}\n{detail}"
-    message = "migrations/schema.txt (-) is not what the migrations build (+)."
-    return Outcome(covered, [Failure(message, remedy, detail)])
+    covered, failures = [], []
+    for path, text in generated.fresh(head, scripts).items():
+        name, before = generated.name(path), generated.read(path)
+        covered.append(f"{counted(len(text.splitlines()), 'line')} of {name}")
+        if not before:
+            failures.append(Failure(f"{name} is missing.", remedy))
+        elif before != text:
+            message = f"{name} (-) is not what the migrations build (+)."
+            detail = generated.difference(path, before, text)
+            failures.append(Failure(message, remedy, detail))
+    return Outcome(", ".join(covered), failures)
