@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 from sqlalchemy import Connection, event, text
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 IDENTIFY = "SELECT set_config('app.user_id', %s, true)"
+
+OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+type Kind = type[BaseException] | None
+type Trace = TracebackType | None
 
 _KEY = "todo_schema.acting_as"
 
@@ -31,9 +36,9 @@ def acting_as(
 ) -> "_Acting":
     """Act for a user in a `with` block, or in an `async with` block for an async session.
 
-    A SQLAlchemy session says it anew for each transaction that begins in the block, in the same
-    round trip as BEGIN; the block commits at its end, and rolls back when it raises. A psycopg
-    connection sends BEGIN, the identity and the first query in one round trip, and commits too.
+    A SQLAlchemy session says it anew for each transaction that begins in the block, with psycopg
+    in the same round trip as BEGIN. A psycopg connection sends BEGIN, the identity and the first
+    query in one round trip. The block commits at its end, and rolls back when it raises.
 
     Inside the block, acting for the same user again is allowed, for another one it is not.
 
@@ -55,63 +60,77 @@ class _Acting:
         self._user_id = user_id
         self._outermost = True
         self._pipeline: Any = None
+        self._autocommit = False
 
     def __enter__(self) -> None:
         if isinstance(self._session, Session):
             self._enter_session(self._session)
-        else:
-            _require_idle(self._session)
-            self._pipeline = self._session.pipeline()
-            self._pipeline.__enter__()
-            self._session.execute(IDENTIFY, [str(self._user_id)])
+            return
+        self._require_idle()
+        # psycopg's own BEGIN waits for its answer; in autocommit it is ours to send.
+        self._autocommit = self._session.autocommit
+        self._session.autocommit = True
+        self._pipeline = self._session.pipeline()
+        self._pipeline.__enter__()
+        self._session.execute("BEGIN")
+        self._session.execute(IDENTIFY, [str(self._user_id)])
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not isinstance(self._session, Session):
-            # What is still queued runs first: it may fail, and is then not committed.
-            try:
-                self._pipeline.__exit__(kind, error, trace)
-            except BaseException:
-                self._session.rollback()
-                raise
-            self._session.rollback() if kind else self._session.commit()
-        elif self._outermost:
-            try:
-                self._session.rollback() if kind else self._session.commit()
-            finally:
-                self._leave_session(self._session)
+    def __exit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> None:
+        session = self._session
+        if isinstance(session, Session):
+            if self._outermost:
+                try:
+                    session.rollback() if kind else session.commit()
+                finally:
+                    self._leave_session(session)
+            return
+        try:
+            if kind is None:
+                session.execute("COMMIT")
+            # What is still queued runs now: it may fail, and nothing is committed then.
+            self._pipeline.__exit__(kind, error, trace)
+        finally:
+            if session.info.transaction_status in OPEN:
+                session.execute("ROLLBACK")
+            session.autocommit = self._autocommit
 
     async def __aenter__(self) -> None:
         if isinstance(self._session, Session):
             self._enter_session(self._session)
-        else:
-            _require_idle(self._session)
-            self._pipeline = self._session.pipeline()
-            await self._pipeline.__aenter__()
-            await self._session.execute(IDENTIFY, [str(self._user_id)])
+            return
+        self._require_idle()
+        self._autocommit = self._session.autocommit
+        await self._session.set_autocommit(True)
+        self._pipeline = self._session.pipeline()
+        await self._pipeline.__aenter__()
+        await self._session.execute("BEGIN")
+        await self._session.execute(IDENTIFY, [str(self._user_id)])
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not isinstance(self._session, Session):
-            try:
-                await self._pipeline.__aexit__(kind, error, trace)
-            except BaseException:
-                await self._session.rollback()
-                raise
-            await (self._session.rollback() if kind else self._session.commit())
-        elif self._outermost:
-            try:
-                await (self._async.rollback() if kind else self._async.commit())
-            finally:
-                self._leave_session(self._session)
+    async def __aexit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> None:
+        session = self._session
+        if isinstance(session, Session):
+            if self._outermost:
+                try:
+                    await (self._async.rollback() if kind else self._async.commit())
+                finally:
+                    self._leave_session(session)
+            return
+        try:
+            if kind is None:
+                await session.execute("COMMIT")
+            await self._pipeline.__aexit__(kind, error, trace)
+        finally:
+            if session.info.transaction_status in OPEN:
+                await session.execute("ROLLBACK")
+            await session.set_autocommit(self._autocommit)
+
+    def _require_idle(self) -> None:
+        info = self._session.info
+        # In a pipeline the status of the transaction is not known yet.
+        if info.pipeline_status or info.transaction_status != TransactionStatus.IDLE:
+            raise IdentityError(
+                "The connection is in a transaction or a pipeline already; end it before acting_as."
+            )
 
     def _enter_session(self, session: Session) -> None:
         current = session.info.get(_KEY)
@@ -137,32 +156,32 @@ class _Acting:
         del session.info[_KEY]
 
 
-def _require_idle(connection: Any) -> None:  # noqa: ANN401  # psycopg's, sync or async
-    if connection.info.transaction_status != TransactionStatus.IDLE:
-        raise IdentityError(
-            "The connection is in a transaction already; commit or roll back before acting_as."
-        )
-    if connection.autocommit:
-        raise IdentityError(
-            "The connection is in autocommit mode, in which an identity ends with its statement;"
-            " turn autocommit off."
-        )
-
-
 def _identify(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
-    """Say for whom a transaction that begins acts; psycopg sends it together with BEGIN."""
-    user_id = str(session.info[_KEY])
-    adapted = connection.connection
-    driver = adapted.driver_connection
-    if isinstance(driver, psycopg.Connection):
-        with driver.pipeline():
-            driver.execute(IDENTIFY, [user_id])
-    elif isinstance(driver, psycopg.AsyncConnection):
+    """Say for whom a transaction that begins acts.
 
-        async def identify(raw: psycopg.AsyncConnection[Any]) -> None:
-            async with raw.pipeline():
-                await raw.execute(IDENTIFY, [user_id])
-
-        adapted.dbapi_connection.run_async(identify)  # type: ignore[union-attr]  # async dialects'
+    psycopg waits for the answer to its own BEGIN; where that would be a plain one, both are sent
+    as one message instead.
+    """
+    user_id = session.info[_KEY]
+    driver = connection.connection.driver_connection
+    if getattr(driver, "autocommit", False):
+        raise IdentityError(
+            "The session is in autocommit mode, in which an identity ends with its statement."
+        )
+    if isinstance(driver, psycopg.Connection) and _begins_plainly(driver):
+        result = driver.pgconn.exec_(
+            f"BEGIN; SELECT set_config('app.user_id', '{user_id}', true)".encode()
+        )
+        if result.status != ExecStatus.TUPLES_OK:
+            raise psycopg.OperationalError(result.get_error_message())
     else:
-        connection.execute(text("SELECT set_config('app.user_id', :user, true)"), {"user": user_id})
+        connection.execute(
+            text("SELECT set_config('app.user_id', :user_id, true)"), {"user_id": str(user_id)}
+        )
+
+
+def _begins_plainly(driver: "psycopg.Connection[Any]") -> bool:
+    """Whether the transaction has not begun, and psycopg would send BEGIN without an option."""
+    idle = driver.info.transaction_status == TransactionStatus.IDLE
+    options = (driver.isolation_level, driver.read_only, driver.deferrable)
+    return idle and driver.info.pipeline_status == PipelineStatus.OFF and not any(options)
