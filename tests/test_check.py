@@ -701,7 +701,9 @@ SCHEMA_TXT = (
     )._replace(
         do=lambda copy: copy.edit(copy.snapshot, "1 to 500 characters", "0 to 500 characters")
     ),
-    Broken("missing", _missing, ["generated files"], ("migrations/schema.txt is missing.",), slow=True),
+    Broken(
+        "missing", _missing, ["generated files"], ("migrations/schema.txt is missing.",), slow=True
+    ),
     Broken(
         "of-another-revision",
         _of_another_revision,
@@ -1242,7 +1244,9 @@ def test_revision_that_breaks_a_rule(  # noqa: PLR0913, PLR0917  # each is a fix
     assert result.code == 1, result.everything
     failed = set(result.proofs("✗ failed"))
     assert proof in failed, result.everything
-    assert not failed & {"history", "upgrade head", "round trip", "generated files"}, result.everything
+    assert not failed & {"history", "upgrade head", "round trip", "generated files"}, (
+        result.everything
+    )
     for message in rule.messages:
         assert message in result.out, result.everything
 
