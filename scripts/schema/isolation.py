@@ -174,14 +174,14 @@ def accesses(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[Access]:
         for role in ROLES:
             for form in FORMS:
                 scope: Scope = "none"
-                if _reaches(trial, (role, user), form, rows, rows.own):
+                if reaches(trial, (role, user), form, rows, rows.own):
                     scope = "own"
-                if _reaches(trial, (role, user), form, rows, rows.other):
+                if reaches(trial, (role, user), form, rows, rows.other):
                     scope = "all"
                 yield Access(rows.table, role, form.name, scope)
 
 
-def _reaches(trial: Trial, actor: tuple[str, UUID], form: Form, rows: Rows, row: Row) -> bool:
+def reaches(trial: Trial, actor: tuple[str, UUID], form: Form, rows: Rows, row: Row) -> bool:
     """Whether the form works on the row; what it did is undone."""
     role, user = actor
     savepoint = trial.connection.begin_nested()
