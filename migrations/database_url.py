@@ -26,11 +26,13 @@ def parse(text: str) -> URL:
     try:
         url = make_url(text.strip())
     except (ArgumentError, ValueError):
-        # The URL may hold a password, and the original error repeats it.
-        raise BadDatabaseURLError(
+        url = None
+    # An unencoded @ in a password would make the rest of it part of the host.
+    if url is None or text.partition("://")[2].partition("/")[0].count("@") > 1:
+        raise BadDatabaseURLError(  # without the original error: it repeats the password
             "The database URL cannot be read; it should look like"
             " postgresql://user:password@host/database, with special characters percent-encoded."
-        ) from None
+        )
     if url.drivername not in {"postgres", "postgresql", DRIVER}:
         raise BadDatabaseURLError(
             f"The database URL begins with {url.drivername}://, but only PostgreSQL"

@@ -6,9 +6,35 @@ policy and grant: `metadata.create_all` on an empty database builds the same sch
 
 from .account import Account
 from .base import metadata
+from .identity import IdentityError, acting_as
 from .session import Session
+from .startup import (
+    IncompatibleDatabaseError,
+    NotIsolatedError,
+    assert_compatible,
+    assert_isolated,
+)
+from .tag import Tag
 from .todo import Todo
+from .todo_tag import TodoTag
 from .user import User
 from .verification import Verification
+from .version import __version__
 
-__all__ = ["Account", "Session", "Todo", "User", "Verification", "metadata"]
+__all__ = [
+    "Account",
+    "IdentityError",
+    "IncompatibleDatabaseError",
+    "NotIsolatedError",
+    "Session",
+    "Tag",
+    "Todo",
+    "TodoTag",
+    "User",
+    "Verification",
+    "__version__",
+    "acting_as",
+    "assert_compatible",
+    "assert_isolated",
+    "metadata",
+]

@@ -3,24 +3,16 @@
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import (
-    CheckConstraint,
-    ColumnElement,
-    Connection,
-    FetchedValue,
-    Index,
-    Table,
-    Text,
-    event,
-    text,
-)
+from sqlalchemy import CheckConstraint, ColumnElement, Index, Text, text
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlmodel import Field, Relationship, col
 
-from .base import NOW, TIMESTAMPTZ
+from .base import TIMESTAMPTZ
 from .ownership import Owned
+from .todo_tag import TodoTag
 
 if TYPE_CHECKING:
+    from .tag import Tag
     from .user import User
 
 
@@ -64,22 +56,13 @@ class Todo(Owned, table=True):
         sa_type=TIMESTAMPTZ,
         sa_column_kwargs={"comment": "When it was done; NULL while it is open"},
     )
-    created_at: datetime = Field(
-        default=None,
-        sa_type=TIMESTAMPTZ,
-        sa_column_kwargs={"server_default": NOW, "comment": "When it was written down"},
-    )
-    updated_at: datetime = Field(
-        default=None,
-        sa_type=TIMESTAMPTZ,
-        sa_column_kwargs={
-            "server_default": NOW,
-            "server_onupdate": FetchedValue(),
-            "comment": "Last change, kept by a trigger",
-        },
-    )
-
     user: "User" = Relationship(back_populates="todos")
+    tags: list["Tag"] = Relationship(
+        back_populates="todos",
+        link_model=TodoTag,
+        # The link shares user_id with both sides: the models say so themselves.
+        sa_relationship_kwargs={"passive_deletes": True},
+    )
 
     @hybrid_property
     def completed(self) -> bool:
@@ -90,17 +73,3 @@ class Todo(Owned, table=True):
     @classmethod
     def _completed(cls) -> ColumnElement[bool]:
         return col(cls.completed_at).is_not(None)
-
-
-todo_table: Table = Todo.__table__  # type: ignore[attr-defined]  # set by SQLAlchemy at run time
-
-
-@event.listens_for(todo_table, "after_create")
-def keep_updated_at(_table: Table, connection: Connection, **_options: object) -> None:
-    """Keep `updated_at` by a trigger, so that no writer can forget it or lie about it."""
-    connection.execute(
-        text(
-            "CREATE TRIGGER todo_set_updated_at BEFORE UPDATE ON todo"
-            " FOR EACH ROW EXECUTE FUNCTION set_updated_at()"
-        )
-    )

@@ -14,6 +14,7 @@ from .roles import APPLICATION
 if TYPE_CHECKING:
     from .account import Account
     from .session import Session
+    from .tag import Tag
     from .todo import Todo
 
 
@@ -63,6 +64,7 @@ class User(BetterAuthTable, table=True):
     sessions: list["Session"] = Relationship(back_populates="user", passive_deletes="all")
     accounts: list["Account"] = Relationship(back_populates="user", passive_deletes="all")
     todos: list["Todo"] = Relationship(back_populates="user", passive_deletes="all")
+    tags: list["Tag"] = Relationship(back_populates="user", passive_deletes="all")
 
 
 user_table: Table = User.__table__  # type: ignore[attr-defined]  # set by SQLAlchemy at run time

@@ -7,6 +7,7 @@ one that `--postgres` names, or the server that `--database-url` names, which th
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -45,9 +46,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_SERVERS] = config.workerinput["servers"]
         config.stash[_MAIN] = config.workerinput["main"]
         return
+    config.stash[_STACK] = ExitStack()
+    if not config.option.basetemp:
+        # A folder of this run's own, which leaves nothing behind and which no other run clears.
+        folder = tempfile.TemporaryDirectory(prefix="todo-schema-tests-")
+        config.option.basetemp = config.stash[_STACK].enter_context(folder)
     config.stash[_SERVERS] = {}
     config.stash[_MAIN] = config.option.postgres
-    config.stash[_STACK] = ExitStack()
     if config.option.collectonly:
         return
     if config.option.database_url:

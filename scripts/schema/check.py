@@ -4,19 +4,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import import_module
 
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, event
-from sqlalchemy.exc import DBAPIError
 
 from migrations import snapshot
 
 from . import comments, history, isolation, ownership, parity, roundtrip
 from .alembic_run import line, upgrade
 from .beside import beside
-from .database import connect, reason
+from .database import connect, describe, statement_of
 from .proof import Failure, Outcome, counted
-from .repository import SNAPSHOT, scripts
+from .repository import scripts
 from .server import Server
 
 LINT = "SQL lint"
@@ -82,15 +82,11 @@ def _proofs_at_head(
         with server.database() as empty:
             return parity.snapshots(migrated(), empty)
 
-    def committed() -> Outcome:
-        text = SNAPSHOT.read_text(encoding="utf-8") if SNAPSHOT.exists() else ""
-        return parity.committed(migrated(), directory.get_current_head(), text)
-
     return {
         "round trip": walk,
         "models, by Alembic": lambda: parity.autogenerate(head, directory),
         "models, by snapshot": models,
-        "schema.txt": committed,
+        "generated files": lambda: parity.committed(head, directory),
         "comments": lambda: comments.check(head),
         "ownership": lambda: ownership.check(head),
         "isolation": lambda: isolation.check(head),
@@ -105,18 +101,20 @@ def _build(head: URL, directory: ScriptDirectory) -> Outcome:
         nonlocal statements
         statements += 1
 
+    try:
+        import_module("models")
+    except Exception as error:  # noqa: BLE001  # a model may raise whatever it likes
+        message = f"The models cannot be imported: {describe(error)}."
+        return Outcome("the models", [Failure(message, "Mend the models.")])
     failures = []
     with connect(head) as connection:
         event.listen(connection, "before_cursor_execute", count)
         try:
             upgrade(connection, directory)
-        except DBAPIError as error:
-            message = f"The history does not build from nothing: {reason(error)}."
-            detail = (error.statement or "").strip()
-            failures.append(Failure(message, "Mend the revision that holds it.", detail))
         except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
-            message = f"The history does not build from nothing: {type(error).__name__}: {error}."
-            failures.append(Failure(message, "Mend the revision that raises it."))
+            message = f"The history does not build from nothing: {describe(error)}."
+            remedy = "Mend the revision that holds it."
+            failures.append(Failure(message, remedy, statement_of(error)))
     number = len(line(directory))
     covered = f"{counted(number, 'revision')}, {counted(statements, 'statement')}"
     return Outcome(covered, failures)

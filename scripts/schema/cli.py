@@ -12,14 +12,14 @@ from sqlalchemy.exc import DBAPIError
 from migrations import database_url as urls
 
 from . import check as checking
-from . import report, serving
+from . import logins, ownership, report, serving
 from .database import reason
 from .embedded import VERSIONS, TerminatedError
 from .errors import CannotRunError
+from .generated import rewrite
 from .history import head_of
-from .repository import SNAPSHOT, scripts
+from .repository import scripts
 from .server import Server, server
-from .snapshot_file import rewrite
 
 app = typer.Typer(
     help="Check, show and serve the schema that the migrations build.",
@@ -80,12 +80,11 @@ def check(
 
 @app.command()
 def snapshot(database_url: DatabaseURL = None, postgres: Postgres = VERSIONS[0]) -> None:
-    """Rewrite migrations/schema.txt, the schema as a text, from what the migrations build."""
+    """Rewrite migrations/schema.txt and models/version.py from what the migrations build."""
     with _exits(), _progress() as tell, _open(database_url, postgres, tell) as opened:
         tell("upgrade head")
-        difference = rewrite(opened)
-    name = SNAPSHOT.relative_to(SNAPSHOT.parents[1])
-    typer.echo(difference + f"{name} is rewritten." if difference else f"{name} is up to date.")
+        changed = rewrite(opened)
+    typer.echo(changed or "Everything is up to date.", nl=not changed)
 
 
 @app.command()
@@ -99,6 +98,45 @@ def serve(
     with _exits():
         _require_version(postgres)
         serving.serve(postgres, port, typer.echo)
+
+
+@app.command()
+def roles(
+    application: Annotated[
+        str, typer.Option(help="Name of the application's login.", metavar="NAME")
+    ] = "todo_application",
+    better_auth: Annotated[
+        str, typer.Option(help="Name of Better Auth's login.", metavar="NAME")
+    ] = "todo_better_auth",
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Make them on the server of this database; otherwise the SQL is printed.",
+            metavar="URL",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make the logins that hold the group roles, with new passwords, shown only once.
+
+    A role that exists and would see around row security is refused.
+    """
+    with _exits():
+        wanted = [
+            logins.login(application, ownership.APPLICATION),
+            logins.login(better_auth, ownership.BETTER_AUTH),
+        ]
+        if database_url is None:
+            for one in wanted:
+                typer.echo(f"-- {one.name}: its password is {one.password}")
+                typer.echo(f"{one.statement()};")
+            return
+        url = urls.parse(database_url)
+        for one, new in logins.make(url, wanted):
+            if new:
+                typer.echo(logins.shown(url.set(username=one.name, password=one.password)))
+            else:
+                typer.echo(f"{one.name} exists: it holds {one.group}, and keeps its password")
 
 
 def main() -> None:

@@ -40,3 +40,13 @@ def reason(error: DBAPIError) -> str:
     """Say in one line what PostgreSQL or the driver complained of."""
     lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error.orig).__name__
+
+
+def describe(error: Exception) -> str:
+    """Say in one line what a revision, or the database below it, raised."""
+    return reason(error) if isinstance(error, DBAPIError) else f"{type(error).__name__}: {error}"
+
+
+def statement_of(error: Exception) -> str:
+    """The statement that failed, where the error has one."""
+    return (error.statement or "").strip() if isinstance(error, DBAPIError) else ""

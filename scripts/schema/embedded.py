@@ -127,7 +127,10 @@ def embedded(version: int = VERSIONS[0], *, port: int | None = None) -> Iterator
 
 def clear_leftovers() -> None:
     """Stop the servers and remove the folders of runs that were killed before they could."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+    temporary = Path(tempfile.gettempdir())
+    old = time.time() - 3600
+    making = [path for path in temporary.glob(f".{_FOLDER_PREFIX}*") if path.stat().st_mtime < old]
+    for folder in (*temporary.glob(f"{_FOLDER_PREFIX}*"), *making):
         try:
             lock = os.open(folder / "lock", os.O_RDWR)
         except OSError:  # another user's, or just being made or removed
@@ -332,7 +335,10 @@ def _kill_postmaster(data: Path) -> None:
         pid = int((data / "postmaster.pid").read_text().splitlines()[0])
         # The number may be another program's by now; only a postgres there is started that way.
         command = subprocess.run(
-            ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
+            ["ps", "-ww", "-o", "command=", "-p", str(pid)],
+            capture_output=True,
+            text=True,
+            check=False,
         ).stdout
         if str(data) not in command:
             return

@@ -32,7 +32,8 @@ def check(scripts: ScriptDirectory) -> Outcome:
         heads = scripts.get_heads()
     except Exception as error:  # noqa: BLE001  # a revision file may raise whatever it likes
         message = f"The revision files cannot be read: {type(error).__name__}: {error}."
-        return Outcome("revision files", [Failure(message, "Mend the file named.")])
+        unreadable = Failure(message, "Mend the file named.")
+        return Outcome("revision files", [*_unchanged(), unreadable])
     failures = [*_one_line(revisions, heads), *_unchanged()]
     for revision in revisions:
         failures += _file(Path(revision.path), revision)
@@ -229,7 +230,10 @@ def _gives_reason(function: ast.FunctionDef) -> bool:
     """Whether the error that is raised has a text."""
     raised = _body(function)[0]
     call = raised.exc if isinstance(raised, ast.Raise) else None
-    return isinstance(call, ast.Call) and bool(call.args)
+    if not isinstance(call, ast.Call) or not call.args:
+        return False
+    text = call.args[0]
+    return not isinstance(text, ast.Constant) or bool(str(text.value).strip())
 
 
 def _name(revision: Script) -> str:

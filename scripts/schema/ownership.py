@@ -5,7 +5,7 @@ neither group role nor PUBLIC has more than it needs. Why these rules:
 migrations/adr/0001-ownership-in-the-database.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import URL, Connection, Row, text
@@ -45,13 +45,30 @@ SELECT
     JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.conkey[1]
     WHERE k.conrelid = c.oid AND k.contype = 'p'
   ), false) AS key_leads_with_user,
+  -- To the user, or by owner to a parent that is owned itself.
   EXISTS (
     SELECT FROM pg_constraint AS k
-    JOIN pg_attribute AS a ON a.attrelid = c.oid AND k.conkey = ARRAY[a.attnum]
-    WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.convalidated
-      AND k.confrelid = to_regclass('public."user"') AND k.confdeltype = 'c'
-      AND a.attname = 'user_id' AND a.attnotnull
+    CROSS JOIN unnest(k.conkey, k.confkey) AS pair (child, parent)
+    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = pair.child
+    JOIN pg_attribute AS p ON p.attrelid = k.confrelid AND p.attnum = pair.parent
+    WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.convalidated AND k.confdeltype = 'c'
+      AND a.attname = 'user_id' AND a.attnotnull AND (
+        k.confrelid = to_regclass('public."user"') AND p.attname = 'id'
+        OR k.confrelid <> c.oid AND p.attname = 'user_id'
+      )
   ) AS references_user,
+  ARRAY(
+    SELECT k.conname::text FROM pg_constraint AS k
+    WHERE k.conrelid = c.oid AND k.contype = 'f' AND EXISTS (
+      SELECT FROM pg_attribute AS p
+      WHERE p.attrelid = k.confrelid AND p.attname = 'user_id' AND NOT p.attisdropped
+    ) AND NOT EXISTS (
+      SELECT FROM unnest(k.conkey, k.confkey) AS pair (child, parent)
+      JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = pair.child
+      JOIN pg_attribute AS p ON p.attrelid = k.confrelid AND p.attnum = pair.parent
+      WHERE a.attname = 'user_id' AND p.attname = 'user_id'
+    )
+  ) AS ownerless_keys,
   ARRAY(
     SELECT p.polname::text FROM pg_policy AS p
     WHERE p.polrelid = c.oid AND p.polpermissive AND (
@@ -144,6 +161,14 @@ FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
 JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
 WHERE p.prosecdef AND {_OURS} AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+UNION ALL
+SELECT 'rule ' || w.rulename || ' on ' || c.relname, r.rolname
+FROM pg_rewrite AS w
+JOIN pg_class AS c ON c.oid = w.ev_class
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
+WHERE w.rulename <> '_RETURN' AND {_OURS}
+  AND has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
 ORDER BY 1, 2
 """
 
@@ -165,7 +190,7 @@ SELECT
     CASE WHEN has_database_privilege(r.oid, current_database(), 'TEMPORARY')
       THEN 'TEMPORARY on the database' END,
     (SELECT string_agg('ownership of ' || c.oid::regclass, ', ')
-     FROM pg_class AS c WHERE c.relowner = r.oid)
+     FROM pg_class AS c WHERE c.relowner = r.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S'))
   )
 FROM pg_roles AS r
 WHERE r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
@@ -177,6 +202,13 @@ def owned_tables(connection: Connection) -> list[str]:
     """Name the tables whose rows belong to one user each: those with a `user_id`."""
     rows = connection.execute(text(TABLES), {"identity": IDENTITY})
     return [row.name for row in rows if row.has_user]
+
+
+def privileges(connection: Connection) -> Sequence[Any]:
+    """List what each group role holds on each relation: (relation, kind, role, privileges)."""
+    version = connection.execute(text("SHOW server_version_num")).scalar_one()
+    known = [*PRIVILEGES, *(["MAINTAIN"] if int(version) >= 170000 else [])]
+    return connection.execute(text(RELATION_PRIVILEGES), {"privileges": known}).all()
 
 
 def check(head: URL) -> Outcome:
@@ -230,7 +262,14 @@ def _table(table: Row[Any]) -> Iterator[Failure]:
         yield Failure(
             f'{table.name}.user_id is not a validated, NOT NULL reference to "user" that'
             " cascades on deletion.",
-            'Add FOREIGN KEY (user_id) REFERENCES "user" (id) ON DELETE CASCADE.',
+            'Add FOREIGN KEY (user_id) REFERENCES "user" (id) ON DELETE CASCADE, or such a key to'
+            " an owned parent that holds user_id too.",
+        )
+    for key in table.ownerless_keys:
+        yield Failure(
+            f"Foreign key {key} on table {table.name} references an owned table without its"
+            " user_id.",
+            "Reference (user_id, id): otherwise a row can hang below another user's row.",
         )
     for policy in table.other_policies:
         yield Failure(
@@ -250,11 +289,11 @@ def _foreign_keys(connection: Connection) -> Iterator[Failure]:
 
 def _privileges(connection: Connection) -> Iterator[Failure]:
     owned = set(owned_tables(connection))
-    version = connection.execute(text("SHOW server_version_num")).scalar_one()
-    privileges = [*PRIVILEGES, *(["MAINTAIN"] if int(version) >= 170000 else [])]
-    rows = connection.execute(text(RELATION_PRIVILEGES), {"privileges": privileges})
-    for relation, _kind, role, held in rows:
-        excess = set(held) - _allowed(role, relation, owned)
+    for relation, kind, role, held in privileges(connection):
+        # Reading a view is judged by whose rights it runs with.
+        excess = set(held) - (
+            _allowed(role, relation, owned) | ({"SELECT"} if kind == "v" else set())
+        )
         if excess:
             yield Failure(
                 f"{role} has {', '.join(sorted(excess))} on {relation}.",
@@ -281,6 +320,8 @@ def _privileges(connection: Connection) -> Iterator[Failure]:
 
 
 def _allowed(role: str, relation: str, owned: set[str]) -> frozenset[str]:
+    if relation == "alembic_version":  # an application asks at its start whether it fits
+        return frozenset({"SELECT"})
     if role == BETTER_AUTH:
         return WRITE if relation in BETTER_AUTH_TABLES else frozenset()
     if relation == "user":

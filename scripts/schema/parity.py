@@ -11,8 +11,9 @@ from sqlalchemy.exc import DBAPIError
 
 from migrations import snapshot
 
+from . import generated
 from .alembic_run import run
-from .database import connect, reason
+from .database import connect, reason, statement_of
 from .proof import Failure, Outcome, counted
 
 REMEDY = (
@@ -36,7 +37,9 @@ def autogenerate(head: URL, scripts: ScriptDirectory) -> Outcome:
         tables = len(metadata.tables)
         operations = produce_migrations(context, metadata).upgrade_ops
         if operations is not None and not operations.is_empty():
-            code = render_python_code(operations, migration_context=context)
+            # A context of its own: this one is not meant to render outside of a revision.
+            rendering = MigrationContext.configure(context.connection)
+            code = render_python_code(operations, migration_context=rendering)
         return ()
 
     with connect(head) as connection:
@@ -56,9 +59,8 @@ def snapshots(migrated: snapshot.Snapshot, empty: URL) -> Outcome:
         try:
             models.metadata.create_all(connection)
         except DBAPIError as error:
-            statement = (error.statement or "").strip()
             message = f"metadata.create_all fails: {reason(error)}."
-            return Outcome(covered, [Failure(message, "Mend the models.", statement)])
+            return Outcome(covered, [Failure(message, "Mend the models.", statement_of(error))])
         created = snapshot.read(connection)
     if created == migrated:
         return Outcome(covered)
@@ -66,17 +68,17 @@ def snapshots(migrated: snapshot.Snapshot, empty: URL) -> Outcome:
     return Outcome(covered, [Failure(message, REMEDY, snapshot.difference(migrated, created))])
 
 
-def committed(migrated: snapshot.Snapshot, head: str | None, text: str) -> Outcome:
-    """Prove that the committed schema.txt is what the migrations build."""
-    fresh = snapshot.layout(migrated, head)
-    covered = f"{counted(len(fresh.splitlines()), 'line')} of migrations/schema.txt"
-    if fresh == text:
-        return Outcome(covered)
+def committed(head: URL, scripts: ScriptDirectory) -> Outcome:
+    """Prove that the files written from the migrations are what the migrations build."""
     remedy = "Run `schema snapshot`, read what it changes (git diff), and commit it."
-    if not text:
-        return Outcome(covered, [Failure("migrations/schema.txt is missing.", remedy)])
-    detail = snapshot.text_difference(text, fresh)
-    if snapshot.revision(text) != head:
-        detail = f"- revision {snapshot.revision(text)}\n+ revision {head}\n{detail}"
-    message = "migrations/schema.txt (-) is not what the migrations build (+)."
-    return Outcome(covered, [Failure(message, remedy, detail)])
+    covered, failures = [], []
+    for path, text in generated.fresh(head, scripts).items():
+        name, before = generated.name(path), generated.read(path)
+        covered.append(f"{counted(len(text.splitlines()), 'line')} of {name}")
+        if not before:
+            failures.append(Failure(f"{name} is missing.", remedy))
+        elif before != text:
+            message = f"{name} (-) is not what the migrations build (+)."
+            detail = generated.difference(path, before, text)
+            failures.append(Failure(message, remedy, detail))
+    return Outcome(", ".join(covered), failures)

@@ -8,6 +8,8 @@ from alembic.script import ScriptDirectory
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ROOT / "migrations" / "versions"
 SNAPSHOT = ROOT / "migrations" / "schema.txt"
+VERSION = ROOT / "models" / "version.py"
+README = ROOT / "models" / "README.md"
 
 
 def config() -> Config:

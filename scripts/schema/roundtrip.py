@@ -10,12 +10,11 @@ from pathlib import Path
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import URL, Connection
-from sqlalchemy.exc import DBAPIError
 
 from migrations import snapshot
 
 from .alembic_run import down, line, run, up
-from .database import connect, reason
+from .database import connect, describe, statement_of
 from .history import irreversible
 from .proof import Failure, Outcome, counted
 
@@ -31,13 +30,9 @@ def check(url: URL, scripts: ScriptDirectory, tell: Callable[[str], None]) -> Ou
         walk = _Walk(scripts, observer, tell)
         try:
             run(connection, scripts, walk.steps)
-        except DBAPIError as error:
-            message = f"The {walk.step} fails: {reason(error)}."
-            statement = (error.statement or "").strip()
-            walk.failures.append(Failure(message, "Mend the statement.", statement))
         except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
-            message = f"The {walk.step} fails: {type(error).__name__}: {error}."
-            walk.failures.append(Failure(message, "Mend the revision."))
+            message = f"The {walk.step} fails: {describe(error)}."
+            walk.failures.append(Failure(message, "Mend the revision.", statement_of(error)))
     covered = f"{counted(len(walk.revisions), 'revision')} up, down, up; {walk.reads} snapshots"
     if walk.irreversible:
         covered += f"; {len(walk.irreversible)} irreversible"

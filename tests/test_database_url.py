@@ -1,0 +1,115 @@
+"""A database URL is read as people and Neon's console write it, and refused without repeating it.
+
+The theory: whatever form names a PostgreSQL database is understood, to the letter of its password;
+whatever does not is refused in one sentence that anybody may see.
+"""
+
+import pytest
+
+from migrations.database_url import (
+    DRIVER,
+    BadDatabaseURLError,
+    from_environment,
+    parse,
+)
+
+PASSWORD = "s3cr3t"  # noqa: S105  # what must not be repeated
+
+NEON = (
+    f"postgresql://neondb_owner:{PASSWORD}@ep-cool-name-123456-pooler.eu-central-1.aws.neon.tech"
+    "/neondb?sslmode=require&channel_binding=require"
+)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", DRIVER])
+def test_every_name_of_postgresql(scheme: str) -> None:
+    """All names of PostgreSQL lead to the one driver that is installed."""
+    url = parse(f"{scheme}://user:{PASSWORD}@host:6543/database")
+    assert url.drivername == DRIVER
+    assert (url.username, url.password) == ("user", PASSWORD)
+    assert (url.host, url.port, url.database) == ("host", 6543, "database")
+
+
+def test_neons_own_form() -> None:
+    """What Neon's console shows can be pasted as it is, with the blanks that come along."""
+    url = parse(f"  {NEON}\n")
+    assert url.drivername == DRIVER
+    assert url.password == PASSWORD
+    assert url.host == "ep-cool-name-123456-pooler.eu-central-1.aws.neon.tech"
+    assert url.database == "neondb"
+    assert url.query == {"sslmode": "require", "channel_binding": "require"}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("100%25", "100%"),
+        ("a%40b%3Ac%2Fd", "a@b:c/d"),
+        ("%25s%25%28x%29s", "%s%(x)s"),
+        ("p%C3%A4ss%20w%F0%9F%94%91rd", "päss w🔑rd"),
+        ("a+b", "a+b"),
+        ("$x'\"\\", "$x'\"\\"),
+    ],
+    ids=["percent", "separators", "placeholders", "unicode", "plus", "quotes"],
+)
+def test_password_to_the_letter(written: str, meant: str) -> None:
+    """A password is what was percent-encoded, and comes out again as it went in."""
+    url = parse(f"postgresql://user:{written}@host/database")
+    assert url.password == meant
+    assert parse(url.render_as_string(hide_password=False)) == url
+
+
+def test_socket_folder() -> None:
+    """A server that listens on a socket is named by its folder."""
+    url = parse("postgresql://user@/database?host=/run/postgresql")
+    assert url.host is None
+    assert url.query == {"host": "/run/postgresql"}
+
+
+REFUSED = {
+    "empty": "",
+    "blank": "  ",
+    "no-url": f"user:{PASSWORD}@host/database",
+    "keywords": f"host=host user=user password={PASSWORD} dbname=database",
+    "port-is-no-number": f"postgresql://user:{PASSWORD}@host:port/database",
+    "no-database": f"postgresql://user:{PASSWORD}@host",
+    "empty-database": f"postgresql://user:{PASSWORD}@host/",
+    "mysql": f"mysql://user:{PASSWORD}@host/database",
+    "sqlite": f"sqlite:///{PASSWORD}",
+    "another-driver": f"postgresql+asyncpg://user:{PASSWORD}@host/database",
+    "jdbc": f"jdbc:postgresql://user:{PASSWORD}@host/database",
+    "unencoded-at-sign": f"postgresql://user:pass@{PASSWORD}@host/database",
+    "unencoded-slash": f"postgresql://user:pass/{PASSWORD}@host",
+    "open-bracket": f"postgresql://user:{PASSWORD}@[::1/database",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED.keys())
+def test_refusal_is_one_sentence_without_the_password(text: str) -> None:
+    """What cannot be used is refused in a sentence that does not repeat it, nor does its cause."""
+    with pytest.raises(BadDatabaseURLError) as caught:
+        parse(text)
+    message = str(caught.value)
+    assert PASSWORD not in message
+    assert "\n" not in message
+    assert message.endswith(".")
+    assert "postgresql://" in message
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("value", [None, "", " \n"], ids=["unset", "empty", "blank"])
+def test_environment_without_a_url(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    """A missing DATABASE_URL is named, with an example of what it should be."""
+    if value is None:
+        monkeypatch.delenv("DATABASE_URL", raising=False)
+    else:
+        monkeypatch.setenv("DATABASE_URL", value)
+    with pytest.raises(BadDatabaseURLError, match="DATABASE_URL is not set; set it to"):
+        from_environment()
+
+
+def test_environment_names_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DATABASE_URL is read as any other URL is."""
+    monkeypatch.setenv("DATABASE_URL", NEON.replace("postgresql:", "postgres:"))
+    assert from_environment() == parse(NEON)

@@ -1,0 +1,142 @@
+"""The wheel and its README: what an application developer installs, reads and copies."""
+
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, text
+
+from models.version import HISTORY
+from schema.database import connect
+from schema.repository import ROOT
+
+USER = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
+
+# What the snippets take for granted: their names, a user, and a block in which to act.
+PRELUDE = f"""
+import os, uuid
+DATABASE_URL = os.environ["URL"]
+user_id = uuid.UUID("{USER}")
+"""
+SESSION = """
+for session in session_of(user_id):
+    session.add(Todo(user_id=user_id, title="first"))
+    session.flush()
+"""
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by the project's own build backend without network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(folder)],
+        cwd=ROOT / "models",
+        check=True,
+        capture_output=True,
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment in which only the wheel is installed, beside what it depends on.
+
+    The dependencies are those of this environment: nothing is fetched from a network.
+    """
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    inside = folder / "bin" / "python"
+    packages = subprocess.run(
+        [inside, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "--python", str(inside), "install", "--quiet"),
+            *("--no-deps", "--no-index", "--disable-pip-version-check", str(wheel)),
+        ],
+        check=True,
+    )
+    # A folder named in a .pth file is searched, but its own .pth files are not read: the project
+    # itself, which is installed there editable, stays out of sight.
+    Path(packages, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return inside
+
+
+def run(python: Path, code: str, url: URL | None = None) -> str:
+    """Run a program in that environment, and return what it prints."""
+    address = "" if url is None else url.render_as_string(hide_password=False)
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        [python, "-P", "-W", "error", "-c", code],
+        env={"URL": address},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_holds_the_models_and_their_types(python: Path) -> None:
+    """`todo_schema` is importable by itself, typed, and says which revision it belongs to."""
+    code = """
+import importlib.metadata, importlib.util, pathlib
+import todo_schema
+print(importlib.metadata.version("todo-schema"))
+print(sorted(todo_schema.metadata.tables))
+print((pathlib.Path(todo_schema.__file__).parent / "py.typed").exists())
+print(importlib.util.find_spec("models"), importlib.util.find_spec("schema"))
+"""
+    version, tables, typed, others = run(python, code).splitlines()
+    assert version.endswith(f"+{HISTORY[-1]}")
+    assert "todo_tag" in tables
+    assert typed == "True"
+    assert others == "None None"
+
+
+def test_the_wheel_brings_no_command_and_no_plugin(python: Path) -> None:
+    """`schema` works on this repository only: an application must not get a broken command."""
+    code = """
+import importlib.metadata
+print(list(importlib.metadata.distribution("todo-schema").entry_points))
+"""
+    assert run(python, code) == "[]\n"
+
+
+def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: URL) -> None:
+    """Every Python snippet, in its order, as the application's login: what is copied works."""
+    with connect(better_auth) as connection:
+        connection.execute(
+            text('INSERT INTO "user" (id, name, email) VALUES (:id, :name, :name)'),
+            {"id": USER, "name": "alice"},
+        )
+        connection.commit()
+    readme = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
+    start, request, plain, queries = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    url = application.set(drivername="postgresql").render_as_string(hide_password=False)
+    code = "\n".join(
+        [
+            PRELUDE,
+            start,
+            request,
+            # libpq's own form of the URL, where SQLAlchemy's names the driver
+            f"DATABASE_URL = {url!r}",
+            plain,
+            "from todo_schema import Todo",
+            SESSION,
+            "\n".join(f"    {line}" for line in queries.splitlines()),
+            "    assert [one.title for one in still_open] == ['first'], still_open",
+            "for session in session_of(user_id):",
+            "    found = {one.title: [tag.name for tag in one.tags]"
+            " for one in session.exec(newest)}",
+            "assert found == {'first': [], 'Buy milk': ['Errands']}, found",
+        ]
+    )
+    run(python, code, application)
