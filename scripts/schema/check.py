@@ -47,22 +47,24 @@ def check(server: Server, tell: Tell, *, lint: bool = True) -> Iterator[Proof]:
         head = scope.enter_context(server.database())
         proofs = _proofs_at_head(server, directory, head, tell)
         names = [*proofs, *([LINT] if lint else [])]
-        if history.readable_line(directory):
-            if lint:
-                empty = scope.enter_context(server.database())
-                linted = scope.enter_context(beside("schema.lint", empty))
-            tell("upgrade head")
-            yield (build := _try("upgrade head", lambda: _build(head, directory)))
-            if build.outcome and not build.outcome.failures:
-                for name, prove in proofs.items():
-                    tell(name)
-                    yield _try(name, prove)
-                if lint:
-                    tell(LINT)
-                    outcome, seconds = linted()
-                    yield Proof(LINT, seconds, outcome)
-                return
-        yield from (Proof(name) for name in names)
+        if not history.readable_line(directory):
+            yield from map(Proof, ("upgrade head", *names))
+            return
+        if lint:
+            empty = scope.enter_context(server.database())
+            linted = scope.enter_context(beside("schema.lint", empty))
+        tell("upgrade head")
+        yield (build := _try("upgrade head", lambda: _build(head, directory)))
+        if build.outcome is None or build.outcome.failures:
+            yield from map(Proof, names)
+            return
+        for name, prove in proofs.items():
+            tell(name)
+            yield _try(name, prove)
+        if lint:
+            tell(LINT)
+            outcome, seconds = linted()
+            yield Proof(LINT, seconds, outcome)
 
 
 def _proofs_at_head(
