@@ -228,7 +228,7 @@ def test_snapshot_of_an_unchanged_schema(run: Launcher, copy: Checkout, given: s
     before = (copy.snapshot.stat().st_mtime_ns, copy.snapshot.read_bytes())
     result = run.run(copy.root, "snapshot", "--database-url", given)
     assert (result.code, result.err) == (0, ""), result.everything
-    assert result.out == "migrations/schema.txt is up to date.\n"
+    assert result.out == "Everything is up to date.\n"
     assert (copy.snapshot.stat().st_mtime_ns, copy.snapshot.read_bytes()) == before
 
 
@@ -245,7 +245,7 @@ def test_snapshot_shows_what_changed(run: Launcher, copy: Checkout, given: str) 
     assert result.out.endswith("migrations/schema.txt is rewritten.\n")
     assert copy.snapshot.read_text(encoding="utf-8") == fresh
     again = run.run(copy.root, "snapshot", "--database-url", given)
-    assert again.out == "migrations/schema.txt is up to date.\n"
+    assert again.out == "Everything is up to date.\n"
 
 
 def test_snapshot_that_is_missing(run: Launcher, copy: Checkout, given: str) -> None:

