@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.pool import NullPool
 
@@ -39,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the servers in the controlling process; its workers are told where they are."""
+    set_hypothesis_home_dir(ROOT / ".venv" / "hypothesis")
     # A developer's own settings must not decide how a test goes.
     for name in [name for name in os.environ if name.startswith("PG") or name == "DATABASE_URL"]:
         del os.environ[name]

@@ -478,6 +478,7 @@ ROUND_TRIP = (
         revision("CREATE INDEX todo_new_idx ON todo (user_id, title)", "SELECT 1"),
         ["round trip", ALEMBIC, SNAPSHOT, "generated files"],
         (FORGETS, "CREATE INDEX todo_new_idx", "Make its downgrade undo exactly what"),
+        slow=True,
     ),
     Broken(
         "downgrade-forgets-a-comment",
@@ -548,6 +549,7 @@ ROUND_TRIP = (
             "DROP FUNCTION uuid_v8()",
             "Mend the revision.",
         ),
+        slow=True,
     ),
     Broken(
         "downgrade-raises",
@@ -561,6 +563,7 @@ ROUND_TRIP = (
         edit(LAST, "def upgrade() -> None:", f"def upgrade() -> None:\n    {sql(A_ROW)}"),
         ["round trip"],
         (f"The second upgrade of 2026_11_22_0920_b93a7e1d5f68_{LAST}.py fails: duplicate key",),
+        slow=True,
     ),
 )
 
@@ -585,6 +588,7 @@ PARITY = (
         edit(TODO, "sa_type=Text,", 'sa_type=__import__("sqlalchemy").String(500),'),
         BOTH,
         (OTHER_BY_ALEMBIC, OTHER_MODELS, "character varying(500)", "alembic revision"),
+        slow=True,
     ),
     Broken(
         "default",

@@ -232,6 +232,7 @@ def test_snapshot_of_an_unchanged_schema(run: Launcher, copy: Checkout, given: s
     assert (copy.snapshot.stat().st_mtime_ns, copy.snapshot.read_bytes()) == before
 
 
+@pytest.mark.slow
 def test_snapshot_shows_what_changed(run: Launcher, copy: Checkout, given: str) -> None:
     """The difference is printed, line by line; a second run finds nothing to do."""
     fresh = copy.snapshot.read_text(encoding="utf-8")
@@ -322,6 +323,7 @@ def test_snapshot_of_two_heads(run: Launcher, copy: Checkout, given: str) -> Non
 # ── what a person sees ────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_check_in_a_pipe(run: Launcher, copy: Checkout, given: str) -> None:
     """In a pipe there is no progress and no escape code: the page, and nothing else."""
     result = run.run(copy.root, *CHECK, "--database-url", given)
@@ -330,6 +332,7 @@ def test_check_in_a_pipe(run: Launcher, copy: Checkout, given: str) -> None:
     assert ESCAPE not in result.out
 
 
+@pytest.mark.slow
 def test_check_on_a_terminal(copy: Checkout, given: str) -> None:
     """On a terminal progress is shown, on standard error only: the page can be redirected."""
     theirs, ours = pty.openpty()

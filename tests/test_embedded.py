@@ -147,6 +147,7 @@ def test_signal(folder: Path, number: signal.Signals, code: int) -> None:
     assert_nothing_left(folder)
 
 
+@pytest.mark.slow
 def test_impatient_user(folder: Path) -> None:
     """A second and a third Ctrl-C while the server is being stopped change nothing."""
     with running(folder, "-c", RUN.format(then=WAIT), str(VERSIONS[0])) as (process, _):
@@ -218,6 +219,7 @@ def test_next_run_clears_an_unfinished_start(folder: Path) -> None:
     assert_nothing_left(folder)  # and this process, whose number the file held, is alive
 
 
+@pytest.mark.slow
 def test_killed_while_its_folder_was_made(folder: Path) -> None:
     """A folder that was killed before it had its lock, or its final name, goes in the end too."""
     (folder / ".todo-schema-making").mkdir()
@@ -253,6 +255,7 @@ def test_live_run_is_left_alone(folder: Path) -> None:
     assert_nothing_left(folder)
 
 
+@pytest.mark.slow
 def test_lock_that_somebody_holds_is_respected(folder: Path) -> None:
     """It is the lock that tells a live run from a dead one, not its age nor its server."""
     live = folder / "todo-schema-live"

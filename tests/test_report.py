@@ -115,6 +115,7 @@ def assert_documented(result: Result) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 def test_document_of_success(check: Callable[..., Result]) -> None:
     """When all holds: exit code 0, and nothing but the document."""
     result = check("--json")
@@ -170,6 +171,7 @@ def test_document_of_refusal(run: Launcher) -> None:
 # ── in a hurry ────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_quiet_when_all_holds(check: Callable[..., Result]) -> None:
     """Nothing at all is printed."""
     result = check("--quiet")

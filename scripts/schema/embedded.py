@@ -114,16 +114,18 @@ def embedded(version: int = VERSIONS[0], *, port: int | None = None) -> Iterator
                 _claim_folder(run)
             user = _system_user(run.folder)
             binaries = _reachable_binaries(version, run.folder, user)
-            data = run.folder / "data"
-            _initdb(binaries, data, version, user)
+            _initdb(run, binaries, version, user)
             process = _start(run, binaries, user, port)
             yield _prepare(binaries, run.folder, process, port)
         finally:
             with _uninterruptible():
+                if run.initdb is not None and run.initdb.poll() is None:
+                    os.killpg(run.initdb.pid, signal.SIGKILL)
+                    run.initdb.communicate()
                 if run.process is not None:
                     _stop(run.process)
                 if run.lock is not None:
-                    shutil.rmtree(run.folder, ignore_errors=True)
+                    _remove(run.folder)
                     os.close(run.lock)
 
 
@@ -143,7 +145,7 @@ def clear_leftovers() -> None:
             pass
         else:
             _kill_postmaster(folder / "data")
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         finally:
             os.close(lock)
 
@@ -154,6 +156,7 @@ class _Run:
     folder: Path
     lock: int | None = None
     """The descriptor that holds the folder, once there is one."""
+    initdb: subprocess.Popen[str] | None = None
     process: subprocess.Popen[bytes] | None = None
 
 
@@ -239,33 +242,38 @@ def _reachable_binaries(version: int, folder: Path, user: str | None) -> Path:
     return installed
 
 
-def _initdb(binaries: Path, data: Path, version: int, user: str | None) -> None:
+def _initdb(run: _Run, binaries: Path, version: int, user: str | None) -> None:
+    data = run.folder / "data"
     # The builtin provider is the same on every machine; 16 does not have it.
     locale = (
         ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
         if version >= 17
         else ["--locale=C.UTF-8"]
     )
-    done = subprocess.run(
-        [
-            binaries / "initdb",
-            f"--pgdata={data}",
-            f"--username={SUPERUSER}",
-            "--encoding=UTF8",
-            "--auth-local=trust",
-            "--auth-host=scram-sha-256",
-            "--no-sync",
-            "--no-instructions",
-            *locale,
-        ],
-        user=user,
-        cwd=data.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise CannotRunError(_why("The embedded server could not be set up", done.stderr, data))
+    with _held_back():
+        process = subprocess.Popen(
+            [
+                binaries / "initdb",
+                f"--pgdata={data}",
+                f"--username={SUPERUSER}",
+                "--encoding=UTF8",
+                "--auth-local=trust",
+                "--auth-host=scram-sha-256",
+                "--no-sync",
+                "--no-instructions",
+                *locale,
+            ],
+            user=user,
+            cwd=data.parent,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # with what it starts itself, it can be ended as one
+        )
+        run.initdb = process
+    _output, errors = process.communicate()
+    if process.returncode != 0:
+        raise CannotRunError(_why("The embedded server could not be set up", errors, data))
 
 
 def _start(
@@ -331,6 +339,15 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder, while a program that was just killed may still write its last file."""
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.01)
 
 
 def _kill_postmaster(data: Path) -> None:
