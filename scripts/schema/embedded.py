@@ -46,6 +46,9 @@ START_TIMEOUT = 60
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FOLDER_PREFIX = "todo-schema-"
+_MEMORY = Path("/dev/shm")  # noqa: S108  # the folder made there is private
+_PLENTY = 4 * 1024**3
+"""Bytes: a container often has 64 MiB there."""
 _SYSTEM_USER = "pgserver"
 _SOCKET = ".s.PGSQL.5432"
 _SOCKET_PATH_LIMIT = 103
@@ -131,10 +134,8 @@ def embedded(version: int = VERSIONS[0], *, port: int | None = None) -> Iterator
 
 def clear_leftovers() -> None:
     """Stop the servers and remove the folders of runs that were killed before they could."""
-    temporary = Path(tempfile.gettempdir())
-    old = time.time() - 3600
-    making = [path for path in temporary.glob(f".{_FOLDER_PREFIX}*") if path.stat().st_mtime < old]
-    for folder in (*temporary.glob(f"{_FOLDER_PREFIX}*"), *making):
+    places = {Path(tempfile.gettempdir()), _MEMORY}
+    for folder in (found for place in places for found in _folders_of_runs(place)):
         try:
             lock = os.open(folder / "lock", os.O_RDWR)
         except OSError:  # another user's, or just being made or removed
@@ -150,6 +151,29 @@ def clear_leftovers() -> None:
             os.close(lock)
 
 
+def _folders_of_runs(place: Path) -> Iterator[Path]:
+    """Find the folders of runs, and those whose making was cut short an hour ago."""
+    yield from place.glob(f"{_FOLDER_PREFIX}*")
+    old = time.time() - 3600
+    for folder in place.glob(f".{_FOLDER_PREFIX}*"):
+        with suppress(FileNotFoundError):
+            if folder.stat().st_mtime < old:
+                yield folder
+
+
+def _place() -> Path:
+    """Choose where data goes: into memory, unless there is little of it or TMPDIR says where.
+
+    Making and dropping scratch databases is ten times faster there than on a disk.
+    """
+    if any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")):
+        return Path(tempfile.gettempdir())
+    with suppress(OSError):
+        if os.access(_MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(_MEMORY).free > _PLENTY:
+            return _MEMORY
+    return Path(tempfile.gettempdir())
+
+
 class _Run:
     """What must be undone at the end, however far the start got."""
 
@@ -163,7 +187,7 @@ class _Run:
 def _claim_folder(run: _Run) -> None:
     try:
         # Made under another name, so that no other run sees it before it is locked.
-        making = Path(tempfile.mkdtemp(prefix=f".{_FOLDER_PREFIX}"))
+        making = Path(tempfile.mkdtemp(prefix=f".{_FOLDER_PREFIX}", dir=_place()))
         run.folder = making
         run.lock = os.open(making / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(run.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
