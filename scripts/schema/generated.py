@@ -6,7 +6,7 @@ The snapshot, the history that the wheel carries, and the second half of models/
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alembic.script import ScriptDirectory
@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from migrations import snapshot
 
-from . import dictionary
+from . import dictionary, isolation
 from .alembic_run import line, upgrade
 from .database import connect, describe
 from .errors import CannotRunError
@@ -52,20 +52,28 @@ def rewrite(server: Server) -> str:
                 f"The history does not build ({describe(error)}); run schema check."
             ) from error
         connection.commit()
-        return _write(fresh(scratch, directory))
+        found = isolation.find(scratch)
+        return _write(fresh(scratch, directory, found.accesses))
 
 
-def fresh(head: URL, directory: ScriptDirectory) -> Mapping[Path, str]:
-    """What the files should hold, from a database at head."""
+def fresh(
+    head: URL, directory: ScriptDirectory, found: Sequence[isolation.Access]
+) -> Mapping[Path, str]:
+    """What the files should hold, from a database at head and what was found by trying.
+
+    Where nothing could be tried, which is a failure of its own, the matrix is left as it is.
+    """
     revisions = [revision.revision for revision in line(directory)]
     with connect(head) as connection:
         migrated = snapshot.read(connection)
-    written = read(README).partition(dictionary.BEGIN)[0]
-    return {
+    files = {
         SNAPSHOT: snapshot.layout(migrated, revisions[-1]),
         VERSION: _version(read(VERSION), revisions),
-        README: written + dictionary.generate(head),
     }
+    if found:
+        written = read(README).partition(dictionary.BEGIN)[0]
+        files[README] = written + dictionary.generate(head, found)
+    return files
 
 
 def read(path: Path) -> str:

@@ -143,29 +143,43 @@ def expected(role: str, table: str, form: str) -> Scope:
     return "own"
 
 
-def check(head: URL) -> Outcome:
-    """Prove that each role reaches exactly the rows that it needs, and that nobody reaches none.
+@dataclass(frozen=True)
+class Found:
+    """What came of trying everything."""
+
+    accesses: tuple[Access, ...]
+    """Every form on every table as every role; nothing, when rows could not even be written."""
+    failures: tuple[Failure, ...]
+    covered: str
+
+
+def find(head: URL) -> Found:
+    """Try every form of statement on a database at head.
 
     Raises:
         CannotRunError: the connecting role may not act as the group roles.
 
     """
-    tables: list[Rows] = []
-    failures: list[Failure] = []
     with connect(head) as connection:
         trial = Trial(connection)
         try:
             with prepared(trial) as (user, tables):
-                failures += _unexpected(accesses(trial, user, tables))
-                failures += _nobody(trial, user, tables)
+                found = tuple(accesses(trial, user, tables))
+                failures = (*_unexpected(found), *_nobody(trial, user, tables))
         except DBAPIError as error:
             message = f"The rows of two users cannot be written: {reason(error)}."
-            failures.append(Failure(message, REMEDY, statement_of(error)))
+            failure = Failure(message, REMEDY, statement_of(error))
+            return Found((), (failure,), "rows of two users")
     covered = (
         f"{counted(len(tables), 'table')}, {len(ROLES)} roles, {len(FORMS)} forms:"
         f" {counted(trial.statements, 'statement')}"
     )
-    return Outcome(covered, failures)
+    return Found(found, failures, covered)
+
+
+def check(found: Found) -> Outcome:
+    """Prove that each role reaches exactly the rows that it needs, and that nobody reaches none."""
+    return Outcome(found.covered, list(found.failures))
 
 
 def accesses(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[Access]:

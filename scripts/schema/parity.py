@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from migrations import snapshot
 
-from . import generated
+from . import generated, isolation
 from .alembic_run import run
 from .database import connect, reason, statement_of
 from .proof import Failure, Outcome, counted
@@ -68,11 +68,11 @@ def snapshots(migrated: snapshot.Snapshot, empty: URL) -> Outcome:
     return Outcome(covered, [Failure(message, REMEDY, snapshot.difference(migrated, created))])
 
 
-def committed(head: URL, scripts: ScriptDirectory) -> Outcome:
+def committed(head: URL, scripts: ScriptDirectory, found: isolation.Found) -> Outcome:
     """Prove that the files written from the migrations are what the migrations build."""
     remedy = "Run `schema snapshot`, read what it changes (git diff), and commit it."
     covered, failures = [], []
-    for path, text in generated.fresh(head, scripts).items():
+    for path, text in generated.fresh(head, scripts, found.accesses).items():
         name, before = generated.name(path), generated.read(path)
         covered.append(f"{counted(len(text.splitlines()), 'line')} of {name}")
         if not before:
