@@ -1,5 +1,6 @@
 """The wheel and its README: what an application developer installs, reads and copies."""
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from sqlalchemy import URL, text
 from models.version import HISTORY
 from schema.database import connect
 from schema.repository import ROOT
+from tests.better_auth.service import NodeMissingError, install, node
 
 USER = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
 
@@ -140,3 +142,41 @@ def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: U
         ]
     )
     run(python, code, application)
+
+
+def test_the_readmes_better_auth_snippet_runs(better_auth: URL) -> None:
+    """The configuration is taken as it is written: it signs a user up as Better Auth's login."""
+    try:
+        program, folder = node(), install().parent
+    except NodeMissingError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    readme = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```js\n(.*?)```", readme, re.DOTALL)
+    code = (
+        snippet
+        + """
+const { user } = await auth.api.signUpEmail({
+  body: { name: "Alice", email: "Alice@example.invalid", password: "correct horse battery" },
+});
+console.log(user.email);
+process.exit();
+"""
+    )
+    address = better_auth.set(drivername="postgresql").render_as_string(hide_password=False)
+    done = subprocess.run(
+        [program, "--input-type=module", "-"],
+        input=code,
+        cwd=folder,
+        env={
+            "AUTH_DATABASE_URL": address,
+            "BETTER_AUTH_SECRET": "only for this test, and long enough",
+            "BETTER_AUTH_URL": "http://localhost:3000",
+            "BETTER_AUTH_TELEMETRY": "0",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "alice@example.invalid\n", done.stderr
