@@ -24,6 +24,25 @@ PARTS = ("alembic.ini", "pyproject.toml", "migrations", "models", "scripts")
 
 COMMAND = "from schema.cli import main; main()"
 
+CHECK = ("check", "--no-lint")
+"""The command; how SQL is written has tests of its own, and takes longer than all proofs."""
+
+PROOFS = [
+    "history",
+    "upgrade head",
+    "round trip",
+    "models, by Alembic",
+    "models, by snapshot",
+    "comments",
+    "ownership",
+    "isolation",
+    "generated files",
+]
+"""The proofs that it tries, in their order."""
+
+IRREVERSIBLE = 'raise NotImplementedError("This cannot be undone, because a test says so.")'
+"""A downgrade that gives its reason."""
+
 REVISION = '''"""{summary}
 
 WHY: a test needs a revision that does this.

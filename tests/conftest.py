@@ -8,7 +8,7 @@ one that `--postgres` names, or the server that `--database-url` names, which th
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from schema.embedded import VERSIONS, embedded, installation
 from schema.ownership import APPLICATION, BETTER_AUTH
 from schema.repository import ROOT, scripts
 from schema.server import Server, given
+from tests.checkout import CHECK, Checkout, Launcher, Result, copy_to, launcher
 
 _SERVERS = pytest.StashKey[dict[int, dict[str, str]]]()
 _MAIN = pytest.StashKey[int]()
@@ -207,3 +208,23 @@ def alembic_engine(empty: URL) -> Iterator[Engine]:
 def alembic_config() -> dict[str, str]:
     """What pytest-alembic's own tests run."""
     return {"file": str(ROOT / "alembic.ini")}
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """Run commands of this checkout, or of copies of it, each in a process of its own."""
+    with launcher(tmp_path_factory.mktemp("launcher")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Checkout:
+    """A copy of the checkout, of the test's own, to break."""
+    return copy_to(tmp_path / "checkout")
+
+
+@pytest.fixture
+def check(run: Launcher, copy: Checkout, server: Server) -> Callable[[], Result]:
+    """Run `schema check` in the copy, on the shared server."""
+    url = server.maintenance.render_as_string(hide_password=False)
+    return lambda: run.run(copy.root, *CHECK, "--database-url", url)

@@ -24,7 +24,7 @@ from schema.database import connect
 from schema.embedded import OWNER, VERSIONS, Embedded, embedded
 from schema.repository import ROOT, scripts
 from schema.server import Server
-from tests.checkout import Checkout, Launcher, Result, copy_to, launcher, sql
+from tests.checkout import Checkout, Launcher, Result, sql
 
 PASSWORD = "s3cr3t%40 /:@?#%s'\\ö"  # noqa: S105  # what must not be repeated
 PARTS = ("s3cr3t", "3cr3t%2540")
@@ -34,19 +34,6 @@ CHECK = ("check", "--no-lint")
 """The command; how SQL is written has tests of its own, and takes longer than all proofs."""
 
 ESCAPE = "\x1b"
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Run commands."""
-    with launcher(tmp_path_factory.mktemp("launcher")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Checkout:
-    """A copy of the checkout, of the test's own."""
-    return copy_to(tmp_path / "checkout")
 
 
 @pytest.fixture

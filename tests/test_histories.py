@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from schema.database import connect
 from schema.lint import agreement
 from schema.server import Server
 from schema.statements import record
-from tests.checkout import COMMAND, Checkout, Launcher, Result, copy_to, launcher, sql
+from tests.checkout import COMMAND, Checkout, Launcher, Result, copy_to, sql
 
 REVISION = '''"""@summary@ @.
 
@@ -178,19 +178,6 @@ def grow(copy: Checkout, number: int, steps: tuple[tuple[str, str, str], ...] = 
         path = copy.versions / f"2090_01_01_{index:04}_{revision}_step.py"
         path.write_text(text.replace("@", str(round_)), encoding="utf-8")
         parent = revision
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Run commands in copies of the checkout."""
-    with launcher(tmp_path_factory.mktemp("launcher")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Checkout:
-    """A copy of the checkout, of the test's own."""
-    return copy_to(tmp_path / "checkout")
 
 
 @pytest.fixture

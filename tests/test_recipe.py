@@ -1,14 +1,10 @@
 """The recipe for an owned table, followed to the letter: migrations/README.md must work."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from schema.repository import ROOT
 from schema.server import Server
-from tests.checkout import Checkout, Launcher, copy_to, launcher
+from tests.checkout import Checkout, Launcher
 
 MODEL = '''"""`note`: what a user wants to remember. Owned: each user has notes of their own."""
 
@@ -51,19 +47,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("note")
 '''
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Starts commands of copies."""
-    with launcher(tmp_path_factory.mktemp("launcher")) as started:
-        yield started
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Checkout:
-    """A copy of the checkout."""
-    return copy_to(tmp_path / "checkout")
 
 
 def test_an_owned_table_takes_one_line_and_the_recipe(

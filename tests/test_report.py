@@ -14,14 +14,13 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from schema.repository import ROOT
 from schema.server import Server
-from tests.checkout import COMMAND, Checkout, Launcher, Result, copy_to, launcher, sql
+from tests.checkout import COMMAND, Checkout, Launcher, Result, sql
 
 CHECK = ("check", "--no-lint")
 """The command; how SQL is written has tests of its own, and takes longer than all proofs."""
@@ -45,19 +44,6 @@ proofs = [
 result = report.Result(proofs, "18.4", "abc", 2.5, 0.5)
 report.console().print(report.page(result))
 """
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Run commands."""
-    with launcher(tmp_path_factory.mktemp("launcher")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Checkout:
-    """A copy of the checkout, of the test's own."""
-    return copy_to(tmp_path / "checkout")
 
 
 @pytest.fixture

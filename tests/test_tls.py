@@ -22,7 +22,7 @@ import trustme
 from schema.database import connect
 from schema.embedded import OWNER, embedded
 from schema.repository import ROOT
-from tests.checkout import Launcher, Result, launcher
+from tests.checkout import Launcher, Result
 
 PASSWORD = "s3cr3t%@:/?#[]ö"  # noqa: S105  # what must not be repeated
 PARTS = ("s3cr3t", "s3cr3t%25")
@@ -118,13 +118,6 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
             connection.exec_driver_sql(f"ALTER ROLE {OWNER} PASSWORD '{doubled}'")
         with proxy(plain, context, encrypted) as tls:
             yield Ports(plain, tls, authority, stranger, encrypted)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Run commands."""
-    with launcher(tmp_path_factory.mktemp("launcher")) as opened:
-        yield opened
 
 
 def url(port: int, options: str, *, host: str = "localhost", scheme: str = "postgresql") -> str:

@@ -23,17 +23,10 @@ from schema.embedded import VERSIONS
 from schema.errors import CannotRunError
 from schema.repository import ROOT, SNAPSHOT
 from schema.server import Server
-from tests.checkout import Launcher, launcher
+from tests.checkout import Launcher
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 PASSWORD = "s3cr3t"  # noqa: S105  # what must not be repeated
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Run commands."""
-    with launcher(tmp_path_factory.mktemp("launcher")) as opened:
-        yield opened
 
 
 @pytest.mark.slow

@@ -71,14 +71,15 @@ def snapshots(migrated: snapshot.Snapshot, empty: URL) -> Outcome:
 def committed(head: URL, scripts: ScriptDirectory, found: isolation.Found) -> Outcome:
     """Prove that the files written from the migrations are what the migrations build."""
     remedy = "Run `schema snapshot`, read what it changes (git diff), and commit it."
-    covered, failures = [], []
-    for path, text in generated.fresh(head, scripts, found.accesses).items():
+    failures = []
+    files = generated.fresh(head, scripts, found.accesses)
+    for path, text in files.items():
         name, before = generated.name(path), generated.read(path)
-        covered.append(f"{counted(len(text.splitlines()), 'line')} of {name}")
         if not before:
             failures.append(Failure(f"{name} is missing.", remedy))
         elif before != text:
             message = f"{name} (-) is not what the migrations build (+)."
             detail = generated.difference(path, before, text)
             failures.append(Failure(message, remedy, detail))
-    return Outcome(", ".join(covered), failures)
+    covered = ", ".join(path.name for path in files)
+    return Outcome(covered, failures)
