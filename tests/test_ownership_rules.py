@@ -400,6 +400,12 @@ def execute(url: URL, statements: str) -> None:
         driver.execute(statements)
 
 
+def major(url: URL) -> int:
+    """The server's major version."""
+    with connect(url) as connection:
+        return int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10000
+
+
 def messages(outcome: Outcome) -> list[str]:
     """List what failed."""
     assert all(failure.remedy for failure in outcome.failures)
@@ -409,6 +415,8 @@ def messages(outcome: Outcome) -> list[str]:
 @pytest.mark.parametrize("rule", OWNERSHIP, ids=lambda rule: rule.name)
 def test_ownership_rule(head: URL, rule: Rule) -> None:
     """Each rule of ownership finds what breaks it, and nothing else; isolation where rows leak."""
+    if rule.name == "maintain" and major(head) < 17:
+        pytest.skip("PostgreSQL 16 has no such privilege")
     execute(head, rule.sql)
     assert sorted(messages(ownership.check(head))) == sorted(rule.messages)
     assert (messages(isolation.check(isolation.find(head))) == []) is rule.isolated

@@ -13,13 +13,22 @@ from pathlib import Path
 import pytest
 
 from schema.repository import ROOT
-from tests.checkout import Checkout
+from tests.checkout import Checkout, copy_to
 
 TOOLS = ("cat", "cksum", "dirname", "rm", "uname", "mkdir")
 """What the script calls besides Python."""
 
 WELL_KNOWN = ("/opt/homebrew/bin", "/usr/local/bin", "/usr/bin")
 """Where the script looks for Python besides PATH and the home folder."""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Checkout:
+    """A copy of the checkout with its locks, and without .venv."""
+    made = copy_to(tmp_path / "checkout")
+    for lock in ("requirements.txt", "requirements-dev.txt"):
+        shutil.copy2(ROOT / lock, made.root)
+    return made
 
 
 @pytest.fixture
