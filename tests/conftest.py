@@ -7,6 +7,7 @@ one that `--postgres` names, or the server that `--database-url` names, which th
 
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,11 +22,14 @@ from sqlalchemy.pool import NullPool
 from migrations import database_url
 from schema.alembic_run import upgrade
 from schema.database import connect
-from schema.embedded import VERSIONS, embedded, installation
+from schema.embedded import LIKE_NEON, OWNER, VERSIONS, embedded, installation
 from schema.ownership import APPLICATION, BETTER_AUTH
 from schema.repository import ROOT, scripts
 from schema.server import Server, given
 from tests.checkout import CHECK, Checkout, Launcher, Result, copy_to, launcher
+
+_PASSWORD = secrets.token_urlsafe(12)
+"""Of the tests' logins, where a server asks for one."""
 
 _SERVERS = pytest.StashKey[dict[int, dict[str, str]]]()
 _MAIN = pytest.StashKey[int]()
@@ -42,6 +46,10 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 def pytest_configure(config: pytest.Config) -> None:
     """Start the servers in the controlling process; its workers are told where they are."""
     set_hypothesis_home_dir(ROOT / ".venv" / "hypothesis")
+    # Started in the background, a program ignores Ctrl-C, and so would everything that it starts.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     # A developer's own settings must not decide how a test goes.
     for name in [name for name in os.environ if name.startswith("PG") or name == "DATABASE_URL"]:
         del os.environ[name]
@@ -72,13 +80,26 @@ def pytest_configure(config: pytest.Config) -> None:
         }
 
 
-def _given(url: URL) -> tuple[int, dict[str, str]]:
-    """Describe a server that somebody else runs: its role is owner and superuser in one."""
-    with connect(url) as connection:
+def _given(superuser: URL) -> tuple[int, dict[str, str]]:
+    """Make a disposable server that somebody else runs look like Neon, and describe it."""
+    password = secrets.token_urlsafe(12)
+    with connect(superuser.set(database="template1"), autocommit=True) as connection:
         number = connection.exec_driver_sql("SHOW server_version_num").scalar_one()
-    address = url.render_as_string(hide_password=False)
-    newest = str(installation(VERSIONS[0]))
-    return int(number) // 10000, {"owner": address, "superuser": address, "binaries": newest}
+        known = connection.exec_driver_sql(f"SELECT FROM pg_roles WHERE rolname = '{OWNER}'")
+        if known.rowcount == 0:
+            connection.exec_driver_sql(LIKE_NEON)
+        connection.exec_driver_sql(f"ALTER ROLE {OWNER} PASSWORD '{password}'")
+        # Who has made the group roles there, another run perhaps, is the only one to grant them.
+        for role in (APPLICATION, BETTER_AUTH):
+            made = connection.exec_driver_sql(f"SELECT FROM pg_roles WHERE rolname = '{role}'")
+            if made.rowcount:
+                connection.exec_driver_sql(f"GRANT {role} TO {OWNER} WITH ADMIN OPTION")
+    owner = superuser.set(username=OWNER, password=password)
+    return int(number) // 10000, {
+        "owner": owner.render_as_string(hide_password=False),
+        "superuser": superuser.render_as_string(hide_password=False),
+        "binaries": str(installation(VERSIONS[0])),
+    }
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -178,7 +199,9 @@ def _logins(server: Server, request: pytest.FixtureRequest) -> Iterator[dict[str
     names = {role: f"login_{secrets.token_hex(4)}" for role in (APPLICATION, BETTER_AUTH)}
     with connect(server.maintenance, autocommit=True) as connection:
         for role, name in names.items():
-            connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN IN ROLE {role}")
+            connection.exec_driver_sql(
+                f"CREATE ROLE {name} LOGIN PASSWORD '{_PASSWORD}' IN ROLE {role}"
+            )
         yield names
         for name in names.values():
             connection.exec_driver_sql(f"DROP ROLE {name}")
@@ -187,13 +210,13 @@ def _logins(server: Server, request: pytest.FixtureRequest) -> Iterator[dict[str
 @pytest.fixture
 def application(head: URL, _logins: dict[str, str]) -> URL:
     """Connects to `head` as an application does: a login in `todo_app`, and nothing else."""
-    return head.set(username=_logins[APPLICATION])
+    return head.set(username=_logins[APPLICATION], password=_PASSWORD)
 
 
 @pytest.fixture
 def better_auth(head: URL, _logins: dict[str, str]) -> URL:
     """Connects to `head` as Better Auth does: a login in `todo_auth`, and nothing else."""
-    return head.set(username=_logins[BETTER_AUTH])
+    return head.set(username=_logins[BETTER_AUTH], password=_PASSWORD)
 
 
 @pytest.fixture

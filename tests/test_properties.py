@@ -343,9 +343,11 @@ def pooled(url: URL) -> Iterator[URL]:
     program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
     if program is None:
         pytest.skip("PgBouncer is not installed (Debian: apt install pgbouncer)")
+    if "host" not in url.query:
+        pytest.skip("PgBouncer is started beside an embedded server only")
     folder = Path(str(url.query["host"]))
     port = free_port(0)
-    (folder / "users").write_text(f'"{url.username}" ""\n')
+    (folder / "users").write_text(f'"{url.username}" "{url.password}"\n')
     (folder / "pgbouncer.ini").write_text(
         f"""
 [databases]

@@ -67,7 +67,7 @@ _SETTINGS = {
 }
 
 # What Neon makes of a new project: who owns a database is no superuser, but ignores row security.
-_LIKE_NEON = f"""
+LIKE_NEON = f"""
 CREATE ROLE neon_superuser CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS
   IN ROLE pg_read_all_data, pg_write_all_data;
 GRANT pg_monitor, pg_signal_backend TO neon_superuser WITH ADMIN OPTION;
@@ -344,7 +344,7 @@ def _prepare(
     socket = {"host": str(folder)} | ({} if port is None else {"port": str(port)})
     superuser = URL.create(DRIVER, username=SUPERUSER, database="postgres", query=socket)
     with connect(superuser.set(database="template1"), autocommit=True) as connection:
-        connection.exec_driver_sql(_LIKE_NEON)
+        connection.exec_driver_sql(LIKE_NEON)
         if port is None:
             owner = superuser.set(username=OWNER)
         else:
