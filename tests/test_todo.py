@@ -148,7 +148,8 @@ HOT_QUERIES = {
     "newest 50": ("todo_pkey", "SELECT * FROM todo ORDER BY id DESC LIMIT 50"),
     "next 50": (
         "todo_pkey",
-        "SELECT * FROM todo WHERE id < uuid_v7() ORDER BY id DESC LIMIT 50",
+        "SELECT * FROM todo WHERE id < 'ffffffff-ffff-7fff-bfff-ffffffffffff'"
+        " ORDER BY id DESC LIMIT 50",
     ),
     "one": ("todo_pkey", "SELECT * FROM todo WHERE id = '00000000-0000-0000-0000-000000000000'"),
     "newest 50 open": (
