@@ -60,6 +60,7 @@ _SETTINGS = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "64MB",
+    "dynamic_shared_memory_type": "mmap",  # in the folder, so that it goes with it
     "max_connections": "100",
     "timezone": "UTC",
     "log_timezone": "UTC",
