@@ -10,7 +10,7 @@ from sqlalchemy import Connection, MetaData, Uuid, event, text
 from sqlmodel import Field
 
 from .base import Base, mappings, metadata
-from .roles import BETTER_AUTH
+from .roles import BETTER_AUTH, open_rows
 
 
 class BetterAuthTable(Base):
@@ -35,14 +35,6 @@ class BetterAuthTable(Base):
 def grant_better_auth(_metadata: MetaData, connection: Connection, **_options: object) -> None:
     """Give Better Auth's role its tables, and every other role none of their rows."""
     for mapper in mappings.mappers:
-        if not issubclass(mapper.class_, BetterAuthTable):
-            continue
-        name = mapper.class_.__tablename__
-        for statement in (
-            f'ALTER TABLE "{name}" ENABLE ROW LEVEL SECURITY',
-            f'ALTER TABLE "{name}" FORCE ROW LEVEL SECURITY',
-            f'CREATE POLICY "{name}_auth" ON "{name}" TO {BETTER_AUTH}'
-            " USING (true) WITH CHECK (true)",
-            f'GRANT SELECT, INSERT, UPDATE, DELETE ON "{name}" TO {BETTER_AUTH}',
-        ):
-            connection.execute(text(statement))
+        if issubclass(mapper.class_, BetterAuthTable):
+            name = str(mapper.class_.__tablename__)
+            open_rows(connection, name, f"{name}_auth", BETTER_AUTH, "true")

@@ -12,7 +12,7 @@ from sqlmodel import Field
 
 from .base import NOW, TIMESTAMPTZ, Base, mappings, metadata
 from .functions import ACTING_USER
-from .roles import APPLICATION
+from .roles import APPLICATION, open_rows
 
 
 class OwnedLink(Base):
@@ -78,18 +78,12 @@ def isolate(_metadata: MetaData, connection: Connection, **_options: object) -> 
     for mapper in mappings.mappers:
         if not issubclass(mapper.class_, Owned | OwnedLink):
             continue
-        name = mapper.class_.__tablename__
-        statements = [
-            f'ALTER TABLE "{name}" ENABLE ROW LEVEL SECURITY',
-            f'ALTER TABLE "{name}" FORCE ROW LEVEL SECURITY',
-            f'CREATE POLICY "{name}_owner" ON "{name}" TO {APPLICATION}'
-            f" USING (user_id = {ACTING_USER}) WITH CHECK (user_id = {ACTING_USER})",
-            f'GRANT SELECT, INSERT, UPDATE, DELETE ON "{name}" TO {APPLICATION}',
-        ]
+        name = str(mapper.class_.__tablename__)
+        open_rows(connection, name, f"{name}_owner", APPLICATION, f"user_id = {ACTING_USER}")
         if issubclass(mapper.class_, Owned):
-            statements.append(
-                f'CREATE TRIGGER "{name}_set_updated_at" BEFORE UPDATE ON "{name}"'
-                " FOR EACH ROW EXECUTE FUNCTION set_updated_at()"
+            connection.execute(
+                text(
+                    f'CREATE TRIGGER "{name}_set_updated_at" BEFORE UPDATE ON "{name}"'
+                    " FOR EACH ROW EXECUTE FUNCTION set_updated_at()"
+                )
             )
-        for statement in statements:
-            connection.execute(text(statement))

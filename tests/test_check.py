@@ -243,9 +243,9 @@ PARITY = (
     Broken(
         "policy-dropped",
         edit(
-            "models/ownership.py",
-            """f'CREATE POLICY "{name}_owner" ON "{name}" TO {APPLICATION}'
-            f" USING (user_id = {ACTING_USER}) WITH CHECK (user_id = {ACTING_USER})",""",
+            "models/roles.py",
+            """f'CREATE POLICY "{policy}" ON "{table}" TO {role}'
+        f" USING ({condition}) WITH CHECK ({condition})",""",
             "",
         ),
         [SNAPSHOT],

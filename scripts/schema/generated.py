@@ -26,7 +26,7 @@ _GENERATED = re.compile(r"^__version__ = .*\n\nHISTORY = \([^)]*\)\n", re.MULTIL
 
 
 def rewrite(server: Server) -> str:
-    """Rewrite both files, and return what changed in them: nothing when they were up to date.
+    """Rewrite the files, and return what changed in them: nothing when they were up to date.
 
     Raises:
         CannotRunError: the history has no single head or does not build, or a file cannot be
