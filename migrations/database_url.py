@@ -49,7 +49,8 @@ def from_environment() -> URL:
     """Read the URL that DATABASE_URL holds.
 
     Raises:
-        BadDatabaseURLError: it is unset, or cannot be used.
+        BadDatabaseURLError: it is unset, cannot be used, or goes through Neon's pooler: there a
+            session's locks and settings would be anybody's.
 
     """
     text = os.environ.get("DATABASE_URL", "")
@@ -58,4 +59,10 @@ def from_environment() -> URL:
             "DATABASE_URL is not set; set it to the database to migrate, for example"
             " DATABASE_URL=postgresql://user:password@host/database alembic upgrade head."
         )
-    return parse(text)
+    url = parse(text)
+    if "-pooler." in (url.host or ""):
+        raise BadDatabaseURLError(
+            "DATABASE_URL names Neon's pooled host, where a session's locks and settings do not"
+            f" hold; take the direct one: {(url.host or '').replace('-pooler.', '.')}."
+        )
+    return url

@@ -1,7 +1,8 @@
-"""What Alembic runs for every command: connect, then run the revisions, one transaction each.
+"""What Alembic runs for every command: with `--sql` only prints, else works on a database.
 
 A connection or engine that is handed in through `config.attributes["connection"]` is used as it is
-(the `schema` command and pytest-alembic do so); otherwise DATABASE_URL names the database.
+(the `schema` command and pytest-alembic do so). Otherwise DATABASE_URL names a live database, and
+whatever moves it is a safe deploy: see migrations/deploy.
 """
 
 import logging.config
@@ -9,15 +10,14 @@ from contextlib import nullcontext
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, Engine
 
-from migrations import database_url
+from migrations.deploy import deploy
 from models import metadata
 
 
-def run(**target: Any) -> None:  # noqa: ANN401  # what context.configure takes
-    """Run the command's revisions on that target."""
+def configure(**target: Any) -> None:  # noqa: ANN401  # what context.configure takes
+    """Set Alembic up for that target: one transaction per revision, everything compared."""
     context.configure(
         **target,
         target_metadata=metadata,
@@ -25,22 +25,24 @@ def run(**target: Any) -> None:  # noqa: ANN401  # what context.configure takes
         compare_server_default=True,
         autogenerate_plugins=["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
     )
+
+
+def run(**target: Any) -> None:  # noqa: ANN401  # as above
+    """Run the command's revisions on that target."""
+    configure(**target)
     with context.begin_transaction():
         context.run_migrations()
 
 
-def open_engine() -> Engine:
-    """Open the database that DATABASE_URL names, and say what is done to it."""
-    if context.config.config_file_name is not None:
-        logging.config.fileConfig(context.config.config_file_name, disable_existing_loggers=False)
-    return create_engine(database_url.from_environment(), poolclass=NullPool)
-
-
+bind: Connection | Engine | None = context.config.attributes.get("connection")
 if context.is_offline_mode():
     # The driver's own parameter style would double every % sign.
     named = {"paramstyle": "named"}
     run(dialect_name="postgresql", literal_binds=True, dialect_opts=named)
-else:
-    bind: Connection | Engine = context.config.attributes.get("connection") or open_engine()
+elif bind is not None:
     with bind.connect() if isinstance(bind, Engine) else nullcontext(bind) as connection:
         run(connection=connection)
+else:
+    if context.config.config_file_name is not None:
+        logging.config.fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+    deploy(configure)

@@ -111,5 +111,14 @@ def test_environment_without_a_url(monkeypatch: pytest.MonkeyPatch, value: str |
 
 def test_environment_names_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """DATABASE_URL is read as any other URL is."""
-    monkeypatch.setenv("DATABASE_URL", NEON.replace("postgresql:", "postgres:"))
-    assert from_environment() == parse(NEON)
+    direct = NEON.replace("-pooler", "")
+    monkeypatch.setenv("DATABASE_URL", direct.replace("postgresql:", "postgres:"))
+    assert from_environment() == parse(direct)
+
+
+def test_environment_names_the_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deploy needs its session to itself: the pooled host is refused, and the other one named."""
+    monkeypatch.setenv("DATABASE_URL", NEON)
+    with pytest.raises(BadDatabaseURLError, match=r"ep-cool-name-123456\.eu-central-1") as caught:
+        from_environment()
+    assert PASSWORD not in str(caught.value)

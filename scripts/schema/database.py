@@ -7,7 +7,11 @@ from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from migrations.deploy.sessions import place, reason
+
 from .errors import CannotRunError
+
+__all__ = ["connect", "describe", "place", "reason", "statement_of"]
 
 
 @contextmanager
@@ -27,19 +31,6 @@ def connect(url: URL, *, autocommit: bool = False) -> Iterator[Connection]:
         raise CannotRunError(f"No connection to {place(url)}: {reason(error)}.") from error
     with connection:
         yield connection
-
-
-def place(url: URL) -> str:
-    """Name a database for people: role, host, port and database, never the password."""
-    host = url.host or url.query.get("host") or "the local socket"
-    port = f":{url.port}" if url.port else ""
-    return f"{url.database} on {host}{port} as {url.username or 'the default role'}"
-
-
-def reason(error: DBAPIError) -> str:
-    """Say in one line what PostgreSQL or the driver complained of."""
-    lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error.orig).__name__
 
 
 def describe(error: Exception) -> str:

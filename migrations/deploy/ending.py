@@ -1,0 +1,106 @@
+"""How a deploy ends: a receipt, and where something went wrong one sentence and an exit code."""
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError
+
+from .receipt import Receipt
+from .sessions import one_line, reason
+from .watch import Wait
+
+
+class FailedError(CommandError):
+    """The deploy ended before it was done, or with a schema that is not the committed one."""
+
+
+@contextmanager
+def said(receipt: Receipt) -> Iterator[None]:
+    """Print the receipt, as text or JSON, and on the command line the sentence of what went wrong.
+
+    Alembic's own command line would print the sentence twice, one of them to standard output.
+
+    Raises:
+        CommandError: as it was raised, where Alembic was called by a program.
+        SystemExit: 2 when it refused to begin, 1 when it failed, 130 when it was interrupted.
+
+    """
+    options = context.config.cmd_opts
+    as_json = "receipt=json" in context.get_x_argument()
+    error: CommandError | None = None
+    code = 0
+    with _interruptible():
+        try:
+            yield
+        except KeyboardInterrupt:
+            error = FailedError("Interrupted: what was committed stays; run this again to go on.")
+            code = 130
+        except CommandError as raised:
+            error = raised
+            code = 1 if isinstance(raised, FailedError) or receipt.revisions else 2
+    receipt.end(None if error is None else str(error).partition("\n")[0])
+    if as_json:
+        context.config.print_stdout("%s", receipt.document())
+    elif receipt.server is not None and (error is None or receipt.revisions):
+        context.config.print_stdout("%s", receipt.page())
+    if error is not None and options is None:
+        raise error
+    if error is not None:
+        sys.stderr.write(f"FAILED: {error}\n")
+        raise SystemExit(code)
+
+
+def explain(error: Exception, receipt: Receipt, wait: Wait | None) -> CommandError:
+    """Say in one sentence which revision failed, where and why, and where the database now is.
+
+    Raises:
+        Exception: the error itself, when no revision had to do with it.
+
+    """
+    where = _where(error)
+    if isinstance(error, CommandError):
+        return error
+    if not isinstance(error, DBAPIError) and not where:
+        raise error
+    stays = f"the database is at {receipt.after or 'no revision'}"
+    revision = f"Revision {receipt.current}{where}"
+    statement = getattr(error, "statement", None)
+    of = f", in: {one_line(statement)}" if statement else ""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(original, psycopg.errors.LockNotAvailable) and wait is not None:
+        return FailedError(f"{revision} gave up waiting, and {stays}: {wait}.")
+    if isinstance(original, NotImplementedError):
+        return FailedError(f"{revision} cannot be undone, and {stays}: {original}")
+    kind = "" if isinstance(error, DBAPIError) else f"{type(error).__name__}: "
+    return FailedError(f"{revision} failed, and {stays}: {kind}{reason(error)}{of}.")
+
+
+def _where(error: BaseException) -> str:
+    """Name the file and line of a revision that the error came through."""
+    found = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        if path.parent.name == "versions":
+            found = f" ({path.name}, line {frame.lineno})"
+    return found
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM end the deploy as Ctrl-C does: the statement that runs is cancelled."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,104 @@
+"""What a deploy did: for the person who watches it, or as JSON for the deploy's log."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+from alembic.runtime.migration import MigrationInfo
+
+
+@dataclass
+class Applied:
+    """A revision that was applied or undone, and committed."""
+
+    revision: str
+    direction: str
+    """`upgrade`, `downgrade` or `stamp`."""
+    summary: str
+    seconds: float
+    """From its first statement to its commit, the attempts that failed not counted."""
+    attempts: int
+    """1, and one more for each time that it gave way to somebody who held a lock."""
+
+
+@dataclass
+class Receipt:
+    """What was done; its fields are those of the JSON document."""
+
+    version: int = 1
+    """Raised when a field goes away or changes its meaning; fields may be added without."""
+    ok: bool = False
+    error: str | None = None
+    """Why it ended before it was done, or why its result cannot be trusted, in one sentence."""
+    database: str = ""
+    server: str | None = None
+    before: str | None = None
+    after: str | None = None
+    """The revision of the database, before and after; null when there is none."""
+    revisions: list[Applied] = field(default_factory=list)
+    attempts: int = 0
+    """How often revisions were begun in all, in however many connections."""
+    connections: int = 0
+    longest_lock_wait_seconds: float = 0
+    verified: bool | None = None
+    """Whether the schema is the committed one; null when there was nothing to compare it with."""
+    difference: str = ""
+    """Where it is not: - is only in the committed schema, + only in the database."""
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0
+
+    def __post_init__(self) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+        self._attempts: dict[str, int] = {}
+        self.current: str | None = None
+
+    @contextmanager
+    def timed(self, step: MigrationInfo) -> Iterator[Applied]:
+        """Note a revision when it has been committed, with the time that it took."""
+        revision = step.up_revision_id or ""
+        direction = "stamp" if step.is_stamp else "upgrade" if step.is_upgrade else "downgrade"
+        summary = (getattr(step.up_revision, "doc", "") or "").rstrip(".")
+        self.attempts += 1
+        self._attempts[revision] = self._attempts.get(revision, 0) + 1
+        self.current = revision
+        begun = Applied(revision, direction, summary, 0, self._attempts[revision])
+        start = time.monotonic()
+        yield begun
+        begun.seconds = round(time.monotonic() - start, 3)
+        self.revisions.append(begun)
+        self.after = next(iter(step.destination_revision_ids), None)
+        self.current = None
+
+    def end(self, error: str | None = None) -> None:
+        """Stop the clock."""
+        self.error = error
+        self.ok = error is None
+        self.seconds = round(time.monotonic() - self._start, 3)
+
+    def document(self) -> str:
+        """The receipt as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    def page(self) -> str:
+        """The receipt for people."""
+        lines = [
+            f"  {one.direction:9} {one.revision}  {one.seconds:8.2f} s"
+            f"  {one.attempts:3} {'try  ' if one.attempts == 1 else 'tries'}  {one.summary}"
+            for one in self.revisions
+        ]
+        if not lines:
+            moved = f"Nothing to do: {self.database} is at {self.after or 'no revision'}"
+        else:
+            moved = f"{self.database} went from {self.before or 'nothing'} to"
+            moved += f" {self.after or 'nothing'} in {self.seconds:.1f} s"
+        if self.longest_lock_wait_seconds:
+            moved += f"; the longest wait for a lock took {self.longest_lock_wait_seconds:.2f} s"
+        verified = {
+            True: "Its schema is, fact by fact, the committed one.",
+            False: "Its schema is NOT the committed one.",
+            None: "Its schema was not compared: there is no committed one of that revision.",
+        }[self.verified]
+        return "\n".join([*lines, f"{moved}.", verified])

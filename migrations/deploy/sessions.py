@@ -1,0 +1,244 @@
+"""The deploy's session: how it connects, what it is set to, and how it keeps other deploys out."""
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_not_result,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
+
+type Tell = Callable[[str], None]
+
+SETTINGS = {
+    # Clients that come after a waiting ALTER TABLE wait too: this is the longest stall they see.
+    "lock_timeout": "200ms",
+    # A database or role may limit statements; an index build or a validation must not be cut.
+    "statement_timeout": "0",
+    "idle_session_timeout": "0",
+    # A client that vanished without a word must not keep its locks.
+    "idle_in_transaction_session_timeout": "60s",
+    "client_connection_check_interval": "2s",
+    # Unqualified names in the revisions mean these, whatever the role is set to.
+    "search_path": "public",
+}
+LIBPQ = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+
+CONNECT_SECONDS = 60
+"""How long to try to connect, at most: Neon's computes start within seconds."""
+
+LOCK = int.from_bytes(b"alembic")
+"""The advisory lock that a deploy holds; it belongs to one database and ends with its session."""
+
+# Other sessions' queries go into a log: the values in them are nobody's business there.
+_LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)")
+
+# libpq has no codes for why a connection failed, only words.
+_FINAL = (
+    "authentication failed",
+    "does not exist",
+    "not permitted to log in",
+    "no pg_hba.conf entry",
+    "no password supplied",
+    "permission denied",
+    "unrecognized configuration parameter",
+    "unsupported startup parameter",
+    "invalid ",
+    "does not support SSL",
+    "certificate",
+    "channel binding",
+)
+
+_HOLDER = text(
+    """
+    SELECT a.pid, a.usename, a.application_name, a.backend_type, a.state,
+           extract(epoch FROM clock_timestamp() - a.backend_start)::float AS seconds, a.query
+    FROM pg_locks AS l
+    JOIN pg_stat_activity AS a ON a.pid = l.pid
+    JOIN pg_database AS d ON d.oid = l.database
+    WHERE l.locktype = 'advisory' AND l.granted AND d.datname = current_database()
+      AND l.classid = :high AND l.objid = :low AND l.objsubid = 1
+    """
+).bindparams(high=LOCK >> 32, low=LOCK & 0xFFFFFFFF)
+
+
+class Session(NamedTuple):
+    """Another session, as pg_stat_activity shows it."""
+
+    pid: int
+    user: str | None
+    application: str | None
+    kind: str | None
+    state: str | None
+    seconds: float | None
+    """How long its transaction has lasted, or the session itself where no transaction is meant."""
+    query: str | None
+
+    def __str__(self) -> str:
+        """Say which session it is, what it is at, and its query."""
+        kind = None if self.kind == "client backend" else self.kind
+        parts = [self.user, self.application, kind, self.state]
+        who = ", ".join(part for part in parts if part)
+        age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
+        query = f": {one_line(_LITERAL.sub("'…'", self.query))}" if self.query else ""
+        return f"session {self.pid} ({who or 'not visible'}{age}){query}"
+
+
+def one_line(sql: str, width: int = 100) -> str:
+    """The statement in one line, shortened."""
+    line = " ".join(sql.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def open_engine(url: URL) -> Engine:
+    """Set up connections to the database: no pool, the deploy's settings, the URL's own on top."""
+    given = url.query.get("options", "")
+    options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+    settings = {name: value for name, value in LIBPQ.items() if name not in url.query}
+    settings["options"] = f"{options} {given}".strip()
+    return create_engine(url, poolclass=NullPool, connect_args=settings)
+
+
+@contextmanager
+def connected(engine: Engine, patience: float, tell: Tell) -> Iterator[Connection]:
+    """Connect, through cold starts too: what may pass is tried again, with growing pauses.
+
+    `patience` is in seconds.
+
+    Raises:
+        CommandError: there was no connection in time, or there will never be one.
+
+    """
+
+    def again(state: RetryCallState) -> None:
+        tell(f"No connection yet to {place(engine.url)}: {_why(state)}; trying again.")
+
+    retrying = Retrying(
+        retry=retry_if_exception(_may_pass),
+        wait=wait_exponential_jitter(initial=0.25, max=5),
+        stop=stop_after_delay(min(patience, CONNECT_SECONDS)),
+        before_sleep=again,
+        reraise=True,
+    )
+    try:
+        connection = retrying(engine.connect)
+    except DBAPIError as error:
+        advice = "check DATABASE_URL" if not _may_pass(error) else "see whether the server runs"
+        raise CommandError(
+            f"No connection to {place(engine.url)}: {reason(error)}; {advice}."
+        ) from None
+    with connection:
+        _settle(connection)
+        yield connection
+
+
+@contextmanager
+def alone(connection: Connection, patience: float, tell: Tell) -> Iterator[None]:
+    """Hold the deploys' lock: while another session has it, say whose it is and wait.
+
+    The lock is asked for again and again rather than waited for: a session that waits for an
+    advisory lock holds a snapshot, for which the other deploy's CREATE INDEX CONCURRENTLY would
+    wait in turn. `patience` is in seconds.
+
+    Raises:
+        CommandError: the other deploy did not end in time.
+
+    """
+    told = ""
+
+    def locked() -> bool:
+        with connection.begin():
+            return bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}))
+
+    def holder() -> str:
+        with connection.begin():
+            row = connection.execute(_HOLDER).one_or_none()
+        return "one that has just ended" if row is None else str(Session(*row))
+
+    def again(_state: RetryCallState) -> None:
+        nonlocal told
+        if (now := holder()) != told:
+            tell(f"Waiting for another deploy: {now}.")
+        told = now
+
+    retrying = Retrying(
+        retry=retry_if_not_result(bool),
+        wait=wait_exponential_jitter(initial=0.2, max=2, jitter=0.5),
+        stop=stop_after_delay(patience),
+        before_sleep=again,
+        retry_error_callback=lambda _state: False,
+    )
+    if not retrying(locked):
+        raise CommandError(
+            f"Another deploy has not ended within {patience / 60:g} minutes: {holder()}; run this"
+            " again when it has."
+        )
+    try:
+        yield
+    finally:
+        if not gone(connection):
+            connection.rollback()
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK})
+            connection.commit()
+
+
+def gone(connection: Connection) -> bool:
+    """Whether the connection was lost."""
+    if connection.closed or connection.invalidated:
+        return True
+    driver = connection.connection.driver_connection
+    return driver is None or bool(driver.closed)
+
+
+def place(url: URL) -> str:
+    """Name a database for people: role, host, port and database, never the password."""
+    host = url.host or url.query.get("host") or "the local socket"
+    port = f":{url.port}" if url.port else ""
+    return f"{url.database} on {host}{port} as {url.username or 'the default role'}"
+
+
+def reason(error: BaseException) -> str:
+    """Say in one line what PostgreSQL or the driver complained of."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    lines = [line.strip() for line in str(original).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(original).__name__
+
+
+def _settle(connection: Connection) -> None:
+    """Set what not every version has, and what a proxy may drop from the start-up packet."""
+    with connection.begin():
+        connection.execute(
+            text(
+                """
+                SELECT set_config(name, CASE name WHEN 'transaction_timeout' THEN '0'
+                                                  ELSE :application END, false)
+                FROM pg_settings WHERE name IN ('transaction_timeout', 'application_name')
+                """
+            ),
+            {"application": f"alembic on {socket.gethostname()}"},
+        ).all()
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and not any(words in str(error.orig) for words in _FINAL)
+
+
+def _why(state: RetryCallState) -> str:
+    error = None if state.outcome is None else state.outcome.exception()
+    return "" if error is None else reason(error)
