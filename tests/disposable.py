@@ -1,0 +1,161 @@
+"""A server that may be killed and started again, and a network before it that may be cut."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from sqlalchemy import URL
+
+from schema.database import connect
+from schema.embedded import Embedded, embedded
+from schema.errors import CannotRunError
+from schema.serving import free_port
+
+
+class Disposable:
+    """An embedded server that listens on a port, behind a proxy that can be cut."""
+
+    def __init__(self, server: Embedded, stack: ExitStack) -> None:
+        """Keep what restarting it takes; the stack ends what is started here."""
+        self._process: subprocess.Popen[bytes] = server.process
+        self._arguments = server.process.args
+        self._user = server.folder.owner()
+        self._folder = server.folder
+        self._stack = stack
+        self.superuser = server.superuser
+        self.direct: URL = server.owner
+        """Connects without the proxy."""
+        self.proxy = stack.enter_context(proxy(server.owner.port or 0))
+
+    @contextmanager
+    def database(self, template: URL | None = None) -> Iterator[URL]:
+        """Make a database, empty or as the template is, and drop it afterwards."""
+        name = f"deployed_{secrets.token_hex(4)}"
+        clone = "" if template is None else f" TEMPLATE {template.database}"
+        with connect(self.direct, autocommit=True) as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}{clone}")
+        yield self.direct.set(database=name)
+        with connect(self.direct, autocommit=True) as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def kill(self) -> None:
+        """End the server with SIGKILL, all of it at once, as a machine that fails does."""
+        pids = [self._process.pid, *_children(self._process.pid)]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def start(self) -> None:
+        """Start it again; it recovers by itself, and then accepts connections."""
+        process = subprocess.Popen(
+            self._arguments,
+            user=self._user if os.geteuid() == 0 else None,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._process = process
+        self._stack.callback(_stop, process)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with connect(self.superuser):
+                    return
+            except CannotRunError:
+                assert process.poll() is None, "the server does not start again"
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+
+@contextmanager
+def disposable(version: int) -> Iterator[Disposable]:
+    """Run a server to be ill-treated."""
+    with embedded(version, port=free_port(0)) as server, ExitStack() as stack:
+        yield Disposable(server, stack)
+
+
+def _children(pid: int) -> list[int]:
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    return [int(line) for line in found.stdout.split()]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGQUIT)
+    process.wait()
+
+
+class Proxy:
+    """Passes bytes between its port and the server's, until it is cut."""
+
+    def __init__(self, target: int) -> None:
+        """Listen on a port of its own."""
+        self._target = target
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def cut(self) -> None:
+        """Reset every connection; new ones may be made."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for end in pair:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Stop listening."""
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join()
+        self.cut()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                client.close()
+                continue
+            self._pairs.append((client, server))
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=_pump, args=(one, other), daemon=True).start()
+
+
+@contextmanager
+def proxy(target: int) -> Iterator[Proxy]:
+    """Run a proxy before a port of this machine."""
+    opened = Proxy(target)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    """Copy until either side ends, and end both."""
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):
+        source.close()
