@@ -24,6 +24,7 @@ from schema.errors import CannotRunError
 from schema.repository import ROOT, SNAPSHOT
 from schema.server import Server
 from tests.checkout import Launcher
+from tests.deploys import deploy
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 PASSWORD = "s3cr3t"  # noqa: S105  # what must not be repeated
@@ -125,4 +126,15 @@ def test_version_that_is_too_old(run: Launcher, debian: URL, command: str) -> No
     where = f"postgres on 127.0.0.1:{debian.port} as owner"
     expected = f"PostgreSQL 15 at {where} is too old; 16 is the oldest that is supported."
     assert result.err == f"schema: {expected}\n"
+    assert contents(debian) == before
+
+
+@pytest.mark.slow
+def test_deploy_to_a_version_that_is_too_old(run: Launcher, debian: URL) -> None:
+    """A deploy to PostgreSQL 15 is refused, too, before anything is done."""
+    before = contents(debian)
+    result = deploy(run, ROOT, debian)
+    assert result.code == 2, result.everything
+    expected = "The server is PostgreSQL 15; 16 is the oldest that is supported: upgrade it first."
+    assert result.err == f"FAILED: {expected}\n"
     assert contents(debian) == before

@@ -136,7 +136,7 @@ def _move(connection: Connection, job: _Job) -> None:
     receipt.after = at[0] if at else None
     if job.plan is None:
         receipt.before = receipt.after
-        job.plan = list(job.command["fn"](tuple(at), context.get_context()))
+        job.plan = _plan(job, tuple(at))
         _warn(connection, job, receipt.before, drift=bool(job.plan))
     with watched(job.engine, connection, log.warning) as watch:
         try:
@@ -196,6 +196,18 @@ def _migrate(connection: Connection, job: _Job) -> None:
     connection.rollback()  # what Alembic read before the first step
 
 
+def _plan(job: _Job, heads: tuple[str, ...]) -> list[Step]:
+    """The steps from there to the destination, as Alembic finds them."""
+    try:
+        return list(job.command["fn"](heads, context.get_context()))
+    except CommandError as error:
+        destination = job.command["destination_rev"]
+        raise CommandError(
+            f"There is no way to {destination} from {', '.join(heads) or 'nothing'} ({error});"
+            " `alembic history` lists the revisions."
+        ) from error
+
+
 def _left(job: _Job, heads: tuple[str, ...]) -> list[Step]:
     """The steps of the plan that lead on from there."""
     plan = job.plan or []
@@ -227,7 +239,7 @@ def _retrying(connection: Connection, job: _Job, watch: Watch) -> Retrying:
 
     return Retrying(
         retry=retry_if_exception(gives_way),
-        wait=wait_exponential_jitter(initial=0.1, max=5, exp_base=1.5, jitter=0.3),
+        wait=wait_exponential_jitter(multiplier=0.1, max=5, exp_base=1.5, jitter=0.3),
         stop=lambda state: state.idle_for >= job.patience,
         before_sleep=again,
         reraise=True,

@@ -158,10 +158,15 @@ def the_head(scripts: ScriptDirectory) -> str:
     try:
         heads = scripts.get_heads()
     except Exception as error:
+        what = " ".join(str(error).split()).rstrip(".")
         raise CommandError(
-            f"The revision files cannot be read ({type(error).__name__}: {error}); mend the one"
-            " that is named."
+            f"The revision files cannot be read ({type(error).__name__}: {what}); mend the one"
+            " that is named, or bring it back."
         ) from error
+    if not heads:
+        raise CommandError(
+            "There is no revision in migrations/versions: ship the folder with the deploy."
+        )
     if len(heads) != 1:
         raise CommandError(
             f"The history has {len(heads)} heads ({', '.join(sorted(heads))}), and must have one;"

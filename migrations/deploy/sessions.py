@@ -131,7 +131,7 @@ def connected(engine: Engine, patience: float, tell: Tell) -> Iterator[Connectio
 
     retrying = Retrying(
         retry=retry_if_exception(_may_pass),
-        wait=wait_exponential_jitter(initial=0.25, max=5),
+        wait=wait_exponential_jitter(multiplier=0.25, max=5),
         stop=stop_after_delay(min(patience, CONNECT_SECONDS)),
         before_sleep=again,
         reraise=True,
@@ -179,7 +179,7 @@ def alone(connection: Connection, patience: float, tell: Tell) -> Iterator[None]
 
     retrying = Retrying(
         retry=retry_if_not_result(bool),
-        wait=wait_exponential_jitter(initial=0.2, max=2, jitter=0.5),
+        wait=wait_exponential_jitter(multiplier=0.2, max=2, jitter=0.5),
         stop=stop_after_delay(patience),
         before_sleep=again,
         retry_error_callback=lambda _state: False,

@@ -88,13 +88,12 @@ class Watch:
         It goes when somebody has waited for deadlock_timeout, a second: longer than we may keep
         others waiting. But nobody waits behind this lock, and it is what autovacuum holds.
         """
-        if self.last is None or self.last.table is None or not self.last.for_autovacuum:
+        wait = self.last
+        if wait is None or wait.table is None or not wait.for_autovacuum:
             return
         with suppress(DBAPIError), connection.begin():
             connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
-            connection.exec_driver_sql(
-                f"LOCK TABLE {self.last.table} IN SHARE UPDATE EXCLUSIVE MODE"
-            )
+            connection.exec_driver_sql(f"LOCK TABLE {wait.table} IN SHARE UPDATE EXCLUSIVE MODE")
 
 
 @contextmanager
