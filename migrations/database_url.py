@@ -45,6 +45,11 @@ def parse(text: str) -> URL:
     return url.set(drivername=DRIVER)
 
 
+def pooled(url: URL) -> bool:
+    """Whether the host is Neon's pooler, in whose hands no session lock or setting lasts."""
+    return (url.host or "").partition(".")[0].endswith("-pooler")
+
+
 def from_environment() -> URL:
     """Read the URL that DATABASE_URL holds.
 
@@ -60,7 +65,7 @@ def from_environment() -> URL:
             " DATABASE_URL=postgresql://user:password@host/database alembic upgrade head."
         )
     url = parse(text)
-    if "-pooler." in (url.host or ""):
+    if pooled(url):
         raise BadDatabaseURLError(
             "DATABASE_URL names Neon's pooled host, where a session's locks and settings do not"
             f" hold; take the direct one: {(url.host or '').replace('-pooler.', '.')}."

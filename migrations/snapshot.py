@@ -13,6 +13,9 @@ from sqlalchemy import Connection
 
 QUERY = Path(__file__).with_name("snapshot.sql").read_text(encoding="utf-8")
 
+BOOKKEEPING = "to_regclass('public.alembic_version')"
+"""How the query names Alembic's own table, to leave it out."""
+
 # Whatever changes how PostgreSQL prints a definition. pg_temp is named to come last: a session's
 # temporary tables otherwise come first, and take the short name from a table in public. Compiling
 # the query would cost more than running it, hence no JIT.
@@ -81,8 +84,11 @@ class Fact(NamedTuple):
 type Snapshot = tuple[Fact, ...]
 
 
-def read(connection: Connection) -> Snapshot:
+def read(connection: Connection, *, bookkeeping: bool = False) -> Snapshot:
     """The schema as this connection sees it now, its own uncommitted DDL included.
+
+    Alembic's own table is left out, because a schema that models have made has none, unless
+    `bookkeeping` asks for who may read or write it, which the history decides as well.
 
     Leaves the connection as it was: in a transaction or not, in autocommit, its settings unchanged.
     It goes below SQLAlchemy to do so, whose first statement begins a transaction that Alembic would
@@ -100,7 +106,7 @@ def read(connection: Connection) -> Snapshot:
     # A savepoint in a transaction, else a transaction: rolling either back undoes SET LOCAL.
     with driver.transaction(force_rollback=True), driver.cursor() as cursor:
         cursor.execute(PINS)
-        cursor.execute(QUERY)
+        cursor.execute(QUERY.replace(BOOKKEEPING, "NULL::regclass") if bookkeeping else QUERY)
         return tuple(Fact(*row) for row in cursor)
 
 

@@ -1,7 +1,8 @@
-"""A server that may be killed and started again, and a network before it that may be cut."""
+"""A server that may be killed and started again, a network to be cut, a pooler in between."""
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,7 +10,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
+import psycopg
+import pytest
 from sqlalchemy import URL
 
 from schema.database import connect
@@ -159,3 +163,53 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
             end.shutdown(socket.SHUT_RDWR)
     with suppress(OSError):
         source.close()
+
+
+@contextmanager
+def pooled(url: URL) -> Iterator[URL]:
+    """Run Debian's PgBouncer in transaction mode before the server."""
+    program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
+    if program is None:
+        pytest.skip("PgBouncer is not installed (Debian: apt install pgbouncer)")
+    if "host" not in url.query:
+        pytest.skip("PgBouncer is started beside an embedded server only")
+    folder = Path(str(url.query["host"]))
+    port = free_port(0)
+    (folder / "users").write_text(f'"{url.username}" "{url.password}"\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"""
+[databases]
+* = host={folder}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {folder}/users
+pool_mode = transaction
+default_pool_size = 2
+"""
+    )
+    owner = (folder / "data").owner()
+    process = subprocess.Popen(
+        [program, "--quiet", str(folder / "pgbouncer.ini")],
+        user=owner,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    through = url.set(host="127.0.0.1", port=port, query={})
+    try:
+        for _ in range(200):
+            with suppress(psycopg.OperationalError):
+                psycopg.connect(conninfo(through)).close()
+                break
+            time.sleep(0.05)
+        yield through
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def conninfo(url: URL) -> str:
+    """Write the URL as libpq and psycopg read it."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)

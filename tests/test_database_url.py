@@ -5,12 +5,14 @@ whatever does not is refused in one sentence that anybody may see.
 """
 
 import pytest
+from sqlalchemy import URL
 
 from migrations.database_url import (
     DRIVER,
     BadDatabaseURLError,
     from_environment,
     parse,
+    pooled,
 )
 
 PASSWORD = "s3cr3t"  # noqa: S105  # what must not be repeated
@@ -122,3 +124,18 @@ def test_environment_names_the_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadDatabaseURLError, match=r"ep-cool-name-123456\.eu-central-1") as caught:
         from_environment()
     assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("ep-x-pooler.eu.neon.invalid", True),
+        ("ep-x.eu.neon.invalid", False),
+        ("ep-pooler-x.eu.neon.invalid", False),
+        ("db.my-pooler.invalid", False),
+        (None, False),
+    ],
+)
+def test_pooled_host(host: str | None, *, expected: bool) -> None:
+    """Neon says it in the first part of the host's name."""
+    assert pooled(URL.create(DRIVER, host=host)) is expected

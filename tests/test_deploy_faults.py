@@ -24,7 +24,7 @@ from sqlalchemy import URL, text
 from schema.database import connect
 from tests.checkout import Launcher, copy_to
 from tests.deploys import Fault, deploy, kill, state, stopped_at, terminator
-from tests.disposable import Disposable, disposable
+from tests.disposable import Disposable, conninfo, disposable
 
 BEFORE_THE_INDEX = "c58e14a7d0b9"
 
@@ -151,7 +151,7 @@ def test_a_build_that_is_under_way(run: Launcher, place: Place, fault: str, tmp_
     with place.server.database() as url:
         assert deploy(run, place.root, url, "upgrade", BEFORE_THE_INDEX).code == 0
         # The build waits for this transaction to end.
-        writer = psycopg.connect(url.set(drivername="postgresql").render_as_string(False))
+        writer = psycopg.connect(conninfo(url))
         writer.execute("LOCK TABLE todo IN ROW EXCLUSIVE MODE")
         cutting = threading.Thread(target=cut, args=(url, writer))
         cutting.start()

@@ -18,13 +18,13 @@ import pytest
 from sqlalchemy import URL
 
 from schema.database import connect
+from schema.embedded import embedded
 from schema.repository import ROOT
 from schema.server import Server
 from tests.checkout import Checkout, Launcher, Result, sql
 from tests.deploys import deploy, receipt, state
-from tests.disposable import proxy
+from tests.disposable import pooled, proxy
 from tests.test_database_url import PASSWORD, REFUSED
-from tests.test_properties import pooled
 
 NOW = ("-x", "patience=0.003", "upgrade", "head")
 """Without patience: what may pass is not waited for."""
@@ -206,6 +206,18 @@ def test_a_state_that_is_not_known(run: Launcher, head: URL, statement: str, fra
     assert state(head) == before
 
 
+def test_another_encoding(run: Launcher, server: Server) -> None:
+    """Lengths, cases and orders are not those that the schema was proved with."""
+    name = f"ascii_{secrets.token_hex(4)}"
+    made = f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+    execute(server.maintenance, made)
+    try:
+        result = deploy(run, ROOT, server.maintenance.set(database=name))
+        assert_refused(result, f"The database {name} is in SQL_ASCII, and the schema is for UTF8")
+    finally:
+        execute(server.maintenance, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 def test_a_view_is_something_too(run: Launcher, empty: URL) -> None:
     """An almost empty database is not an empty one."""
     execute(empty, "CREATE VIEW something AS SELECT 1 AS a")
@@ -316,19 +328,13 @@ def standby(superuser: URL, binaries: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def test_a_standby(
-    run: Launcher,
-    request: pytest.FixtureRequest,
-    superusers: dict[int, URL],
-    binaries: dict[int, Path],
-    head: URL,
-) -> None:
+def test_a_standby(run: Launcher, request: pytest.FixtureRequest) -> None:
     """A server in recovery cannot be changed; the sentence says where to go instead."""
-    version = request.config.option.postgres
-    if version not in superusers or "host" not in superusers[version].query:
-        pytest.skip("a standby is made of an embedded server only")
-    with standby(superusers[version], binaries[version]) as folder:
-        result = deploy(run, ROOT, head.set(query={"host": str(folder)}))
+    with (
+        embedded(request.config.option.postgres) as primary,
+        standby(primary.superuser, primary.binaries) as folder,
+    ):
+        result = deploy(run, ROOT, primary.owner.set(query={"host": str(folder)}))
         assert_refused(result, "The server is a read-only standby (in recovery); name its primary")
 
 

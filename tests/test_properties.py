@@ -5,12 +5,8 @@ cut by savepoints, committed and rolled back. What a statement returns is looked
 returns; what a transaction has changed and locked, from a third connection that sees everything.
 """
 
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -27,7 +23,7 @@ from hypothesis.stateful import (
 from psycopg.pq import TransactionStatus
 from sqlalchemy import URL
 
-from schema.serving import free_port
+from tests.disposable import conninfo, pooled
 
 USERS = tuple(UUID(int=number, version=4) for number in range(1, 4))
 KNOWN = tuple(map(str, USERS))
@@ -117,11 +113,11 @@ class Stage:
 
     def __init__(self, owner: URL, application: URL) -> None:
         """Connect once as what sees everything, and twice as the application."""
-        self.owner = psycopg.connect(_conninfo(owner), autocommit=True)
+        self.owner = psycopg.connect(conninfo(owner), autocommit=True)
         self.owner.execute("SET lock_timeout = '1s'")
         self.connections = [
             # Behind a pooler in transaction mode a prepared statement belongs to another server.
-            psycopg.connect(_conninfo(application), autocommit=True, prepare_threshold=None)
+            psycopg.connect(conninfo(application), autocommit=True, prepare_threshold=None)
             for _ in range(2)
         ]
         self.operations = 0
@@ -335,52 +331,3 @@ def test_nor_through_a_pooler_in_transaction_mode(head: URL, application: URL) -
         assert stage.operations > 1000
         print(f"\n{stage.operations:,} operations through PgBouncer")  # noqa: T201
         stage.close()
-
-
-@contextmanager
-def pooled(url: URL) -> Iterator[URL]:
-    """Run Debian's PgBouncer in transaction mode before the server."""
-    program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
-    if program is None:
-        pytest.skip("PgBouncer is not installed (Debian: apt install pgbouncer)")
-    if "host" not in url.query:
-        pytest.skip("PgBouncer is started beside an embedded server only")
-    folder = Path(str(url.query["host"]))
-    port = free_port(0)
-    (folder / "users").write_text(f'"{url.username}" "{url.password}"\n')
-    (folder / "pgbouncer.ini").write_text(
-        f"""
-[databases]
-* = host={folder}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = trust
-auth_file = {folder}/users
-pool_mode = transaction
-default_pool_size = 2
-"""
-    )
-    owner = (folder / "data").owner()
-    process = subprocess.Popen(
-        [program, "--quiet", str(folder / "pgbouncer.ini")],
-        user=owner,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    through = url.set(host="127.0.0.1", port=port, query={})
-    try:
-        for _ in range(200):
-            with suppress(psycopg.OperationalError):
-                psycopg.connect(_conninfo(through)).close()
-                break
-            time.sleep(0.05)
-        yield through
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _conninfo(url: URL) -> str:
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)

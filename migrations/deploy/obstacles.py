@@ -19,7 +19,7 @@ _SERVER = text(
     """
     SELECT current_setting('server_version_num')::int / 10000, pg_is_in_recovery(),
            current_setting('transaction_read_only')::bool, current_database(), current_user,
-           pg_get_userbyid(datdba), rolsuper OR rolcreaterole
+           pg_get_userbyid(datdba), rolsuper OR rolcreaterole, pg_encoding_to_char(encoding)
     FROM pg_database, pg_roles
     WHERE datname = current_database() AND rolname = current_user
     """
@@ -92,13 +92,17 @@ def obstacles(connection: Connection, scripts: ScriptDirectory) -> Iterator[str]
 
 def of_the_server(connection: Connection, scripts: ScriptDirectory) -> Iterator[str]:
     """Find fault with the server and the role, which keep any command from changing anything."""
-    version, standby, read_only, database, role, owner, may_make_roles = connection.execute(
-        _SERVER
-    ).one()
+    row = connection.execute(_SERVER).one()
+    version, standby, read_only, database, role, owner, may_make_roles, encoding = row
     if version < OLDEST:
         yield (
             f"The server is PostgreSQL {version}; {OLDEST} is the oldest that is supported:"
             " upgrade it first."
+        )
+    if encoding != "UTF8":
+        yield (
+            f"The database {database} is in {encoding}, and the schema is for UTF8; make another:"
+            " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0."
         )
     if standby:
         yield "The server is a read-only standby (in recovery); name its primary in DATABASE_URL."

@@ -34,6 +34,7 @@ SETTINGS = {
     "search_path": "public",
 }
 LIBPQ = {
+    "client_encoding": "utf8",
     "connect_timeout": "10",
     "keepalives_idle": "10",
     "keepalives_interval": "5",

@@ -7,12 +7,16 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from migrations import database_url as urls
 
+from . import adopt as adopting
 from . import check as checking
-from . import logins, ownership, report, serving
+from . import doctor as doctoring
+from . import drift as drifting
+from . import logins, ownership, reference, report, serving
 from .database import reason
 from .embedded import VERSIONS, TerminatedError
 from .errors import CannotRunError
@@ -22,7 +26,7 @@ from .repository import scripts
 from .server import Server, server
 
 app = typer.Typer(
-    help="Check, show and serve the schema that the migrations build.",
+    help="Check, show and serve the schema that the migrations build; compare databases with it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,6 +44,7 @@ Postgres = Annotated[
     int,
     typer.Option(help="Major version of the embedded server.", metavar="16|18"),
 ]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command()
@@ -48,7 +53,7 @@ def check(
     postgres: Postgres = VERSIONS[0],
     *,
     lint: Annotated[bool, typer.Option("--lint/--no-lint", help="Lint the SQL too.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJSON = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only what does not hold.")] = False,
 ) -> None:
     """Prove that the schema builds, unbuilds, matches its models and keeps users apart.
@@ -57,7 +62,7 @@ def check(
     """
     start = time.perf_counter()
     with (
-        _exits(as_json=as_json),
+        _exits(report.refusal if as_json else None),
         _progress() as tell,
         _open(database_url, postgres, tell) as opened,
     ):
@@ -139,19 +144,110 @@ def roles(
                 typer.echo(f"{one.name} exists: it holds {one.group}, and keeps its password")
 
 
+@app.command()
+def drift(
+    database_url: Annotated[
+        str,
+        typer.Option(help="The database to compare; it is only read.", metavar="URL"),
+    ],
+    *,
+    as_json: AsJSON = False,
+) -> None:
+    """Compare a live database with what the history builds at its revision.
+
+    Exit code 0: no drift; 1: drift, which is shown; 2: it could not be compared.
+    """
+    with _exits(drifting.refusal if as_json else None), _progress() as tell:
+        directory = scripts()
+        tell("the database")
+        live = drifting.look(urls.parse(database_url), directory)
+        with _open(None, reference.twin(live.server), tell) as opened:
+            tell("the history")
+            found = drifting.compare(live, opened, directory)
+    if as_json:
+        typer.echo(drifting.document(found))
+    else:
+        report.console().print(drifting.page(found))
+    if found.difference:
+        raise typer.Exit(1)
+
+
+@app.command()
+def adopt(
+    database_url: Annotated[
+        str,
+        typer.Option(help="The database that has the tables, but no revision.", metavar="URL"),
+    ],
+    *,
+    as_json: AsJSON = False,
+) -> None:
+    """Find the revision whose schema a database has, and record it there.
+
+    Exit code 0: it is stamped; 1: it equals none, the nearest is shown, and nothing was changed;
+    2: it was refused.
+    """
+    with _exits(adopting.refusal if as_json else None), _progress() as tell:
+        target = urls.parse(database_url)
+        directory = scripts()
+        reference.require_line(directory)
+        tell("the database")
+        live = adopting.look(target)
+        with _open(None, reference.twin(live.server), tell) as opened:
+            tell("the history")
+            history = reference.build(opened, directory)
+            found = adopting.match(live, history, opened)
+        if not found.difference:
+            tell("stamp")
+            adopting.stamp(target, directory, found.revision, history[found.revision], tell)
+    if as_json:
+        typer.echo(adopting.document(found))
+    else:
+        report.console().print(adopting.page(found))
+    if found.difference:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    database_url: Annotated[
+        str,
+        typer.Option(help="The database that is to be deployed; it is only read.", metavar="URL"),
+    ],
+    *,
+    as_json: AsJSON = False,
+) -> None:
+    """Say what has to be mended in a database before it is deployed.
+
+    Exit code 0: it is ready; 1: there is something to mend; 2: it could not be looked at.
+    """
+    with _exits(doctoring.refusal if as_json else None), _progress() as tell:
+        target = urls.parse(database_url)
+        tell("the database")
+        checks = doctoring.examine(target, scripts())
+    if as_json:
+        typer.echo(doctoring.document(target, checks))
+    else:
+        report.console().print(doctoring.page(target, checks))
+    if not doctoring.ready(checks):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command that the arguments name."""
     app(prog_name="schema")
 
 
 @contextmanager
-def _exits(*, as_json: bool = False) -> Iterator[None]:
-    """Turn what ended the work into an exit code, and a sentence where there is one to say."""
+def _exits(document: Callable[[str], str] | None = None) -> Iterator[None]:
+    """Turn what ended the work into an exit code, and a sentence where there is one to say.
+
+    `document` makes of the sentence what is printed for machines.
+    """
 
     def refuse(sentence: str) -> typer.Exit:
         typer.echo(f"schema: {sentence}", err=True)
-        if as_json:
-            typer.echo(report.refusal(sentence))
+        if document is not None:
+            typer.echo(document(sentence))
         return typer.Exit(2)
 
     try:
@@ -160,7 +256,7 @@ def _exits(*, as_json: bool = False) -> Iterator[None]:
         raise typer.Exit(143) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except (CannotRunError, urls.BadDatabaseURLError) as error:
+    except (CannotRunError, CommandError) as error:
         raise refuse(str(error)) from None
     except DBAPIError as error:
         raise refuse(f"The server ended the work: {reason(error)}.") from None

@@ -72,11 +72,15 @@ def refusal(sentence: str) -> str:
 
 
 def _document(**known: object) -> str:
-    """Lay out every field, in one order; what is not known is null.
+    fields = ("holds", "error", "head", "server", "seconds", "starting_seconds", "proofs")
+    return document_of(fields, **known)
+
+
+def document_of(fields: Sequence[str], **known: object) -> str:
+    """Lay out every field, in that order; what is not known is null.
 
     In ASCII, which every encoding of standard output can write.
     """
-    fields = ("holds", "error", "head", "server", "seconds", "starting_seconds", "proofs")
     whole = {"version": DOCUMENT_VERSION} | {name: known.get(name) for name in fields}
     return json.dumps(whole, indent=2)
 
@@ -118,12 +122,17 @@ def _failures(proofs: Sequence[Proof]) -> list[RenderableType]:
     for proof in proofs:
         for failure in proof.outcome.failures if proof.outcome else ():
             lines += [Text(), Text(f"✗ {proof.name}: {failure.message}", style="bold red")]
-            lines += [
-                Text.assemble("    ", (line, _COLOURS.get(line[:1], "")))
-                for line in failure.detail.splitlines()
-            ]
+            lines += coloured(failure.detail)
             lines.append(Text(f"  → {failure.remedy}"))
     return lines
+
+
+def coloured(difference: str) -> list[Text]:
+    """Lay a difference out, its '-' lines in red and its '+' lines in green."""
+    return [
+        Text.assemble("    ", (line, _COLOURS.get(line[:1], "")))
+        for line in difference.splitlines()
+    ]
 
 
 def _verdict(result: Result) -> Text:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from migrations.deploy.obstacles import OLDEST
+
 from .database import connect, place, reason
 from .embedded import VERSIONS, embedded
 from .errors import CannotRunError
-
-OLDEST = 16
-"""The oldest major version supported."""
 
 _PREFIX = "todo_schema_scratch_"
 _KEY = 1_951_625_587

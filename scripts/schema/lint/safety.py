@@ -10,7 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ..server import OLDEST
+from migrations.deploy.obstacles import OLDEST
+
 from ..statements import Direction, Statement
 from .clean import Clean, key
 from .findings import Finding, name, plain
