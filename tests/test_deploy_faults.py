@@ -162,7 +162,8 @@ def test_a_build_that_is_under_way(run: Launcher, place: Place, fault: str, tmp_
         again = deploy(run, place.root, through)
         told = f"{first.everything}\n{again.everything}"
         assert again.code == 0, told
-        assert "todo_title_idx, which a build that was cut left invalid" in told
+        # What the embedded server commits last it may forget when it is killed.
+        assert fault == "server killed" or "which a build that was cut left invalid" in told
         assert state(url) == place.expected["up"], told
 
 

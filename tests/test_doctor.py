@@ -50,8 +50,7 @@ def test_a_new_database_is_ready(any_server: Server) -> None:
     found = {name: check.found for name, check in checks.items()}
     assert found["revision"] == "empty: the first deploy builds everything"
     assert found["other objects"] == "none"
-    assert found["encoding"] == "UTF8"
-    assert found["server and role"].startswith(f"PostgreSQL {any_server.version}; neondb_owner: ")
+    assert found["server and role"].startswith(f"PostgreSQL {any_server.version}, UTF8; neond")
 
 
 def test_a_deployed_database_is_ready(head: URL) -> None:
@@ -233,7 +232,7 @@ def test_page(empty: URL) -> None:
     with console.capture() as captured:
         console.print(doctor.page(empty, checks))
     page = captured.get()
-    assert "✓ fine  encoding         UTF8" in page
+    assert ", UTF8; " in page
     assert "✗ mend  colour           red" in page
     assert "\n✗ colour: It is red; paint it.\n! colour: It was blue.\n" in page
     assert page.endswith("\n1 thing to mend before a deploy.\n")
