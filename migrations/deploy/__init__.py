@@ -106,7 +106,7 @@ def deploy(configure: Configure) -> None:
         try:
             retrying(_connect_and_move, job)
         except _LostError as error:
-            raise CommandError(f"{error}, {CONNECTIONS} times; run this again.") from None
+            raise FailedError(f"{error}, {CONNECTIONS} times; run this again.") from None
 
 
 def _connect_and_move(job: _Job) -> None:
@@ -126,10 +126,9 @@ def _move(connection: Connection, job: _Job) -> None:
     """Move the database to the destination, if nothing is in the way, and verify where it is."""
     scripts, receipt = context.script, job.receipt
     stamping = "purge" in job.command
+    find = obstacles.of_the_server if stamping else obstacles.obstacles
     with connection.begin():
-        for obstacle in (obstacles.of_the_server if stamping else obstacles.obstacles)(
-            connection, scripts
-        ):
+        for obstacle in find(connection, scripts):
             raise CommandError(obstacle)
         receipt.server = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
         at = obstacles.revisions(connection)
@@ -137,48 +136,50 @@ def _move(connection: Connection, job: _Job) -> None:
     if job.plan is None:
         receipt.before = receipt.after
         job.plan = _plan(job, tuple(at))
-        _warn(connection, job, receipt.before, drift=bool(job.plan))
     with watched(job.engine, connection, log.warning) as watch:
+        work = (_warn, _clear, _migrate, _verify) if job.plan else (_verify,)
         try:
-            if job.plan:
-                _clear(connection)
-            _retrying(connection, job, watch)(_migrate, connection, job)
+            for part in work:
+                _retrying(connection, job, watch)(part, connection, job)
         except Exception as error:
             if sessions.gone(connection):
                 raise
             raise explain(error, receipt, watch.last) from error
         finally:
             receipt.longest_lock_wait_seconds = round(watch.longest, 2)
-    _verify(connection, receipt, moved=bool(job.plan))
 
 
-def _warn(connection: Connection, job: _Job, revision: str | None, *, drift: bool) -> None:
+def _warn(connection: Connection, job: _Job) -> None:
     """Say what may hold the deploy up, and what was changed behind the migrations' back."""
+    if job.receipt.connections > 1:
+        return
     with connection.begin():
-        job.receipt.warnings += obstacles.warnings(connection)
-        if drift and (difference := verify.drift(connection, revision)):
-            job.receipt.warnings.append(
+        found = list(obstacles.warnings(connection))
+        if difference := verify.drift(connection, job.receipt.before):
+            found.append(
                 "The schema was changed since the last deploy, not by a revision (+ is there now,"
                 f" - is not any more):\n{difference}"
             )
-    for warning in job.receipt.warnings:
+    for warning in found:
         log.warning(warning)
+    job.receipt.warnings += found
 
 
-def _clear(connection: Connection) -> None:
+def _clear(connection: Connection, _job: _Job) -> None:
     """Drop the indexes that a concurrent build left invalid when it was cut.
 
     No other deploy is building one, the lock says so, and what somebody else is building is left.
     """
     with connection.begin():
         remnants = obstacles.invalid_indexes(connection, being_built=False)
-    usual = connection.get_isolation_level()
     connection.execution_options(isolation_level="AUTOCOMMIT")
-    for index in remnants:
-        log.warning("Dropping the index %s, which a build that was cut left invalid.", index)
-        connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
-        connection.commit()
-    connection.execution_options(isolation_level=usual)
+    try:
+        for index in remnants:
+            log.warning("Dropping the index %s, which a build that was cut left invalid.", index)
+            connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
+    finally:
+        connection.rollback()
+        connection.execution_options(isolation_level="READ COMMITTED")
 
 
 def _migrate(connection: Connection, job: _Job) -> None:
@@ -191,6 +192,8 @@ def _migrate(connection: Connection, job: _Job) -> None:
                     log.info("%s %s: %s.", begun.direction, begun.revision, begun.summary)
                 yield step  # what follows happens after its commit
 
+    connection.exec_driver_sql("RESET lock_timeout")  # a concurrent build may have failed without
+    connection.commit()
     job.configure(connection=connection, fn=steps)
     context.run_migrations()
     connection.rollback()  # what Alembic read before the first step
@@ -228,13 +231,16 @@ def _retrying(connection: Connection, job: _Job, watch: Watch) -> Retrying:
 
     def gives_way(error: BaseException) -> bool:
         watch.statement = None
-        busy = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
-        return isinstance(error, DBAPIError) and isinstance(error.orig, busy)
+        original = error.orig if isinstance(error, DBAPIError) else error
+        return isinstance(
+            original, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+        )
 
     def again(state: RetryCallState) -> None:
         seconds = state.next_action.sleep if state.next_action else 0
         waited = watch.last or sessions.reason(_error(state))
         log.warning("%s; giving way, and trying again in %.1f s.", waited, seconds)
+        connection.rollback()
         watch.send_autovacuum_away(connection)
 
     return Retrying(
@@ -246,8 +252,9 @@ def _retrying(connection: Connection, job: _Job, watch: Watch) -> Retrying:
     )
 
 
-def _verify(connection: Connection, receipt: Receipt, *, moved: bool) -> None:
+def _verify(connection: Connection, job: _Job) -> None:
     """Compare the schema that the database now has with the committed one."""
+    receipt = job.receipt
     with connection.begin():
         at = obstacles.revisions(connection)
         receipt.after = at[0] if at else None
@@ -256,7 +263,7 @@ def _verify(connection: Connection, receipt: Receipt, *, moved: bool) -> None:
         if snapshot.revision(committed) == receipt.after:
             receipt.difference = snapshot.text_difference(committed, schema)
             receipt.verified = not receipt.difference
-        if moved:
+        if job.plan and receipt.after is not None:
             verify.record(connection, schema)
     if receipt.difference:
         raise FailedError(

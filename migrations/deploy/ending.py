@@ -46,6 +46,9 @@ def said(receipt: Receipt) -> Iterator[None]:
         except CommandError as raised:
             error = raised
             code = 1 if isinstance(raised, FailedError) or receipt.revisions else 2
+        except (DBAPIError, psycopg.Error) as raised:
+            error = FailedError(f"The server ended the work: {reason(raised)}.")
+            code = 1
     receipt.end(None if error is None else str(error).partition("\n")[0])
     if as_json:
         context.config.print_stdout("%s", receipt.document())
@@ -68,8 +71,10 @@ def explain(error: Exception, receipt: Receipt, wait: Wait | None) -> CommandErr
     where = _where(error)
     if isinstance(error, CommandError):
         return error
-    if not isinstance(error, DBAPIError) and not where:
+    if not isinstance(error, DBAPIError | psycopg.Error) and not where:
         raise error
+    if receipt.current is None:
+        return FailedError(f"The server ended the work: {reason(error)}.")
     stays = f"the database is at {receipt.after or 'no revision'}"
     revision = f"Revision {receipt.current}{where}"
     statement = getattr(error, "statement", None)

@@ -107,7 +107,6 @@ def watched(engine: Engine, connection: Connection, tell: Tell) -> Iterator[Watc
     watch = Watch()
     stop = threading.Event()
     pid: int = connection.scalar(text("SELECT pg_backend_pid()")) or 0
-    usual = connection.scalar(text("SHOW lock_timeout"))
     connection.commit()
 
     def before(_connection: Connection, cursor: Any, sql: str, *_rest: object) -> None:  # noqa: ANN401  # psycopg's
@@ -119,7 +118,7 @@ def watched(engine: Engine, connection: Connection, tell: Tell) -> Iterator[Watc
     def after(_connection: Connection, cursor: Any, sql: str, *_rest: object) -> None:  # noqa: ANN401  # psycopg's
         watch.statement = None
         if _PATIENT.match(sql):
-            cursor.connection.execute(f"SET lock_timeout = '{usual}'")
+            cursor.connection.execute("RESET lock_timeout")  # to what the session began with
 
     hooks = {"before_cursor_execute": before, "after_cursor_execute": after}
     thread = threading.Thread(target=_look, args=(engine, pid, watch, stop, tell), daemon=True)
