@@ -166,8 +166,8 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 @contextmanager
-def pooled(url: URL) -> Iterator[URL]:
-    """Run Debian's PgBouncer in transaction mode before the server."""
+def pooled(url: URL, setting: str = "") -> Iterator[URL]:
+    """Run Debian's PgBouncer in transaction mode before the server, with one more setting."""
     program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
     if program is None:
         pytest.skip("PgBouncer is not installed (Debian: apt install pgbouncer)")
@@ -188,6 +188,7 @@ auth_type = trust
 auth_file = {folder}/users
 pool_mode = transaction
 default_pool_size = 2
+{setting}
 """
     )
     owner = (folder / "data").owner()

@@ -87,6 +87,10 @@ SERVER: dict[str, tuple[Callable[[URL], URL], str]] = {
         lambda url: url.update_query_dict({"options": "-c no_such_setting=1"}),
         "no_such_setting",
     ),
+    "endless-locks": (
+        lambda url: url.update_query_dict({"options": "-c lock_timeout=0"}),
+        "The session has no lock_timeout",
+    ),
     "bad-setting": (
         lambda url: url.update_query_dict({"options": "-c lock_timeout=soon"}),
         "lock_timeout",
@@ -338,9 +342,16 @@ def test_a_standby(run: Launcher, request: pytest.FixtureRequest) -> None:
         assert_refused(result, "The server is a read-only standby (in recovery); name its primary")
 
 
-def test_a_pooler_that_is_not_neons(run: Launcher, head: URL) -> None:
-    """PgBouncer, by whatever name, does not pass the session's settings on: it refuses them."""
+POOLERS = {
+    "refuses-settings": ("", "unsupported startup parameter"),
+    "drops-settings": ("ignore_startup_parameters = options", "The session has no lock_timeout"),
+}
+
+
+@pytest.mark.parametrize(("setting", "fragment"), POOLERS.values(), ids=POOLERS.keys())
+def test_a_pooler_that_is_not_neons(run: Launcher, head: URL, setting: str, fragment: str) -> None:
+    """PgBouncer, by whatever name, refuses the session's settings, or drops them unsaid."""
     before = state(head)
-    with pooled(head) as through:
-        assert_refused(deploy(run, ROOT, through), "unsupported startup parameter")
+    with pooled(head, setting) as through:
+        assert_refused(deploy(run, ROOT, through), fragment)
     assert state(head) == before

@@ -123,7 +123,8 @@ def connected(engine: Engine, patience: float, tell: Tell) -> Iterator[Connectio
     `patience` is in seconds.
 
     Raises:
-        CommandError: there was no connection in time, or there will never be one.
+        CommandError: there was no connection in time, or there will never be one, or something in
+            between dropped its settings.
 
     """
 
@@ -234,6 +235,11 @@ def _settle(connection: Connection) -> None:
             ),
             {"application": f"alembic on {socket.gethostname()}"},
         ).all()
+        if connection.scalar(text("SELECT current_setting('lock_timeout') = '0'")):
+            raise CommandError(
+                f"The session has no lock_timeout ({place(connection.engine.url)}), because a pooler"
+                " dropped it or the URL says so; connect directly, and leave it out of the URL."
+            )
 
 
 def _may_pass(error: BaseException) -> bool:
