@@ -167,6 +167,19 @@ def test_a_build_that_is_under_way(run: Launcher, place: Place, fault: str, tmp_
         assert state(url) == place.expected["up"], told
 
 
+def test_a_server_that_is_not_there_yet(run: Launcher, place: Place) -> None:
+    """A server that starts when it is called, as Neon's computes do, is waited for, visibly."""
+    with place.server.database() as url:
+        place.server.kill()
+        starting = threading.Timer(1, place.server.start)
+        starting.start()
+        result = deploy(run, place.root, url, "upgrade", "4c1f0b7a9d21")
+        starting.join()
+        assert result.code == 0, result.everything
+        assert "No connection yet to" in result.err
+        assert "trying again" in result.err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fault", FAULTS)

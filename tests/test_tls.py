@@ -19,10 +19,12 @@ from urllib.parse import quote
 import pytest
 import trustme
 
+from migrations.database_url import parse
 from schema.database import connect
 from schema.embedded import OWNER, embedded
 from schema.repository import ROOT
 from tests.checkout import Launcher, Result
+from tests.deploys import deploy
 
 PASSWORD = "s3cr3t%@:/?#[]ö"  # noqa: S105  # what must not be repeated
 PARTS = ("s3cr3t", "s3cr3t%25")
@@ -168,6 +170,17 @@ def test_verified(run: Launcher, ports: Ports) -> None:
     options = f"sslmode=verify-full&sslrootcert={ports.authority}"
     assert_works(snapshot(run, url(ports.tls, options)))
     assert len(ports.encrypted) > before
+
+
+def test_deploy(run: Launcher, ports: Ports) -> None:
+    """A deploy connects as the URL says, and its second session does, too."""
+    address = url(ports.tls, "sslmode=require")
+    with connect(parse(address), autocommit=True) as connection:
+        connection.exec_driver_sql("CREATE DATABASE deployed")
+    before = len(ports.encrypted)
+    result = deploy(run, ROOT, parse(address).set(database="deployed"))
+    assert result.code == 0, result.everything
+    assert ports.encrypted[before:] == ["TLSv1.3", "TLSv1.3"]
 
 
 @pytest.mark.slow

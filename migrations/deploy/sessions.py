@@ -237,7 +237,7 @@ def _settle(connection: Connection) -> None:
         ).all()
         if connection.scalar(text("SELECT current_setting('lock_timeout') = '0'")):
             raise CommandError(
-                f"The session has no lock_timeout ({place(connection.engine.url)}), because a pooler"
+                f"The session has no lock_timeout ({place(connection.engine.url)}): a pooler"
                 " dropped it or the URL says so; connect directly, and leave it out of the URL."
             )
 
