@@ -63,11 +63,12 @@ def downgrade() -> None:
 '''
 
 _LAUNCHER = """
-import json, os, sys
+import gc, json, os, sys
 import alembic.autogenerate, alembic.config, alembic.ext.checkconstraint_byname
 import alembic.runtime.environment, alembic.script, psycopg, rich.console, rich.live, rich.table
 import sqlalchemy.dialects.postgresql.psycopg, sqlalchemy.ext.hybrid, sqlmodel, typer
 
+gc.freeze()  # what was imported is no garbage, and a child that ends need not look through it
 for line in sys.stdin:
     job = json.loads(line)
     if os.fork() == 0:  # the child leaves the loop, and ends as any program does

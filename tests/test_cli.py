@@ -155,7 +155,9 @@ def state(superuser: URL) -> list[str]:
         return list(rows.scalars())
 
 
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg"])
+@pytest.mark.parametrize(
+    "scheme", ["postgres", pytest.param("postgresql+psycopg", marks=pytest.mark.slow)]
+)
 def test_password_with_special_characters(
     run: Launcher, copy: Checkout, tcp: Embedded, scheme: str
 ) -> None:

@@ -312,7 +312,9 @@ except CommandError as error:
     assert 'database "nope" does not exist' in result.out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_interrupted(run: Launcher, copy: Checkout, head: URL, number: signal.Signals) -> None:
     """Ctrl-C, or the end of a CI job, cancels the statement that runs, and leaves no lock."""
     before = state(head)

@@ -113,7 +113,7 @@ def assert_nothing_left(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", NEWEST_FIRST)
 def test_normal_end(folder: Path, version: int) -> None:
     """A program that is done leaves nothing, and its server has said nothing."""
     with running(folder, "-W", "error", "-c", RUN.format(then="pass"), str(version)) as started:
@@ -123,6 +123,7 @@ def test_normal_end(folder: Path, version: int) -> None:
     assert_nothing_left(folder)
 
 
+@pytest.mark.slow
 def test_exception(folder: Path) -> None:
     """A program that fails leaves nothing, and its own error is all that is shown."""
     code = RUN.format(then="raise SystemExit('the program failed')")
@@ -133,7 +134,11 @@ def test_exception(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 143, marks=pytest.mark.slow),
+    ],
     ids=["SIGINT", "SIGTERM", "SIGHUP"],
 )
 def test_signal(folder: Path, number: signal.Signals, code: int) -> None:
@@ -175,13 +180,13 @@ def moments(seed: int, number: int) -> list[float]:
             (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)[index % 3],
             moment,
             id=f"{moment}s",
-            marks=pytest.mark.slow if index >= 3 else (),
+            marks=pytest.mark.slow if index >= 1 else (),
         )
         for index, moment in enumerate(moments(1, 24))
     ],
 )
 def test_signal_during_the_start(folder: Path, number: signal.Signals, moment: float) -> None:
-    """Whatever a start is doing when the signal comes, it leaves nothing; the quick tier tries 3.
+    """Whatever a start is doing when the signal comes, it leaves nothing; the quick tier tries 1.
 
     The moment is counted from the first thing that the start does, so as to hit all of it.
     """
@@ -231,6 +236,7 @@ def test_killed_while_its_folder_was_made(folder: Path) -> None:
     assert_nothing_left(folder)
 
 
+@pytest.mark.slow
 def test_live_run_is_left_alone(folder: Path) -> None:
     """Two runs at once do not meet: each has a folder, a socket and a server of its own."""
     code = RUN.format(then="sys.stdin.read()")
@@ -346,6 +352,7 @@ def refused(folder: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_temporary_folder_is_too_long(folder: Path) -> None:
     """A path that no socket can have is refused before anything is made in it."""
     deep = folder / ("long" * 20)
@@ -356,6 +363,7 @@ def test_temporary_folder_is_too_long(folder: Path) -> None:
     assert list(deep.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_temporary_folder_cannot_be_entered(folder: Path) -> None:
     """A folder that the server's user cannot enter is named, and nothing stays in it."""
     if os.geteuid() != 0:
@@ -396,6 +404,7 @@ def test_temporary_folder_is_full(full: Path) -> None:
     assert_nothing_left(full)
 
 
+@pytest.mark.slow
 def test_temporary_folder_has_no_room_at_all(full: Path) -> None:
     """Where not even a file can be written, Python itself looks for another folder, or it fails."""
     with (full / "everything").open("wb", buffering=0) as file, suppress(OSError):
@@ -449,7 +458,11 @@ def test_scratch_database_in_use_is_dropped(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT],
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
     ids=lambda number: number.name,
 )
 def test_leftovers_of_a_killed_run_are_dropped(

@@ -97,7 +97,11 @@ def test_the_solver_proves_that_nobody_reads_anything(head: URL, tmp_path: Path)
     ("mode", "mutation"),
     [
         ("cross-tenant", "USING (user_id = (SELECT app_user_id()) OR title = 'public')"),
-        ("write", "WITH CHECK (user_id = (SELECT app_user_id()) OR title = 'public')"),
+        pytest.param(
+            "write",
+            "WITH CHECK (user_id = (SELECT app_user_id()) OR title = 'public')",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_solver_finds_a_hole(head: URL, tmp_path: Path, mode: str, mutation: str) -> None:

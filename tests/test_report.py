@@ -228,7 +228,11 @@ def test_page_on_a_terminal_has_colour() -> None:
     assert "\x1b[32m+ column b" in shown
 
 
-@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+@pytest.mark.parametrize(
+    "environment",
+    [{"NO_COLOR": "1"}, pytest.param({"TERM": "dumb"}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_page_without_colour(environment: dict[str, str]) -> None:
     """NO_COLOR and a terminal that has none are respected, and nothing else is lost."""
     code, shown = on_terminal(100, "-c", PAGE, **environment)
@@ -249,7 +253,13 @@ def test_page_in_a_pipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "environment"), [(60, {}), (45, {}), (100, {"COLUMNS": "60"})], ids=str
+    ("columns", "environment"),
+    [
+        (60, {}),
+        pytest.param(45, {}, marks=pytest.mark.slow),
+        pytest.param(100, {"COLUMNS": "60"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_page_on_a_narrow_terminal(columns: int, environment: dict[str, str]) -> None:
     """The table fits and says everything; what is longer than a line is wrapped, not cut."""
@@ -263,6 +273,7 @@ def test_page_on_a_narrow_terminal(columns: int, environment: dict[str, str]) ->
     assert f"- {LONG}" in rest  # the terminal itself wraps it
 
 
+@pytest.mark.slow
 def test_page_in_an_encoding_without_signs() -> None:
     """Where ✓ cannot be written something else is, and the page is whole."""
     page = in_pipe(PYTHONIOENCODING="ascii")

@@ -153,7 +153,14 @@ def assert_refused(result: Result, *fragments: str) -> None:
         assert secret not in result.everything
 
 
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        "postgresql",
+        pytest.param("postgres", marks=pytest.mark.slow),
+        pytest.param("postgresql+psycopg", marks=pytest.mark.slow),
+    ],
+)
 def test_encrypted(run: Launcher, ports: Ports, scheme: str) -> None:
     """`sslmode=require`, as providers write it, and a password with every separator in it."""
     before = len(ports.encrypted)
