@@ -146,7 +146,8 @@ def _move(connection: Connection, job: _Job) -> None:
                 raise
             raise explain(error, receipt, watch.last) from error
         finally:
-            receipt.longest_lock_wait_seconds = round(watch.longest, 2)
+            longest = max(receipt.longest_lock_wait_seconds, watch.longest)
+            receipt.longest_lock_wait_seconds = round(longest, 2)
 
 
 def _warn(connection: Connection, job: _Job) -> None:
@@ -187,13 +188,14 @@ def _migrate(connection: Connection, job: _Job) -> None:
 
     def steps(heads: tuple[str, ...], _context: MigrationContext) -> Iterator[Step]:
         for step in _left(job, heads):
+            # A revision may have set its own, and a concurrent build that failed had none.
+            connection.exec_driver_sql("RESET lock_timeout")
+            connection.commit()
             with job.receipt.timed(step.info) as begun:
                 if begun.attempts == 1:
                     log.info("%s %s: %s.", begun.direction, begun.revision, begun.summary)
                 yield step  # what follows happens after its commit
 
-    connection.exec_driver_sql("RESET lock_timeout")  # a concurrent build may have failed without
-    connection.commit()
     job.configure(connection=connection, fn=steps)
     context.run_migrations()
     connection.rollback()  # what Alembic read before the first step

@@ -27,15 +27,20 @@ SETTINGS = {
     # A database or role may limit statements; an index build or a validation must not be cut.
     "statement_timeout": "0",
     "idle_session_timeout": "0",
-    # A client that vanished without a word must not keep its locks.
+    # A client that vanished, even without a word, must not keep its locks.
     "idle_in_transaction_session_timeout": "60s",
     "client_connection_check_interval": "2s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
     # Unqualified names in the revisions mean these, whatever the role is set to.
     "search_path": "public",
 }
 LIBPQ = {
     "client_encoding": "utf8",
     "connect_timeout": "10",
+    # A server that vanished is noticed within half a minute.
+    "tcp_user_timeout": "30000",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
