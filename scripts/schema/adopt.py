@@ -23,7 +23,6 @@ from migrations.deploy.sessions import alone
 
 from . import reference
 from .database import connect, place, reason
-from .drift import further
 from .errors import CannotRunError
 from .proof import counted
 from .report import coloured, document_of
@@ -213,7 +212,7 @@ def refusal(sentence: str) -> str:
 
 def page(found: Match) -> Group:
     """Lay the result out for people."""
-    distance = further(found.head, found.behind)
+    distance = reference.further(found.head, found.behind)
     if found.difference:
         facts = counted(found.differing, "fact")
         return Group(

@@ -22,7 +22,6 @@ from migrations.deploy import obstacles, verify
 
 from . import reference
 from .database import connect, place, reason
-from .drift import further
 from .ownership import APPLICATION, BETTER_AUTH
 from .proof import counted
 from .report import document_of
@@ -334,7 +333,7 @@ def _content(
     if recorded.unreadable is not None:
         found = "not readable"
     elif at in known:
-        found = f"at {at}; {further(known[-1], len(known) - 1 - known.index(at))}"
+        found = f"at {at}; {reference.further(known[-1], len(known) - 1 - known.index(at))}"
     elif recorded.revisions:
         found = f"at {', '.join(recorded.revisions)}"
     else:

@@ -144,7 +144,9 @@ def page(found: Drift) -> Group:
     """Lay the comparison out for people."""
     at = "at" if found.live.revision else "nearest to"
     where = f"PostgreSQL {found.live.server}, {at} {found.revision}"
-    lines: list[RenderableType] = [Text(f"{where}; {further(found.head, found.behind)}.", "bold")]
+    lines: list[RenderableType] = [
+        Text(f"{where}; {reference.further(found.head, found.behind)}.", "bold")
+    ]
     lines += [Text(f"! {sentence}", "yellow") for sentence in found.live.unseen]
     if not found.difference:
         facts = counted(len(found.live.facts), "fact")
@@ -154,13 +156,6 @@ def page(found: Drift) -> Group:
     verdict = f"✗ Drift: {facts} only in the history (-) or only in the database (+)."
     shown = coloured(found.difference)
     return Group(*lines, Text(verdict, "bold red"), *shown, Text(f"  → {REMEDY}"))
-
-
-def further(head: str, behind: int) -> str:
-    """Say how far the head is."""
-    if not behind:
-        return "that is the head"
-    return f"the head, {head}, is {counted(behind, 'revision')} further"
 
 
 def _only(recorded: reference.Recorded, known: Sequence[str], where: str) -> str:

@@ -24,6 +24,7 @@ from .embedded import VERSIONS
 from .errors import CannotRunError
 from .history import readable_line
 from .ownership import APPLICATION
+from .proof import counted
 from .server import Server
 
 BOOKKEEPING = "table alembic_version"
@@ -198,3 +199,10 @@ def distance(one: snapshot.Snapshot, other: snapshot.Snapshot) -> int:
 def nearest(history: Mapping[str, snapshot.Snapshot], found: snapshot.Snapshot) -> str:
     """Name the revision whose schema differs in the fewest facts; of several, the latest."""
     return min(reversed(list(history)), key=lambda revision: distance(history[revision], found))
+
+
+def further(head: str, behind: int) -> str:
+    """Say how far the head is."""
+    if not behind:
+        return "that is the head"
+    return f"the head, {head}, is {counted(behind, 'revision')} further"
