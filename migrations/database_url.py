@@ -28,7 +28,8 @@ def parse(text: str) -> URL:
     except (ArgumentError, ValueError):
         url = None
     # An unencoded @ in a password would make the rest of it part of the host.
-    if url is None or text.partition("://")[2].partition("/")[0].count("@") > 1:
+    twice = url is not None and "@" in (url.host or "")
+    if url is None or twice or text.partition("://")[2].partition("/")[0].count("@") > 1:
         raise BadDatabaseURLError(  # without the original error: it repeats the password
             "The database URL cannot be read; it should look like"
             " postgresql://user:password@host/database, with special characters percent-encoded."
@@ -47,7 +48,9 @@ def parse(text: str) -> URL:
 
 def pooled(url: URL) -> bool:
     """Whether the host is Neon's pooler, in whose hands no session lock or setting lasts."""
-    return (url.host or "").partition(".")[0].endswith("-pooler")
+    host = url.host or url.query.get("host") or ""
+    hosts = [host] if isinstance(host, str) else host
+    return any(one.lower().partition(".")[0].endswith("-pooler") for one in hosts)
 
 
 def from_environment() -> URL:
@@ -68,6 +71,6 @@ def from_environment() -> URL:
     if pooled(url):
         raise BadDatabaseURLError(
             "DATABASE_URL names Neon's pooled host, where a session's locks and settings do not"
-            f" hold; take the direct one: {(url.host or '').replace('-pooler.', '.')}."
+            " hold; take the direct one, whose name has no -pooler."
         )
     return url

@@ -82,6 +82,7 @@ REFUSED = {
     "jdbc": f"jdbc:postgresql://user:{PASSWORD}@host/database",
     "unencoded-at-sign": f"postgresql://user:pass@{PASSWORD}@host/database",
     "unencoded-slash": f"postgresql://user:pass/{PASSWORD}@host",
+    "unencoded-separators": f"postgresql://user:a/{PASSWORD}@{PASSWORD}@host/database",
     "open-bracket": f"postgresql://user:{PASSWORD}@[::1/database",
 }
 
@@ -121,7 +122,7 @@ def test_environment_names_the_database(monkeypatch: pytest.MonkeyPatch) -> None
 def test_environment_names_the_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deploy needs its session to itself: the pooled host is refused, and the other one named."""
     monkeypatch.setenv("DATABASE_URL", NEON)
-    with pytest.raises(BadDatabaseURLError, match=r"ep-cool-name-123456\.eu-central-1") as caught:
+    with pytest.raises(BadDatabaseURLError, match="take the direct one") as caught:
         from_environment()
     assert PASSWORD not in str(caught.value)
 
@@ -133,9 +134,15 @@ def test_environment_names_the_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ep-x.eu.neon.invalid", False),
         ("ep-pooler-x.eu.neon.invalid", False),
         ("db.my-pooler.invalid", False),
+        ("EP-X-POOLER.eu.neon.invalid", True),
         (None, False),
     ],
 )
 def test_pooled_host(host: str | None, *, expected: bool) -> None:
     """Neon says it in the first part of the host's name."""
     assert pooled(URL.create(DRIVER, host=host)) is expected
+
+
+def test_pooled_host_in_the_query() -> None:
+    """Libpq takes the host from there, too."""
+    assert pooled(parse("postgresql:///database?host=ep-x-pooler.eu.neon.invalid"))

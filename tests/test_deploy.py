@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, Connection, text
 
+from migrations.deploy.sessions import one_line, without_values
 from schema.database import connect
 from schema.repository import ROOT
 from tests.checkout import IRREVERSIBLE, Checkout, Launcher, sql
@@ -282,6 +283,111 @@ def test_a_revision_that_fails(
     assert "2099_01_01_0000_a0b1c2d3e4f5_change_something.py" in result.err
     assert "Traceback" not in result.everything
     assert state(head) == before
+
+
+# What an author may do to a revision's transaction or session, and why the deploy says no.
+MEDDLING = {
+    "rolls-back": (
+        "op.get_bind().rollback()\n    op.execute('CREATE TABLE lost ()')",
+        "ended its transaction by itself",
+    ),
+    "commits": (
+        "op.execute('CREATE TABLE half_done ()')\n    op.execute('COMMIT')",
+        "A revision's transaction is not its own to end (COMMIT)",
+    ),
+    "gives-the-lock-away": (
+        "op.execute('SELECT pg_advisory_unlock_all()')",
+        "The deploys' lock was given away",
+    ),
+    "exits": ("raise SystemExit(0)", "A revision ended the program"),
+    "raises-alembics-error": (
+        "from alembic.util import CommandError\n    raise CommandError('no')",
+        "(2099_01_01_0000_a0b1c2d3e4f5_change_something.py, line 14) failed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("upgrade", "words"), MEDDLING.values(), ids=MEDDLING.keys())
+def test_a_revision_that_meddles(
+    run: Launcher, copy: Checkout, head: URL, upgrade: str, words: str
+) -> None:
+    """A revision that ends its transaction, gives the lock away or exits is no success."""
+    copy.add(upgrade)
+    last = "b0b1c2d3e4f5"
+    name = f"2099_01_01_0001_{last}_x.py"
+    copy.add(sql("CREATE TABLE afterwards ()"), revision=last, parents="a0b1c2d3e4f5", name=name)
+    result = deploy(run, copy.root, head)
+    assert result.code == 1, result.everything
+    assert words in result.err
+    assert "Traceback" not in result.everything
+    with connect(head) as connection:
+        for table in ("lost", "half_done", "afterwards"):
+            assert connection.scalar(text(f"SELECT to_regclass('{table}')")) is None
+
+
+def test_settings_do_not_outlive_a_revision(run: Launcher, copy: Checkout, head: URL) -> None:
+    """What a revision sets for the session, as a pasted dump does, is undone before the next."""
+    copy.add(sql("SET search_path = pg_catalog, public", "SET lock_timeout = 0"))
+    last = "b0b1c2d3e4f5"
+    name = f"2099_01_01_0001_{last}_x.py"
+    shown = "SELECT name, setting FROM pg_settings WHERE name IN ('search_path', 'lock_timeout')"
+    copy.add(
+        sql(f"CREATE TABLE shown AS {shown}"), revision=last, parents="a0b1c2d3e4f5", name=name
+    )
+    result = deploy(run, copy.root, head)
+    assert result.code == 0, result.everything
+    with connect(head) as connection:
+        found = connection.execute(text("SELECT name, setting FROM public.shown")).all()
+        assert sorted(map(tuple, found)) == [("lock_timeout", "200"), ("search_path", "public")]
+
+
+def test_a_build_that_somebody_else_runs(
+    run: Launcher, copy: Checkout, head: URL, superusers: dict[int, URL]
+) -> None:
+    """An index that is just being built by hand is left alone, and named."""
+    superuser = next(iter(superusers.values())).set(database=head.database)
+    copy.add(sql("CREATE TABLE made ()"))
+    with holding(head, "LOCK TABLE todo IN ROW EXCLUSIVE MODE") as holder:
+        build = ("CREATE INDEX CONCURRENTLY by_hand ON todo (title)",)
+        building = threading.Thread(target=execute, args=(superuser, *build))
+        building.start()
+        with connect(head, autocommit=True) as observer:
+            while not observer.scalar(text("SELECT count(*) FROM pg_index WHERE NOT indisvalid")):
+                time.sleep(0.02)
+        result = deploy(run, copy.root, head)
+        holder.rollback()
+        building.join()
+    assert result.code == 0, result.everything
+    assert "The index by_hand is not valid yet: somebody is building" in result.err
+    with connect(head) as connection:
+        valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'by_hand'::regclass"
+        assert connection.scalar(text(valid)) is True
+
+
+def test_stamping(run: Launcher, head: URL) -> None:
+    """What a stamp says is compared as well; --purge forgets what cannot be true."""
+    execute(head, "UPDATE alembic_version SET version_num = 'feedfacefeed'")
+    assert deploy(run, ROOT, head, "stamp", "head").code == 2
+    purged = deploy(run, ROOT, head, "stamp", "--purge", "head")
+    assert purged.code == 0, purged.everything
+    assert state(head)[1] == [LAST]
+    execute(head, "INSERT INTO alembic_version VALUES ('4c1f0b7a9d21')")
+    assert deploy(run, ROOT, head, "stamp", "--purge", "head").code == 0
+    assert state(head)[1] == [LAST]
+
+
+QUERIES = {
+    "SELECT a FROM t WHERE b = 'x' -- it's": "SELECT a FROM t WHERE b = '…'",
+    "/* don't */ SELECT 'alice@example.org'": "SELECT '…'",
+    "SELECT E'it\\'s x', $$x$$, $p$x$p$, 42, $1": "SELECT '…', '…', '…', '…', $1",
+    """SELECT "it's" FROM t2 WHERE c = 'cut off""": """SELECT "it's" FROM t2 WHERE c = '…'""",
+}
+
+
+@pytest.mark.parametrize(("query", "shown"), QUERIES.items())
+def test_values_in_queries(query: str, shown: str) -> None:
+    """Of another session's query the log gets everything but comments and values."""
+    assert one_line(without_values(query)) == shown
 
 
 def test_what_cannot_be_undone(run: Launcher, copy: Checkout, head: URL) -> None:

@@ -53,7 +53,7 @@ def test_a_url_that_cannot_be_read(run: Launcher, url: str) -> None:
 ADDRESSES = {
     "neon-pooled": (
         "ep-cool-name-123456-pooler.eu-central-1.aws.neon.tech/neondb?sslmode=require",
-        "take the direct one: ep-cool-name-123456.eu-central-1.aws.neon.tech",
+        "take the direct one, whose name has no -pooler",
     ),
     "nobody-listens": ("127.0.0.1:1/db", "Connection refused; see whether the server runs"),
     "no-such-host": ("host.invalid/db", "No connection to db on host.invalid as user"),
@@ -89,7 +89,11 @@ SERVER: dict[str, tuple[Callable[[URL], URL], str]] = {
     ),
     "endless-locks": (
         lambda url: url.update_query_dict({"options": "-c lock_timeout=0"}),
-        "The session has no lock_timeout",
+        "The session's lock_timeout is 0 ms",
+    ),
+    "long-locks": (
+        lambda url: url.update_query_dict({"options": "-c lock_timeout=1h"}),
+        "The session's lock_timeout is 3600000 ms",
     ),
     "bad-setting": (
         lambda url: url.update_query_dict({"options": "-c lock_timeout=soon"}),
@@ -344,7 +348,7 @@ def test_a_standby(run: Launcher, request: pytest.FixtureRequest) -> None:
 
 POOLERS = {
     "refuses-settings": ("", "unsupported startup parameter"),
-    "drops-settings": ("ignore_startup_parameters = options", "The session has no lock_timeout"),
+    "drops-settings": ("ignore_startup_parameters = options", "The session's lock_timeout is 0 ms"),
 }
 
 

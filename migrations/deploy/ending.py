@@ -14,12 +14,8 @@ from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from .receipt import Receipt
-from .sessions import one_line, reason
+from .sessions import FailedError, one_line, reason
 from .watch import Wait
-
-
-class FailedError(CommandError):
-    """The deploy ended before it was done, or with a schema that is not the committed one."""
 
 
 @contextmanager
@@ -43,14 +39,17 @@ def said(receipt: Receipt) -> Iterator[None]:
         except KeyboardInterrupt:
             error = FailedError("Interrupted: what was committed stays; run this again to go on.")
             code = 130
+        except SystemExit:
+            error = FailedError("A revision ended the program: what was committed stays.")
+            code = 1
         except CommandError as raised:
             error = raised
-            code = 1 if isinstance(raised, FailedError) or receipt.revisions else 2
+            code = 1 if isinstance(raised, FailedError) or receipt.attempts else 2
         except (DBAPIError, psycopg.Error) as raised:
             error = FailedError(f"The server ended the work: {reason(raised)}.")
             code = 1
     receipt.end(None if error is None else str(error).partition("\n")[0])
-    if as_json:
+    if as_json and (error is not None or receipt.server is not None):
         context.config.print_stdout("%s", receipt.document())
     elif receipt.server is not None and (error is None or receipt.revisions):
         context.config.print_stdout("%s", receipt.page())
@@ -69,7 +68,7 @@ def explain(error: Exception, receipt: Receipt, wait: Wait | None) -> CommandErr
 
     """
     where = _where(error)
-    if isinstance(error, CommandError):
+    if isinstance(error, CommandError) and (receipt.current is None or not where):
         return error
     if not isinstance(error, DBAPIError | psycopg.Error) and not where:
         raise error
@@ -84,7 +83,7 @@ def explain(error: Exception, receipt: Receipt, wait: Wait | None) -> CommandErr
         return FailedError(f"{revision} gave up waiting, and {stays}: {wait}.")
     if isinstance(original, NotImplementedError):
         return FailedError(f"{revision} cannot be undone, and {stays}: {original}")
-    kind = "" if isinstance(error, DBAPIError) else f"{type(error).__name__}: "
+    kind = "" if isinstance(error, DBAPIError | CommandError) else f"{type(error).__name__}: "
     return FailedError(f"{revision} failed, and {stays}: {kind}{reason(error)}{of}.")
 
 

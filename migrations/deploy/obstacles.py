@@ -47,17 +47,30 @@ _TABLES = text(
     """
 )
 
-# An index on a partitioned table is invalid until every partition has its own: that is no remnant.
+# Whoever builds an index holds such a lock on its table; the views that tell more show other roles'
+# sessions only to some. An index on a partitioned table is invalid until every partition has its
+# own: that is no remnant.
 _INVALID = text(
     """
     SELECT i.indexrelid::regclass::text, i.indrelid::regclass::text,
-           EXISTS (SELECT FROM pg_stat_progress_create_index AS p
-                   WHERE p.relid = i.indrelid AND p.pid <> pg_backend_pid())
+           EXISTS (SELECT FROM pg_locks AS l
+                   WHERE l.relation = i.indrelid AND l.pid <> pg_backend_pid() AND l.granted
+                     AND l.database = (SELECT oid FROM pg_database
+                                       WHERE datname = current_database())
+                     AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock'))
     FROM pg_index AS i
     JOIN pg_class AS c ON c.oid = i.indexrelid
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname = 'public'
     ORDER BY 1
+    """
+)
+
+_BLIND = text(
+    """
+    SELECT NOT (rolsuper OR rolbypassrls)
+           AND EXISTS (SELECT FROM pg_class WHERE relforcerowsecurity)
+    FROM pg_roles WHERE rolname = current_user
     """
 )
 
@@ -196,6 +209,11 @@ def warnings(connection: Connection) -> Iterator[str]:
     """Say what may hold a deploy up; only reads."""
     for index in invalid_indexes(connection, being_built=True):
         yield f"The index {index} is not valid yet: somebody is building an index on its table."
+    if connection.scalar(_BLIND):
+        yield (
+            "This role sees no rows where row security is forced: a revision that changes rows"
+            " would find none; give it BYPASSRLS, or have the revision SET row_security = off."
+        )
     for row in connection.execute(_LONG):
         yield f"An old transaction may have to be waited for: {Session(*row)}"
     for name in connection.scalars(_PREPARED):

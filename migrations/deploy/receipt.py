@@ -59,18 +59,27 @@ class Receipt:
     def timed(self, step: MigrationInfo) -> Iterator[Applied]:
         """Note a revision when it has been committed, with the time that it took."""
         revision = step.up_revision_id or ""
-        direction = "stamp" if step.is_stamp else "upgrade" if step.is_upgrade else "downgrade"
-        summary = (getattr(step.up_revision, "doc", "") or "").rstrip(".")
         self.attempts += 1
         self._attempts[revision] = self._attempts.get(revision, 0) + 1
         self.current = revision
-        begun = Applied(revision, direction, summary, 0, self._attempts[revision])
+        begun = self._applied(step)
         start = time.monotonic()
         yield begun
         begun.seconds = round(time.monotonic() - start, 3)
         self.revisions.append(begun)
         self.after = next(iter(step.destination_revision_ids), None)
         self.current = None
+
+    def note(self, step: MigrationInfo) -> None:
+        """Note a revision that turned out to be committed, though the answer to that was lost."""
+        if step.up_revision_id not in {one.revision for one in self.revisions}:
+            self.revisions.append(self._applied(step))
+
+    def _applied(self, step: MigrationInfo) -> Applied:
+        revision = step.up_revision_id or ""
+        direction = "stamp" if step.is_stamp else "upgrade" if step.is_upgrade else "downgrade"
+        summary = (getattr(step.up_revision, "doc", "") or "").rstrip(".")
+        return Applied(revision, direction, summary, 0, self._attempts.get(revision, 1))
 
     def end(self, error: str | None = None) -> None:
         """Stop the clock."""

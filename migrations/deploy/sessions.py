@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import psycopg
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from tenacity import (
@@ -19,6 +20,15 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+
+class FailedError(CommandError):
+    """The deploy ended before it was done, or with a schema that is not the committed one."""
+
+
+class LostError(Exception):
+    """The connection was lost; what was committed stays."""
+
+
 type Tell = Callable[[str], None]
 
 SETTINGS = {
@@ -26,8 +36,8 @@ SETTINGS = {
     "lock_timeout": "200ms",
     # A database or role may limit statements; an index build or a validation must not be cut.
     "statement_timeout": "0",
-    "idle_session_timeout": "0",
-    # A client that vanished, even without a word, must not keep its locks.
+    # A client that vanished, even without a word, or is frozen must not keep its locks.
+    "idle_session_timeout": "10min",
     "idle_in_transaction_session_timeout": "60s",
     "client_connection_check_interval": "2s",
     "tcp_keepalives_idle": "10",
@@ -53,7 +63,15 @@ LOCK = int.from_bytes(b"alembic")
 """The advisory lock that a deploy holds; it belongs to one database and ends with its session."""
 
 # Other sessions' queries go into a log: the values in them are nobody's business there.
-_LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)")
+_QUIET = re.compile(
+    r"""(?P<name> "(?:[^"]|"")*" )
+      | (?P<comment> --[^\n]* | /\*.*?(?:\*/|$) )
+      | \$(?P<tag>\w*)\$ .*? (?:\$(?P=tag)\$|$)
+      | e'(?:[^'\\]|\\.|'')*(?:'|$)
+      | '(?:[^']|'')*(?:'|$)
+      | (?<![\w$])\d[\d.]*""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
 
 # libpq has no codes for why a connection failed, only words.
 _FINAL = (
@@ -70,6 +88,28 @@ _FINAL = (
     "certificate",
     "channel binding",
 )
+
+MOST_LOCK_TIMEOUT = 10_000
+"""Milliseconds: whoever wants to be kept waiting for longer does not want this deploy."""
+
+_OURS = "deploy"
+"""What marks a session that was settled; it is lost with the session."""
+
+_SETTLE = """
+    SELECT set_config(name, CASE name WHEN 'transaction_timeout' THEN '0'
+                                      ELSE %(application)s END, false)
+    FROM pg_settings WHERE name IN ('transaction_timeout', 'application_name')
+"""
+_LOCK_TIMEOUT = "SELECT source, setting::int FROM pg_settings WHERE name = 'lock_timeout'"
+
+_HELD = text(
+    """
+    SELECT EXISTS (SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+                   WHERE l.locktype = 'advisory' AND l.granted AND l.pid = pg_backend_pid()
+                     AND d.datname = current_database()
+                     AND l.classid = :high AND l.objid = :low AND l.objsubid = 1)
+    """
+).bindparams(high=LOCK >> 32, low=LOCK & 0xFFFFFFFF)
 
 _HOLDER = text(
     """
@@ -102,7 +142,7 @@ class Session(NamedTuple):
         parts = [self.user, self.application, kind, self.state]
         who = ", ".join(part for part in parts if part)
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
-        query = f": {one_line(_LITERAL.sub("'…'", self.query))}" if self.query else ""
+        query = f": {one_line(without_values(self.query))}" if self.query else ""
         return f"session {self.pid} ({who or 'not visible'}{age}){query}"
 
 
@@ -110,6 +150,11 @@ def one_line(sql: str, width: int = 100) -> str:
     """The statement in one line, shortened."""
     line = " ".join(sql.split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def without_values(sql: str) -> str:
+    """The statement without the values that were written into it, and without comments."""
+    return _QUIET.sub(lambda found: found["name"] or (" " if found["comment"] else "'…'"), sql)
 
 
 def open_engine(url: URL) -> Engine:
@@ -144,14 +189,14 @@ def connected(engine: Engine, patience: float, tell: Tell) -> Iterator[Connectio
         reraise=True,
     )
     try:
-        connection = retrying(engine.connect)
-    except DBAPIError as error:
+        connection = retrying(_connect, engine)
+    except (DBAPIError, UnicodeError) as error:
         advice = "check DATABASE_URL" if not _may_pass(error) else "see whether the server runs"
         raise CommandError(
             f"No connection to {place(engine.url)}: {reason(error)}; {advice}."
         ) from None
     with connection:
-        _settle(connection)
+        event.listen(connection, "before_cursor_execute", _require_session)
         yield connection
 
 
@@ -205,9 +250,48 @@ def alone(connection: Connection, patience: float, tell: Tell) -> Iterator[None]
             connection.commit()
 
 
+def require_lock(connection: Connection) -> None:
+    """Make sure, between two revisions, that no other deploy can begin.
+
+    Raises:
+        CommandError: something gave the lock away.
+
+    """
+    with connection.begin():
+        held = connection.scalar(_HELD)
+    if not held:
+        raise CommandError(
+            "The deploys' lock was given away (pg_advisory_unlock_all or DISCARD ALL in a"
+            " revision); take that out of it, and run this again."
+        )
+
+
+def settle(connection: Connection) -> None:
+    """Set what not every version has, and undo what a revision may have set for the session.
+
+    Raises:
+        CommandError: the session was not given the deploy's settings, or they were overridden.
+
+    """
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise LostError("The connection was lost")
+    # Below SQLAlchemy, which would begin a transaction that Alembic takes for its own.
+    with driver.transaction(), driver.cursor() as cursor:
+        cursor.execute("RESET ALL; RESET ROLE")
+        cursor.execute(_SETTLE, {"application": f"alembic on {socket.gethostname()}"})
+        source, milliseconds = cursor.execute(_LOCK_TIMEOUT).fetchone()
+    if source != "client" or not 0 < milliseconds <= MOST_LOCK_TIMEOUT:
+        raise CommandError(
+            f"The session's lock_timeout is {milliseconds} ms ({place(connection.engine.url)}):"
+            " a pooler dropped the deploy's, or the URL has its own; connect directly, and leave"
+            " it out of the URL."
+        )
+
+
 def gone(connection: Connection) -> bool:
-    """Whether the connection was lost."""
-    if connection.closed or connection.invalidated:
+    """Whether the connection was lost, even if SQLAlchemy has replaced it by itself."""
+    if connection.closed or connection.invalidated or _OURS not in connection.info:
         return True
     driver = connection.connection.driver_connection
     return driver is None or bool(driver.closed)
@@ -222,29 +306,33 @@ def place(url: URL) -> str:
 
 def reason(error: BaseException) -> str:
     """Say in one line what PostgreSQL or the driver complained of."""
-    original = error.orig if isinstance(error, DBAPIError) else error
+    first: BaseException | None = error
+    while first is not None and not isinstance(first, DBAPIError | psycopg.Error):
+        first = first.__context__
+    if first is None:
+        first = error
+    original = first.orig if isinstance(first, DBAPIError) else first
     lines = [line.strip() for line in str(original).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(original).__name__
 
 
-def _settle(connection: Connection) -> None:
-    """Set what not every version has, and what a proxy may drop from the start-up packet."""
-    with connection.begin():
-        connection.execute(
-            text(
-                """
-                SELECT set_config(name, CASE name WHEN 'transaction_timeout' THEN '0'
-                                                  ELSE :application END, false)
-                FROM pg_settings WHERE name IN ('transaction_timeout', 'application_name')
-                """
-            ),
-            {"application": f"alembic on {socket.gethostname()}"},
-        ).all()
-        if connection.scalar(text("SELECT current_setting('lock_timeout') = '0'")):
-            raise CommandError(
-                f"The session has no lock_timeout ({place(connection.engine.url)}): a pooler"
-                " dropped it or the URL says so; connect directly, and leave it out of the URL."
-            )
+def _connect(engine: Engine) -> Connection:
+    connection = engine.connect()
+    try:
+        settle(connection)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, psycopg.Error):
+            raise DBAPIError("", None, error) from None
+        raise
+    connection.info[_OURS] = True
+    return connection
+
+
+def _require_session(connection: Connection, *_rest: object) -> None:
+    """Keep SQLAlchemy from going on in a new session, which has no lock and is not watched."""
+    if _OURS not in connection.info:
+        raise LostError("The connection was lost, and another one was about to be used")
 
 
 def _may_pass(error: BaseException) -> bool:

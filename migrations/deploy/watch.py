@@ -4,14 +4,14 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from .sessions import Session, Tell, one_line
+from .sessions import FailedError, LostError, Session, Tell, gone, one_line, reason
 
 INTERVAL = 0.05
 """Seconds between two looks at a statement that has not ended: a fraction of lock_timeout."""
@@ -21,10 +21,16 @@ NEWS = 15
 
 # These wait for other transactions without anybody waiting behind them, and start anew when cut.
 _PATIENT = re.compile(
-    r"""(?: \s | --[^\n]*\n )*
-        (?: CREATE \s+ (?:UNIQUE\s+)? INDEX | DROP \s+ INDEX | REINDEX (?:\s*\([^)]*\))? \s+ \w+ )
-        \s+ CONCURRENTLY \b""",
-    re.IGNORECASE | re.VERBOSE,
+    r"""(?: \s | --[^\n]*\n | /\*.*?\*/ )*
+        (?: (?: CREATE \s+ (?:UNIQUE\s+)? INDEX | DROP \s+ INDEX
+              | REINDEX (?:\s*\([^)]*\))? \s+ \w+ ) \s+ CONCURRENTLY \b
+          | REINDEX \s* \( [^)]* \b CONCURRENTLY \b )""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+
+_OWN_TRANSACTION = re.compile(
+    r"\s*(?:COMMIT|END|ABORT|BEGIN|START\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+)?TO\b))\b",
+    re.IGNORECASE,
 )
 
 _BLOCKERS = text(
@@ -71,7 +77,7 @@ class Wait:
 
 
 class Watch:
-    """What the second session has seen; only its thread writes here."""
+    """What the second session has seen of the statement that the first one is at."""
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
@@ -80,7 +86,8 @@ class Watch:
         self.longest = 0.0
         """Seconds of the longest wait so far."""
         self.statement: tuple[str, float] | None = None
-        """What is being executed, and since when (monotonic); the deploy's own thread writes it."""
+        """What is being executed, and since when (monotonic); the first session's thread says so,
+        and the second one's writes the rest."""
 
     def send_autovacuum_away(self, connection: Connection) -> None:
         """Have autovacuum leave the table that was waited for, where it alone is in the way.
@@ -91,9 +98,14 @@ class Watch:
         wait = self.last
         if wait is None or wait.table is None or not wait.for_autovacuum:
             return
-        with suppress(DBAPIError), connection.begin():
-            connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
-            connection.exec_driver_sql(f"LOCK TABLE {wait.table} IN SHARE UPDATE EXCLUSIVE MODE")
+        try:
+            with connection.begin():
+                connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+                table = wait.table
+                connection.exec_driver_sql(f"LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE")
+        except DBAPIError as error:
+            if gone(connection):
+                raise LostError(f"The connection was lost ({reason(error)})") from error
 
 
 @contextmanager
@@ -110,6 +122,11 @@ def watched(engine: Engine, connection: Connection, tell: Tell) -> Iterator[Watc
     connection.commit()
 
     def before(_connection: Connection, cursor: Any, sql: str, *_rest: object) -> None:  # noqa: ANN401  # psycopg's
+        if _OWN_TRANSACTION.match(sql):
+            raise FailedError(
+                f"A revision's transaction is not its own to end ({one_line(sql)}): use a"
+                " savepoint, or an autocommit block, and run this again."
+            )
         if _PATIENT.match(sql):
             cursor.execute("SET lock_timeout = 0")
         watch.last = None
@@ -159,6 +176,7 @@ def _look(engine: Engine, pid: int, watch: Watch, stop: threading.Event, tell: T
                 tell(f"For {now - since:.0f} s: {doing}.")
         except DBAPIError:  # the deploy goes on without knowing whom it waits for
             observer = None
+            stop.wait(5)
     if observer is not None:
         observer.close()
 
