@@ -88,7 +88,8 @@ def read(connection: Connection, *, bookkeeping: bool = False) -> Snapshot:
     """The schema as this connection sees it now, its own uncommitted DDL included.
 
     Alembic's own table is left out, because a schema that models have made has none, unless
-    `bookkeeping` asks for who may read or write it, which the history decides as well.
+    `bookkeeping` asks for who may read or write it, which the history decides as well. Its key is
+    left out even then: a deploy keeps its record there.
 
     Leaves the connection as it was: in a transaction or not, in autocommit, its settings unchanged.
     It goes below SQLAlchemy to do so, whose first statement begins a transaction that Alembic would
@@ -107,7 +108,9 @@ def read(connection: Connection, *, bookkeeping: bool = False) -> Snapshot:
     with driver.transaction(force_rollback=True), driver.cursor() as cursor:
         cursor.execute(PINS)
         cursor.execute(QUERY.replace(BOOKKEEPING, "NULL::regclass") if bookkeeping else QUERY)
-        return tuple(Fact(*row) for row in cursor)
+        facts = (Fact(*row) for row in cursor)
+        key = ("table alembic_version", "constraint alembic_version_pkc")
+        return tuple(fact for fact in facts if fact[:2] != key)
 
 
 def layout(snapshot: Snapshot, head: str | None) -> str:

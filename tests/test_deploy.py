@@ -374,6 +374,10 @@ def test_stamping(run: Launcher, head: URL) -> None:
     execute(head, "INSERT INTO alembic_version VALUES ('4c1f0b7a9d21')")
     assert deploy(run, ROOT, head, "stamp", "--purge", "head").code == 0
     assert state(head)[1] == [LAST]
+    deploy(run, ROOT, head, "downgrade", "-1")
+    lie = deploy(run, ROOT, head, "stamp", "head")
+    assert lie.code == 1, lie.everything
+    assert "-     grant to todo_app  SELECT" in lie.err
 
 
 QUERIES = {

@@ -181,7 +181,8 @@ def committed() -> snapshot.Snapshot:
         elif facts:
             last = facts.pop()
             facts.append(last._replace(definition=f"{last.definition}\n{line}"))
-    return tuple(facts)
+    # What the application asks of Alembic's own table, test_application tries.
+    return tuple(fact for fact in facts if fact.object != "table alembic_version")
 
 
 MUTATIONS = {mutation.name: mutation for mutation in mutations(committed())}

@@ -30,7 +30,7 @@ from .sessions import FailedError
 from .watch import Watch, watched
 
 PATIENCE = 10.0
-"""Minutes to wait in all for locks, and for another deploy; `-x patience=` says otherwise."""
+"""Minutes to go on trying while others hold what is needed; `-x patience=` says otherwise."""
 
 MOST = 24 * 60.0
 

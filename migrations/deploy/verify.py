@@ -26,7 +26,7 @@ def committed() -> str:
 
 def found(connection: Connection, revision: str | None) -> str:
     """The schema as the database has it now, laid out as schema.txt is."""
-    return snapshot.layout(snapshot.read(connection), revision)
+    return snapshot.layout(snapshot.read(connection, bookkeeping=True), revision)
 
 
 def drift(connection: Connection, revision: str | None) -> str:

@@ -65,7 +65,7 @@ def fresh(
     """
     revisions = [revision.revision for revision in line(directory)]
     with connect(head) as connection:
-        migrated = snapshot.read(connection)
+        migrated = snapshot.read(connection, bookkeeping=True)
     files = {
         SNAPSHOT: snapshot.layout(migrated, revisions[-1]),
         VERSION: _version(read(VERSION), revisions),

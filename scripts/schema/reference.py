@@ -130,12 +130,8 @@ def recorded(connection: Connection) -> Recorded:
 
 
 def whole(connection: Connection) -> snapshot.Snapshot:
-    """Read the schema with Alembic's own table, but for its key: a deploy comments on that one."""
-    return tuple(
-        fact
-        for fact in snapshot.read(connection, bookkeeping=True)
-        if fact.object != BOOKKEEPING or not fact.part.startswith("constraint ")
-    )
+    """Read the schema with Alembic's own table."""
+    return snapshot.read(connection, bookkeeping=True)
 
 
 def without_bookkeeping(facts: snapshot.Snapshot) -> snapshot.Snapshot:
