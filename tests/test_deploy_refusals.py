@@ -44,7 +44,17 @@ def assert_refused(result: Result, *fragments: str) -> None:
     assert PASSWORD not in result.everything
 
 
-@pytest.mark.parametrize("url", REFUSED.values(), ids=REFUSED.keys())
+QUICK = {"empty", "mysql", "unencoded-at-sign"}
+"""Of these URLs, those that the quick tier gives to the whole command, too."""
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param(url, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, url in REFUSED.items()
+    ],
+)
 def test_a_url_that_cannot_be_read(run: Launcher, url: str) -> None:
     """Whatever is no URL of a PostgreSQL database."""
     assert_refused(deploy(run, ROOT, url, *NOW), "DATABASE_URL" if not url.strip() else "URL")

@@ -212,6 +212,7 @@ def test_next_run_clears_what_a_killed_one_left(folder: Path, version: int) -> N
     assert_nothing_left(folder)
 
 
+@pytest.mark.slow
 def test_next_run_clears_an_unfinished_start(folder: Path) -> None:
     """A folder whose run was killed before there was a server is removed as well."""
     left = folder / "todo-schema-left"
@@ -374,6 +375,7 @@ def test_temporary_folder_cannot_be_entered(folder: Path) -> None:
     assert_nothing_left(folder)
 
 
+@pytest.mark.slow
 def test_temporary_folder_is_missing(folder: Path) -> None:
     """Python falls back to /tmp when TMPDIR does not exist: so does the server, and cleans up."""
     assert refused(folder / "missing") == "started"

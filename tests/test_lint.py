@@ -690,6 +690,7 @@ def test_whole_check_after_everything_is_forgotten(server: Server, tmp_path: Pat
     assert "✓ holds  SQL lint" in done.stdout
 
 
+@pytest.mark.slow
 def test_lint_is_not_waited_for_when_the_history_does_not_build(
     server: Server, remembered: Callable[[], Checkout]
 ) -> None:
