@@ -57,7 +57,23 @@ class Disposable:
         self._process.wait()
 
     def start(self) -> None:
-        """Start it again; it recovers by itself, and then accepts connections."""
+        """Start it again; it recovers by itself, and then accepts connections.
+
+        It does not start while a child of the killed one is still about: then it is tried again.
+        """
+        deadline = time.monotonic() + 60
+        self._process = self._started()
+        while True:
+            try:
+                with connect(self.superuser):
+                    return
+            except CannotRunError:
+                assert time.monotonic() < deadline, "the server does not start again"
+                time.sleep(0.02)
+                if self._process.poll() is not None:
+                    self._process = self._started()
+
+    def _started(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             self._arguments,
             user=self._user if os.geteuid() == 0 else None,
@@ -67,17 +83,8 @@ class Disposable:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._process = process
         self._stack.callback(_stop, process)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with connect(self.superuser):
-                    return
-            except CannotRunError:
-                assert process.poll() is None, "the server does not start again"
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+        return process
 
 
 @contextmanager
