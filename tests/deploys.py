@@ -68,6 +68,13 @@ def receipt(result: Result) -> dict[str, Any]:
     return document
 
 
+def execute(url: URL, *statements: str) -> None:
+    """Change a database past its migrations, each statement by itself."""
+    with connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
 def state(url: URL) -> tuple[str, list[str]]:
     """Everything that a deploy changes: the schema, and the revision that the database names."""
     with connect(url) as connection:

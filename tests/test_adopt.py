@@ -25,6 +25,7 @@ from schema.errors import CannotRunError
 from schema.repository import ROOT, scripts
 from schema.server import Server
 from tests.checkout import Launcher
+from tests.deploys import execute
 
 HEAD = scripts().get_current_head() or ""
 REVISIONS = [revision.revision for revision in line(scripts())]
@@ -43,13 +44,6 @@ def unknown(head: URL) -> URL:
     return head
 
 
-def execute(url: URL, *statements: str) -> None:
-    """Change the database in some way."""
-    with connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
-
-
 def apply(url: URL, revision: Script) -> None:
     """Apply one more revision."""
     directory = scripts()
@@ -60,7 +54,7 @@ def apply(url: URL, revision: Script) -> None:
 def whole(url: URL) -> snapshot.Snapshot:
     """Read everything that can be different, Alembic's table included."""
     with connect(url) as connection:
-        return reference.whole(connection)
+        return snapshot.read(connection, bookkeeping=True)
 
 
 def adopted(url: URL, server: Server, history: Mapping[str, snapshot.Snapshot]) -> adopt.Match:

@@ -24,6 +24,7 @@ from schema.database import connect
 from schema.embedded import OWNER, VERSIONS, Embedded, embedded
 from schema.repository import ROOT, scripts
 from schema.server import Server
+from schema.serving import free_port
 from tests.checkout import Checkout, Launcher, Result, sql
 
 PASSWORD = "s3cr3t%40 /:@?#%s'\\ö"  # noqa: S105  # what must not be repeated
@@ -42,18 +43,10 @@ def given(server: Server) -> str:
     return server.maintenance.render_as_string(hide_password=False)
 
 
-def free_port() -> int:
-    """Choose a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @pytest.fixture(scope="module")
 def tcp() -> Iterator[Embedded]:
     """A server that listens on a port and asks for passwords."""
-    with embedded(port=free_port()) as started:
+    with embedded(port=free_port(0)) as started:
         with connect(started.superuser, autocommit=True) as connection:
             quoted = PASSWORD.replace("'", "''")
             for name, attributes in (
@@ -174,7 +167,7 @@ def test_password_with_special_characters(
 
 def test_role_that_did_not_make_the_group_roles(run: Launcher, copy: Checkout) -> None:
     """Who may not act as the group roles, because another role made them, is told who should."""
-    with embedded(port=free_port()) as started:
+    with embedded(port=free_port(0)) as started:
         with connect(started.superuser, autocommit=True) as connection:
             connection.exec_driver_sql("CREATE ROLE todo_app; CREATE ROLE todo_auth")
         url = started.owner.render_as_string(hide_password=False)
@@ -429,7 +422,7 @@ def test_serve() -> None:
 @pytest.mark.parametrize("version", [pytest.param(VERSIONS[-1], marks=pytest.mark.slow)])
 def test_serve_on_a_chosen_port(version: int) -> None:
     """The port and the version are what they were asked to be."""
-    port = free_port()
+    port = free_port(0)
     with serving("--port", str(port), "--postgres", str(version)) as urls:
         assert {url.port for url in urls.values()} == {port}
         number = "SELECT current_setting('server_version_num')::int / 10000"

@@ -20,7 +20,7 @@ from migrations.deploy.sessions import one_line, without_values
 from schema.database import connect
 from schema.repository import ROOT
 from tests.checkout import IRREVERSIBLE, Checkout, Launcher, sql
-from tests.deploys import deploy, receipt, state, stopped_at, terminator
+from tests.deploys import deploy, execute, receipt, state, stopped_at, terminator
 
 LAST = "c58e14a7d0b9"
 TAGS = "2d6f90c4e7a3"
@@ -44,13 +44,6 @@ def later(seconds: float, do: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         timer.join()
-
-
-def execute(url: URL, *statements: str) -> None:
-    """Execute and commit."""
-    with connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
 
 
 def test_the_first_deploy(run: Launcher, empty: URL) -> None:

@@ -22,7 +22,7 @@ from schema.embedded import embedded
 from schema.repository import ROOT
 from schema.server import Server
 from tests.checkout import Checkout, Launcher, Result, sql
-from tests.deploys import deploy, receipt, state
+from tests.deploys import deploy, execute, receipt, state
 from tests.disposable import pooled, proxy
 from tests.test_database_url import PASSWORD, REFUSED
 
@@ -134,13 +134,6 @@ def role(server: Server) -> Iterator[str]:
         connection.exec_driver_sql(f"GRANT {name} TO current_user")
         yield name
         connection.exec_driver_sql(f"DROP ROLE {name}")
-
-
-def execute(url: URL, *statements: str) -> None:
-    """Execute and commit."""
-    with connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
 
 
 def test_a_role_that_is_not_the_owner(run: Launcher, head: URL, role: str) -> None:

@@ -14,11 +14,11 @@ from rich.console import Console
 from sqlalchemy import URL
 
 from schema import doctor, reference
-from schema.database import connect
 from schema.errors import CannotRunError
 from schema.repository import ROOT, scripts
 from schema.server import Server
 from tests.checkout import Launcher
+from tests.deploys import execute
 from tests.disposable import pooled
 
 HEAD = scripts().get_current_head() or ""
@@ -27,13 +27,6 @@ HEAD = scripts().get_current_head() or ""
 def examine(url: URL) -> dict[str, doctor.Check]:
     """Look at everything, and find it again by name."""
     return {check.name: check for check in doctor.examine(url, scripts())}
-
-
-def execute(url: URL, *statements: str) -> None:
-    """Change the database or its server in some way."""
-    with connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
 
 
 def mended(checks: dict[str, doctor.Check]) -> dict[str, Sequence[str]]:

@@ -19,6 +19,7 @@ from schema.errors import CannotRunError
 from schema.repository import ROOT, scripts
 from schema.server import Server
 from tests.checkout import Launcher
+from tests.deploys import execute
 from tests.disposable import pooled
 
 HEAD = scripts().get_current_head() or ""
@@ -28,13 +29,6 @@ REVISIONS = [revision.revision for revision in line(scripts())]
 def compare(url: URL, server: Server) -> drift.Drift:
     """Do what the command does, on a server that runs already."""
     return drift.compare(drift.look(url, scripts()), server, scripts())
-
-
-def execute(url: URL, *statements: str) -> None:
-    """Change the database as a deploy never would."""
-    with connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
 
 
 def step_back(url: URL, *, steps: int) -> None:

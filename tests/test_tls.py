@@ -6,7 +6,6 @@ server has no TLS: a proxy before it speaks the handshake, with certificates mad
 """
 
 import asyncio
-import socket
 import ssl
 import struct
 import threading
@@ -23,6 +22,7 @@ from migrations.database_url import parse
 from schema.database import connect
 from schema.embedded import OWNER, embedded
 from schema.repository import ROOT
+from schema.serving import free_port
 from tests.checkout import Launcher, Result
 from tests.deploys import deploy
 
@@ -45,14 +45,6 @@ class Ports:
     """Another authority's certificate."""
     encrypted: list[str]
     """The TLS versions of the connections that came through the proxy."""
-
-
-def free_port() -> int:
-    """Choose a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,7 +105,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     signer.issue_cert("localhost").configure_cert(context)
     encrypted: list[str] = []
-    plain = free_port()
+    plain = free_port(0)
     with embedded(port=plain) as started:
         with connect(started.superuser, autocommit=True) as connection:
             doubled = PASSWORD.replace("%", "%%")  # the driver takes it for a placeholder

@@ -7,7 +7,6 @@ supported nothing is tried, and nothing is changed.
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ from schema.embedded import VERSIONS
 from schema.errors import CannotRunError
 from schema.repository import ROOT, SNAPSHOT
 from schema.server import Server
+from schema.serving import free_port
 from tests.checkout import Launcher
 from tests.deploys import deploy
 
@@ -50,14 +50,6 @@ def test_snapshot_is_the_same_on_each_version(run: Launcher, any_server: Server)
     assert result.out == "Everything is up to date.\n"
 
 
-def free_port() -> int:
-    """Choose a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @pytest.fixture
 def debian() -> Iterator[URL]:
     """Debian's PostgreSQL 15, where it is installed."""
@@ -75,7 +67,7 @@ def debian() -> Iterator[URL]:
     secret = folder / "password"
     secret.write_text(PASSWORD, encoding="utf-8")
     secret.chmod(0o644)
-    data, port = folder / "data", free_port()
+    data, port = folder / "data", free_port(0)
     subprocess.run(
         [DEBIAN / "initdb", f"--pgdata={data}", "--username=owner", "--auth=scram-sha-256",
          f"--pwfile={secret}", "--no-sync"],

@@ -1,7 +1,5 @@
 """The safe deploy: what `alembic upgrade`, `downgrade` and `stamp` do to a live database.
 
-    in order: run.py
-
     connect   through cold starts, with growing pauses                           sessions.py
     be alone  one deploy at a time, by an advisory lock                          sessions.py
     refuse    what would go wrong, before anything is done                       obstacles.py
@@ -10,7 +8,8 @@
     verify    the database's schema against the committed one                    verify.py
     leave     a receipt                                                          receipt.py
 
-Whatever ends a deploy, running it again goes on after the last revision that was committed.
+The order, and what is tried again, is in run.py. Whatever ends a deploy, running it again goes on
+after the last revision that was committed.
 """
 
 from .run import deploy

@@ -1,12 +1,12 @@
 """What keeps a deploy from a database, and what it should be warned of, before anything is done."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
+from . import verify
 from .sessions import Session
 
 OLDEST = 16
@@ -52,7 +52,7 @@ _TABLES = text(
 # own: that is no remnant.
 _INVALID = text(
     """
-    SELECT i.indexrelid::regclass::text, i.indrelid::regclass::text,
+    SELECT i.indexrelid::regclass::text,
            EXISTS (SELECT FROM pg_locks AS l
                    WHERE l.relation = i.indrelid AND l.pid <> pg_backend_pid() AND l.granted
                      AND l.database = (SELECT oid FROM pg_database
@@ -94,17 +94,11 @@ _PREPARED = text(
 ).bindparams(seconds=LONG)
 
 
-def obstacles(connection: Connection, scripts: ScriptDirectory) -> Iterator[str]:
-    """Say, in a sentence each, what keeps a deploy from this database; nothing when it may go on.
+def of_the_server(connection: Connection) -> Iterator[str]:
+    """Find fault with the server and the role, which keep any command from changing anything.
 
-    The most fundamental comes first; what follows may be its consequence. Only reads.
+    A sentence each, the most fundamental first: what follows may be its consequence. Only reads.
     """
-    yield from of_the_server(connection, scripts)
-    yield from of_the_state(connection, scripts)
-
-
-def of_the_server(connection: Connection, scripts: ScriptDirectory) -> Iterator[str]:
-    """Find fault with the server and the role, which keep any command from changing anything."""
     row = connection.execute(_SERVER).one()
     version, standby, read_only, database, role, owner, may_make_roles, encoding = row
     if version < OLDEST:
@@ -134,7 +128,7 @@ def of_the_server(connection: Connection, scripts: ScriptDirectory) -> Iterator[
             f"The role {role} may not change everything: {stranger}; have it handed over with"
             f" ALTER TABLE … OWNER TO {role}."
         )
-    if not may_make_roles and (missing := _missing_roles(connection, scripts)):
+    if not may_make_roles and (missing := _missing_roles(connection)):
         yield (
             f"The role {role} may not make the group roles that are missing ({', '.join(missing)});"
             " give it CREATEROLE, or make them: CREATE ROLE … NOLOGIN."
@@ -142,7 +136,7 @@ def of_the_server(connection: Connection, scripts: ScriptDirectory) -> Iterator[
 
 
 def of_the_state(connection: Connection, scripts: ScriptDirectory) -> Iterator[str]:
-    """Find fault with the revision that the database says it is at."""
+    """Find fault with the revision that the database says it is at, in a sentence; only reads."""
     found = revisions(connection)
     if len(found) > 1:
         yield (
@@ -202,18 +196,23 @@ def revisions(connection: Connection) -> list[str]:
 def invalid_indexes(connection: Connection, *, being_built: bool) -> list[str]:
     """The indexes that a concurrent build left invalid, or those on tables where one goes on."""
     rows = connection.execute(_INVALID).all()
-    return [index for index, _table, building in rows if building == being_built]
+    return [index for index, building in rows if building == being_built]
 
 
 def warnings(connection: Connection) -> Iterator[str]:
-    """Say what may hold a deploy up; only reads."""
-    for index in invalid_indexes(connection, being_built=True):
-        yield f"The index {index} is not valid yet: somebody is building an index on its table."
+    """Say what may go wrong in a deploy, or hold it up; only reads."""
     if connection.scalar(_BLIND):
         yield (
             "This role sees no rows where row security is forced: a revision that changes rows"
             " would find none; give it BYPASSRLS, or have the revision SET row_security = off."
         )
+    yield from waits(connection)
+
+
+def waits(connection: Connection) -> Iterator[str]:
+    """Say what a deploy may have to wait for; only reads."""
+    for index in invalid_indexes(connection, being_built=True):
+        yield f"The index {index} is not valid yet: somebody is building an index on its table."
     for row in connection.execute(_LONG):
         yield f"An old transaction may have to be waited for: {Session(*row)}"
     for name in connection.scalars(_PREPARED):
@@ -223,10 +222,9 @@ def warnings(connection: Connection) -> Iterator[str]:
         )
 
 
-def _missing_roles(connection: Connection, scripts: ScriptDirectory) -> list[str]:
+def _missing_roles(connection: Connection) -> list[str]:
     """Name the roles of the committed schema that the server does not have."""
-    committed = Path(scripts.dir) / "schema.txt"
-    lines = committed.read_text(encoding="utf-8").splitlines() if committed.exists() else []
+    lines = verify.committed().splitlines()
     wanted = [line.removeprefix("role ") for line in lines if line.startswith("role ")]
     known = set(connection.scalars(text("SELECT quote_ident(rolname) FROM pg_roles")))
     return [role for role in wanted if role not in known]

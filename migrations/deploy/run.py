@@ -94,7 +94,9 @@ def deploy(configure: Configure) -> None:
         retrying = Retrying(
             retry=retry_if_exception_type(sessions.LostError),
             stop=stop_after_attempt(CONNECTIONS),
-            before_sleep=lambda state: log.warning("%s; connecting again.", _error(state)),
+            before_sleep=lambda state: log.warning(
+                "%s; connecting again.", sessions.failure(state)
+            ),
             reraise=True,
         )
         try:
@@ -122,9 +124,10 @@ def _connect_and_move(job: _Job) -> None:
 def _move(connection: Connection, job: _Job) -> None:
     """Move the database to the destination, if nothing is in the way, and verify where it is."""
     scripts, receipt = context.script, job.receipt
-    find = obstacles.of_the_server if _stamps(job) else obstacles.obstacles
     with connection.begin():
-        for obstacle in find(connection, scripts):
+        for obstacle in obstacles.of_the_server(connection):
+            raise CommandError(obstacle)
+        for obstacle in () if _stamps(job) else obstacles.of_the_state(connection, scripts):
             raise CommandError(obstacle)
         receipt.server = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
         at = obstacles.revisions(connection)
@@ -262,7 +265,8 @@ def _retrying(connection: Connection, job: _Job, watch: Watch) -> Retrying:
 
     def again(state: RetryCallState) -> None:
         seconds = state.next_action.sleep if state.next_action else 0
-        waited = watch.last or sessions.reason(_error(state))
+        watch.statement = None
+        waited = watch.last or sessions.reason(sessions.failure(state))
         log.warning("%s; giving way, and trying again in %.1f s.", waited, seconds)
         connection.rollback()
         watch.send_autovacuum_away(connection)
@@ -322,8 +326,3 @@ def _patience() -> float:
             f"-x patience takes minutes, from 0 to {MOST:g}: for example -x patience=30."
         )
     return minutes * 60
-
-
-def _error(state: RetryCallState) -> BaseException:
-    error = None if state.outcome is None else state.outcome.exception()
-    return error or RuntimeError("no error")

@@ -102,15 +102,6 @@ _SETTLE = """
 """
 _LOCK_TIMEOUT = "SELECT source, setting::int FROM pg_settings WHERE name = 'lock_timeout'"
 
-_HELD = text(
-    """
-    SELECT EXISTS (SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
-                   WHERE l.locktype = 'advisory' AND l.granted AND l.pid = pg_backend_pid()
-                     AND d.datname = current_database()
-                     AND l.classid = :high AND l.objid = :low AND l.objsubid = 1)
-    """
-).bindparams(high=LOCK >> 32, low=LOCK & 0xFFFFFFFF)
-
 _HOLDER = text(
     """
     SELECT a.pid, a.usename, a.application_name, a.backend_type, a.state,
@@ -179,7 +170,7 @@ def connected(engine: Engine, patience: float, tell: Tell) -> Iterator[Connectio
     """
 
     def again(state: RetryCallState) -> None:
-        tell(f"No connection yet to {place(engine.url)}: {_why(state)}; trying again.")
+        tell(f"No connection yet to {place(engine.url)}: {reason(failure(state))}; trying again.")
 
     retrying = Retrying(
         retry=retry_if_exception(_may_pass),
@@ -219,9 +210,7 @@ def alone(connection: Connection, patience: float, tell: Tell) -> Iterator[None]
             return bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}))
 
     def holder() -> str:
-        with connection.begin():
-            row = connection.execute(_HOLDER).one_or_none()
-        return "one that has just ended" if row is None else str(Session(*row))
+        return str(_holder(connection) or "one that has just ended")
 
     def again(_state: RetryCallState) -> None:
         nonlocal told
@@ -257,9 +246,9 @@ def require_lock(connection: Connection) -> None:
         CommandError: something gave the lock away.
 
     """
-    with connection.begin():
-        held = connection.scalar(_HELD)
-    if not held:
+    holder = _holder(connection)
+    driver = connection.connection.driver_connection
+    if driver is None or holder is None or holder.pid != driver.info.backend_pid:
         raise CommandError(
             "The deploys' lock was given away (pg_advisory_unlock_all or DISCARD ALL in a"
             " revision); take that out of it, and run this again."
@@ -339,6 +328,21 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and not any(words in str(error.orig) for words in _FINAL)
 
 
-def _why(state: RetryCallState) -> str:
+def failure(state: RetryCallState) -> BaseException:
+    """What an attempt ended in that is to be made again.
+
+    Raises:
+        ValueError: it did not fail.
+
+    """
     error = None if state.outcome is None else state.outcome.exception()
-    return "" if error is None else reason(error)
+    if error is None:
+        raise ValueError("the attempt did not fail")
+    return error
+
+
+def _holder(connection: Connection) -> Session | None:
+    """Find the session that holds the deploys' lock."""
+    with connection.begin():
+        row = connection.execute(_HOLDER).one_or_none()
+    return None if row is None else Session(*row)

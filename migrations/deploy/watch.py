@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from .sessions import FailedError, LostError, Session, Tell, gone, one_line, reason
+from .sessions import FailedError, Session, Tell, gone, one_line
 
 INTERVAL = 0.05
 """Seconds between two looks at a statement that has not ended: a fraction of lock_timeout."""
@@ -103,9 +103,9 @@ class Watch:
                 connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
                 table = wait.table
                 connection.exec_driver_sql(f"LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE")
-        except DBAPIError as error:
+        except DBAPIError:
             if gone(connection):
-                raise LostError(f"The connection was lost ({reason(error)})") from error
+                raise
 
 
 @contextmanager

@@ -172,7 +172,7 @@ def stamp(
             MigrationContext.configure(connection).stamp(scripts, revision)
             _hand_over(connection)
             _grant(connection, expected)
-            found = reference.whole(connection)
+            found = snapshot.read(connection, bookkeeping=True)
             if found != expected:
                 first = snapshot.difference(expected, found).splitlines()
                 raise CannotRunError(

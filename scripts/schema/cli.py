@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from alembic.util import CommandError
+from rich.console import Group
 from sqlalchemy.exc import DBAPIError
 
 from migrations import database_url as urls
@@ -164,12 +165,9 @@ def drift(
         with _open(None, reference.twin(live.server), tell) as opened:
             tell("the history")
             found = drifting.compare(live, opened, directory)
-    if as_json:
-        typer.echo(drifting.document(found))
-    else:
-        report.console().print(drifting.page(found))
-    if found.difference:
-        raise typer.Exit(1)
+    _answer(
+        drifting.document(found) if as_json else drifting.page(found), good=not found.difference
+    )
 
 
 @app.command()
@@ -199,12 +197,9 @@ def adopt(
         if not found.difference:
             tell("stamp")
             adopting.stamp(target, directory, found.revision, history[found.revision], tell)
-    if as_json:
-        typer.echo(adopting.document(found))
-    else:
-        report.console().print(adopting.page(found))
-    if found.difference:
-        raise typer.Exit(1)
+    _answer(
+        adopting.document(found) if as_json else adopting.page(found), good=not found.difference
+    )
 
 
 @app.command()
@@ -224,17 +219,25 @@ def doctor(
         target = urls.parse(database_url)
         tell("the database")
         checks = doctoring.examine(target, scripts())
-    if as_json:
-        typer.echo(doctoring.document(target, checks))
-    else:
-        report.console().print(doctoring.page(target, checks))
-    if not doctoring.ready(checks):
-        raise typer.Exit(1)
+    _answer(
+        doctoring.document(target, checks) if as_json else doctoring.page(target, checks),
+        good=doctoring.ready(checks),
+    )
 
 
 def main() -> None:
     """Run the command that the arguments name."""
     app(prog_name="schema")
+
+
+def _answer(shown: str | Group, *, good: bool) -> None:
+    """Print what was found, a JSON document or a page, and exit with 1 when it is not good."""
+    if isinstance(shown, str):
+        typer.echo(shown)
+    else:
+        report.console().print(shown)
+    if not good:
+        raise typer.Exit(1)
 
 
 @contextmanager

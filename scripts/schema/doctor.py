@@ -130,7 +130,7 @@ def examine(target: URL, scripts: ScriptDirectory) -> list[Check]:
     known = reference.require_line(scripts)
     # A deploy's own look is to find transactions that are read only: it gets one of the usual kind.
     with connect(reference.in_utf8(target)) as connection:
-        refused = _sentences(connection, lambda: obstacles.of_the_server(connection, scripts))
+        refused = _sentences(connection, lambda: obstacles.of_the_server(connection))
         lost = _sentences(connection, lambda: obstacles.of_the_state(connection, scripts))
     with reference.read_only(target) as connection:
         role = connection.execute(text(_ROLE)).one()
@@ -381,7 +381,7 @@ def _indexes(connection: Connection) -> Check:
 
 def _sessions(connection: Connection, *, everybody: bool) -> Check:
     """What a deploy warns of: it may have to wait, and gives way meanwhile."""
-    notes = list(obstacles.warnings(connection))
+    notes = list(obstacles.waits(connection))
     whose = "" if everybody else " of this role (pg_monitor would show the others)"
     found = f"{counted(len(notes), 'thing')} to wait for" if notes else "nothing to wait for"
     return Check("sessions", found + whose, notes=notes)

@@ -92,7 +92,7 @@ def look(target: URL, scripts: ScriptDirectory) -> Live:
             )
         else:
             revision = _only(recorded, known, place(target))
-        return Live(server, revision, unseen, reference.whole(connection))
+        return Live(server, revision, unseen, snapshot.read(connection, bookkeeping=True))
 
 
 def compare(live: Live, server: Server, scripts: ScriptDirectory) -> Drift:

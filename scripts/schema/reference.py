@@ -28,7 +28,7 @@ from .proof import counted
 from .server import Server
 
 BOOKKEEPING = "table alembic_version"
-"""The heading of Alembic's own table, which only `whole` reads."""
+"""The heading of Alembic's own table."""
 
 # A reader waits for who alters a table just now, a deploy perhaps, but not for ever.
 _PATIENCE = "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '60s'"
@@ -129,11 +129,6 @@ def recorded(connection: Connection) -> Recorded:
         return Recorded(table=True, unreadable=reason(error))
 
 
-def whole(connection: Connection) -> snapshot.Snapshot:
-    """Read the schema with Alembic's own table."""
-    return snapshot.read(connection, bookkeeping=True)
-
-
 def without_bookkeeping(facts: snapshot.Snapshot) -> snapshot.Snapshot:
     """Leave Alembic's own table out, as `snapshot.read` does."""
     return tuple(fact for fact in facts if fact.object != BOOKKEEPING)
@@ -174,7 +169,7 @@ def build(
             for revision in line(scripts):
                 yield up(scripts, revision)
                 # What stands after a yield happens after the step was committed.
-                built[revision.revision] = whole(observer)
+                built[revision.revision] = snapshot.read(observer, bookkeeping=True)
                 if revision.revision == until:
                     return
 
