@@ -4,6 +4,7 @@ The identity lives in the transaction: it ends with it, on a pooled connection t
 nothing to restore by hand. Whoever forgets to say it sees no rows.
 """
 
+from contextlib import AsyncExitStack, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -18,16 +19,24 @@ if TYPE_CHECKING:
 
 IDENTIFY = "SELECT set_config('app.user_id', %s, true)"
 
-OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-
 type Kind = type[BaseException] | None
 type Trace = TracebackType | None
 
 _KEY = "todo_schema.acting_as"
 
+# PostgreSQL answers COMMIT of a failed transaction by rolling back, without an error.
+_HIDDEN_ERROR = (
+    "A statement of the block failed and its error was caught inside, so the block was rolled back;"
+    " run a statement that may fail in a savepoint (with connection.transaction())."
+)
+_UNREAD = (
+    "An answer was not read to its end (a stream or a COPY), so nothing was committed and the"
+    " connection was closed; close the generator, or end the COPY, inside the block."
+)
+
 
 class IdentityError(RuntimeError):
-    """A transaction would act for two users, or has begun without saying for whom."""
+    """A transaction would act for two users, for nobody, or not until the end of its block."""
 
 
 def acting_as(
@@ -36,15 +45,17 @@ def acting_as(
 ) -> "_Acting":
     """Act for a user in a `with` block, or in an `async with` block for an async session.
 
-    A SQLAlchemy session says it anew for each transaction that begins in the block, with psycopg
-    in the same round trip as BEGIN. A psycopg connection sends BEGIN, the identity and the first
-    query in one round trip. The block commits at its end, and rolls back when it raises.
+    A SQLAlchemy session says it anew for each transaction that begins in the block. On a psycopg
+    connection the block is one transaction. With psycopg, BEGIN and the identity travel in one
+    round trip. The block commits at its end, and rolls back when it raises.
 
-    Inside the block, acting for the same user again is allowed, for another one it is not.
+    Inside a session's block, acting for the same user again is allowed, for another one it is not.
 
     Raises:
-        IdentityError: on entering; the session acts for another user already, or is in a
-            transaction that has not said for whom it acts.
+        IdentityError: on entering, when the session acts for another user already, or is in a
+            transaction that has not said for whom it acts; at the end of a psycopg connection's
+            block, when it could not be committed, because a statement had failed or an answer was
+            not read to its end.
 
     """
     # A text would reach SQL as well, but an id that is no uuid should fail here, not there.
@@ -52,30 +63,37 @@ def acting_as(
 
 
 class _Acting:
-    """The block; it keeps nothing but what it must undo."""
+    """Context manager returned by `acting_as`."""
 
     def __init__(self, session: Any, user_id: UUID) -> None:  # noqa: ANN401  # see acting_as
         self._session = getattr(session, "sync_session", session)
         self._async = session
         self._user_id = user_id
         self._outermost = True
-        self._pipeline: Any = None
+        self._transaction: Any = None
         self._autocommit = False
 
     def __enter__(self) -> None:
-        if isinstance(self._session, Session):
-            self._enter_session(self._session)
+        connection = self._session
+        if isinstance(connection, Session):
+            self._enter_session(connection)
             return
-        self._require_idle()
-        # psycopg's own BEGIN waits for its answer; in autocommit it is ours to send.
-        self._autocommit = self._session.autocommit
-        self._session.autocommit = True
-        self._pipeline = self._session.pipeline()
-        self._pipeline.__enter__()
-        self._session.execute("BEGIN")
-        self._session.execute(IDENTIFY, [str(self._user_id)])
+        _require_idle(connection)
+        self._autocommit = connection.autocommit
+        # Not connection.transaction(), which would keep a pipeline open in the block.
+        self._transaction = psycopg.Transaction(connection)
+        with ExitStack() as undo:
+            undo.callback(self._leave_connection)
+            # Otherwise psycopg would wait for the answer to its BEGIN.
+            connection.autocommit = True
+            # Nothing but BEGIN and the identity shares a pipeline: each error in the block is
+            # raised by the statement that caused it.
+            with connection.pipeline():
+                undo.enter_context(self._transaction)
+                connection.execute(IDENTIFY, [str(self._user_id)], prepare=False)
+            undo.pop_all()
 
-    def __exit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> None:
+    def __exit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> bool:
         session = self._session
         if isinstance(session, Session):
             if self._outermost:
@@ -83,30 +101,43 @@ class _Acting:
                     session.rollback() if kind else session.commit()
                 finally:
                     self._leave_session(session)
-            return
-        try:
-            if kind is None:
-                session.execute("COMMIT")
-            # What is still queued runs now: it may fail, and nothing is committed then.
-            self._pipeline.__exit__(kind, error, trace)
-        finally:
-            if session.info.transaction_status in OPEN:
-                session.execute("ROLLBACK")
-            session.autocommit = self._autocommit
+            return False
+        with ExitStack() as leave:
+            leave.callback(self._leave_connection)
+            if _is_busy(session):
+                if kind is None:
+                    raise IdentityError(_UNREAD)
+                return False
+            if kind is None and session.info.transaction_status == TransactionStatus.INERROR:
+                hidden = IdentityError(_HIDDEN_ERROR)
+                self._transaction.__exit__(type(hidden), hidden, None)
+                raise hidden
+            return bool(self._transaction.__exit__(kind, error, trace))
+
+    def _leave_connection(self) -> None:
+        """Leave the connection as it was, or closed: no pool hands out one that is neither."""
+        if self._session.info.transaction_status == TransactionStatus.IDLE:
+            self._session.autocommit = self._autocommit
+        else:
+            self._session.close()
 
     async def __aenter__(self) -> None:
-        if isinstance(self._session, Session):
-            self._enter_session(self._session)
+        connection = self._session
+        if isinstance(connection, Session):
+            self._enter_session(connection)
             return
-        self._require_idle()
-        self._autocommit = self._session.autocommit
-        await self._session.set_autocommit(True)
-        self._pipeline = self._session.pipeline()
-        await self._pipeline.__aenter__()
-        await self._session.execute("BEGIN")
-        await self._session.execute(IDENTIFY, [str(self._user_id)])
+        _require_idle(connection)
+        self._autocommit = connection.autocommit
+        self._transaction = psycopg.AsyncTransaction(connection)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._leave_async_connection)
+            await connection.set_autocommit(True)
+            async with connection.pipeline():
+                await undo.enter_async_context(self._transaction)
+                await connection.execute(IDENTIFY, [str(self._user_id)], prepare=False)
+            undo.pop_all()
 
-    async def __aexit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> None:
+    async def __aexit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> bool:
         session = self._session
         if isinstance(session, Session):
             if self._outermost:
@@ -114,23 +145,24 @@ class _Acting:
                     await (self._async.rollback() if kind else self._async.commit())
                 finally:
                     self._leave_session(session)
-            return
-        try:
-            if kind is None:
-                await session.execute("COMMIT")
-            await self._pipeline.__aexit__(kind, error, trace)
-        finally:
-            if session.info.transaction_status in OPEN:
-                await session.execute("ROLLBACK")
-            await session.set_autocommit(self._autocommit)
+            return False
+        async with AsyncExitStack() as leave:
+            leave.push_async_callback(self._leave_async_connection)
+            if _is_busy(session):
+                if kind is None:
+                    raise IdentityError(_UNREAD)
+                return False
+            if kind is None and session.info.transaction_status == TransactionStatus.INERROR:
+                hidden = IdentityError(_HIDDEN_ERROR)
+                await self._transaction.__aexit__(type(hidden), hidden, None)
+                raise hidden
+            return bool(await self._transaction.__aexit__(kind, error, trace))
 
-    def _require_idle(self) -> None:
-        info = self._session.info
-        # In a pipeline the status of the transaction is not known yet.
-        if info.pipeline_status or info.transaction_status != TransactionStatus.IDLE:
-            raise IdentityError(
-                "The connection is in a transaction or a pipeline already; end it before acting_as."
-            )
+    async def _leave_async_connection(self) -> None:
+        if self._session.info.transaction_status == TransactionStatus.IDLE:
+            await self._session.set_autocommit(self._autocommit)
+        else:
+            await self._session.close()
 
     def _enter_session(self, session: Session) -> None:
         current = session.info.get(_KEY)
@@ -154,6 +186,20 @@ class _Acting:
     def _leave_session(session: Session) -> None:
         event.remove(session, "after_begin", _identify)
         del session.info[_KEY]
+
+
+def _require_idle(connection: Any) -> None:  # noqa: ANN401  # psycopg's, sync or async
+    # In a pipeline the status of the transaction is not known yet.
+    info = connection.info
+    if info.pipeline_status or info.transaction_status != TransactionStatus.IDLE:
+        raise IdentityError(
+            "The connection is in a transaction or a pipeline already; end it before acting_as."
+        )
+
+
+def _is_busy(connection: Any) -> bool:  # noqa: ANN401  # psycopg's, sync or async
+    """Whether somebody still reads an answer: they hold psycopg's lock, and to wait is to hang."""
+    return bool(connection.info.transaction_status == TransactionStatus.ACTIVE)
 
 
 def _identify(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:

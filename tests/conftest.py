@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
-from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from migrations import database_url
@@ -27,6 +27,7 @@ from schema.ownership import APPLICATION, BETTER_AUTH
 from schema.repository import ROOT, scripts
 from schema.server import Server, given
 from tests.checkout import CHECK, Checkout, Launcher, Result, copy_to, launcher
+from tests.users import ALICE, BOB
 
 _PASSWORD = secrets.token_urlsafe(12)
 """Of the tests' logins, where a server asks for one."""
@@ -217,6 +218,18 @@ def application(head: URL, _logins: dict[str, str]) -> URL:
 def better_auth(head: URL, _logins: dict[str, str]) -> URL:
     """Connects to `head` as Better Auth does: a login in `todo_auth`, and nothing else."""
     return head.set(username=_logins[BETTER_AUTH], password=_PASSWORD)
+
+
+@pytest.fixture
+def users(better_auth: URL) -> None:
+    """Make Alice and Bob, as Better Auth does."""
+    with connect(better_auth) as connection:
+        for user in (ALICE, BOB):
+            connection.execute(
+                text('INSERT INTO "user" (id, name, email) VALUES (:id, :name, :name)'),
+                {"id": user, "name": str(user)},
+            )
+        connection.commit()
 
 
 @pytest.fixture

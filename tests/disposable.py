@@ -109,9 +109,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 class Proxy:
     """Passes bytes between its port and the server's, until it is cut."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int | Path, pause: float) -> None:
         """Listen on a port of its own."""
         self._target = target
+        self._pause = pause
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -141,29 +142,41 @@ class Proxy:
             except OSError:
                 return
             try:
-                server = socket.create_connection(("127.0.0.1", self._target))
+                server = _dial(self._target)
             except OSError:
                 client.close()
                 continue
             self._pairs.append((client, server))
             for one, other in ((client, server), (server, client)):
-                threading.Thread(target=_pump, args=(one, other), daemon=True).start()
+                threading.Thread(target=_pump, args=(one, other, self._pause), daemon=True).start()
 
 
 @contextmanager
-def proxy(target: int) -> Iterator[Proxy]:
-    """Run a proxy before a port of this machine."""
-    opened = Proxy(target)
+def proxy(target: int | Path, pause: float = 0) -> Iterator[Proxy]:
+    """Run a proxy before a port or a socket of this machine.
+
+    It waits for `pause` seconds before it passes on what it has received.
+    """
+    opened = Proxy(target, pause)
     try:
         yield opened
     finally:
         opened.close()
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
+def _dial(target: int | Path) -> socket.socket:
+    if isinstance(target, int):
+        return socket.create_connection(("127.0.0.1", target))
+    dialled = socket.socket(socket.AF_UNIX)
+    dialled.connect(str(target))
+    return dialled
+
+
+def _pump(source: socket.socket, target: socket.socket, pause: float) -> None:
     """Copy until either side ends, and end both."""
     with suppress(OSError):
         while data := source.recv(65536):
+            time.sleep(pause)
             target.sendall(data)
     for end in (source, target):
         with suppress(OSError):

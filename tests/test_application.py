@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
-from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg.pq import Trace, TransactionStatus
+from psycopg.pq import Trace
 from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
@@ -26,21 +24,11 @@ from models import (
 )
 from models.version import HISTORY, __version__
 from schema.database import connect
+from tests.disposable import conninfo
+from tests.users import ALICE, BOB
+from tests.wire import trips
 
-ALICE = UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
-BOB = UUID("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")
-
-
-@pytest.fixture(autouse=True)
-def _users(better_auth: URL) -> None:
-    """Two users, signed up by Better Auth."""
-    with connect(better_auth) as connection:
-        for user in (ALICE, BOB):
-            connection.execute(
-                text('INSERT INTO "user" (id, name, email) VALUES (:id, :name, :name)'),
-                {"id": user, "name": str(user)},
-            )
-        connection.commit()
+pytestmark = pytest.mark.usefixtures("users")
 
 
 @pytest.fixture
@@ -142,65 +130,6 @@ def test_async_sessions_act_alike(application: URL) -> None:
     asyncio.run(run())
 
 
-def conninfo(url: URL) -> str:
-    """The URL as libpq reads it."""
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-def test_psycopg_connections_act_alike(application: URL) -> None:
-    """Without an ORM: the block commits, rolls back, and is not entered twice."""
-    with psycopg.connect(conninfo(application)) as connection:
-        with acting_as(connection, ALICE):
-            connection.execute("INSERT INTO todo (user_id, title) VALUES (%s, 'one')", [ALICE])
-        with pytest.raises(ZeroDivisionError), acting_as(connection, ALICE):
-            connection.execute("INSERT INTO todo (user_id, title) VALUES (%s, 'two')", [ALICE])
-            raise ZeroDivisionError
-        with acting_as(connection, ALICE):
-            assert connection.execute("SELECT title FROM todo").fetchall() == [("one",)]
-            with pytest.raises(IdentityError), acting_as(connection, BOB):
-                pass
-        with acting_as(connection, BOB):
-            assert connection.execute("SELECT title FROM todo").fetchall() == []
-        assert connection.execute("SELECT title FROM todo").fetchall() == []
-
-
-def test_psycopg_block_whose_last_statement_fails_commits_nothing(application: URL) -> None:
-    """A queued statement fails only at the end of the block, which must not commit then."""
-    with psycopg.connect(conninfo(application)) as connection:
-        with pytest.raises(psycopg.errors.CheckViolation), acting_as(connection, ALICE):
-            connection.execute("INSERT INTO todo (user_id, title) VALUES (%s, 'fine')", [ALICE])
-            connection.execute("INSERT INTO todo (user_id, title) VALUES (%s, ' ')", [ALICE])
-        with acting_as(connection, ALICE):
-            assert connection.execute("SELECT title FROM todo").fetchall() == []
-
-
-def test_psycopg_connections_keep_their_mode(application: URL) -> None:
-    """Autocommit or not: the block is one transaction, and leaves the connection as it was."""
-    for autocommit in (True, False):
-        with psycopg.connect(conninfo(application), autocommit=autocommit) as connection:
-            with acting_as(connection, ALICE):
-                connection.execute("SELECT title FROM todo")
-                assert connection.execute("SELECT app_user_id()").fetchone() == (ALICE,)
-            assert connection.autocommit is autocommit
-            assert connection.info.transaction_status == TransactionStatus.IDLE
-
-
-def test_async_psycopg_connections_act_alike(application: URL) -> None:
-    """The same, awaited."""
-
-    async def run() -> None:
-        async with await psycopg.AsyncConnection.connect(conninfo(application)) as connection:
-            async with acting_as(connection, ALICE):
-                await connection.execute(
-                    "INSERT INTO todo (user_id, title) VALUES (%s, 'one')", [ALICE]
-                )
-            async with acting_as(connection, BOB):
-                cursor = await connection.execute("SELECT title FROM todo")
-                assert await cursor.fetchall() == []
-
-    asyncio.run(run())
-
-
 def test_assert_isolated_accepts_the_applications_login(application: URL) -> None:
     """A login that holds todo_app sees its user's rows only."""
     with connect(application) as connection:
@@ -292,13 +221,6 @@ def test_the_isolation_level_of_the_engine_holds(application: URL) -> None:
         assert session.execute(text("SELECT app_user_id()")).scalar_one() == ALICE
 
 
-def trips(trace: Path) -> int:
-    """How often the client waited for the server: libpq's trace names who sent each message."""
-    # A statement of several lines goes on below its message.
-    senders = [line[0] for line in trace.read_text().splitlines() if line[1:2] == "\t"]
-    return sum(pair == ("F", "B") for pair in pairwise(senders))
-
-
 def test_an_orm_transaction_takes_three_round_trips(application: URL, tmp_path: Path) -> None:
     """BEGIN and the identity travel together: with query and COMMIT that makes three."""
     engine = create_engine(application, poolclass=NullPool)
@@ -313,15 +235,3 @@ def test_an_orm_transaction_takes_three_round_trips(application: URL, tmp_path: 
                 session.exec(select(Todo)).all()
             driver.pgconn.untrace()
     assert trips(tmp_path / "trace") == 3
-
-
-def test_a_psycopg_transaction_takes_two_round_trips(application: URL, tmp_path: Path) -> None:
-    """BEGIN, the identity and the first query travel together; COMMIT follows."""
-    with psycopg.connect(conninfo(application)) as connection:
-        with (tmp_path / "trace").open("w") as trace:
-            connection.pgconn.trace(trace.fileno())
-            connection.pgconn.set_trace_flags(Trace.SUPPRESS_TIMESTAMPS)
-            with acting_as(connection, ALICE):
-                connection.execute("SELECT title FROM todo").fetchall()
-            connection.pgconn.untrace()
-    assert trips(tmp_path / "trace") == 2

@@ -6,9 +6,8 @@ import pytest
 from sqlalchemy import URL, Connection, text
 
 from schema.database import connect
+from tests.users import ALICE, BOB
 
-ALICE = UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
-BOB = UUID("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")
 TODOS = 10_000
 
 # Every table from which a chain of foreign keys leads to "user", and the column that names them:

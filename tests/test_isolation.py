@@ -14,9 +14,7 @@ from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from schema.database import connect
-
-ALICE = UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
-BOB = UUID("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")
+from tests.users import ALICE, BOB
 
 # What nobody but Better Auth may read, by table.
 SECRETS = {

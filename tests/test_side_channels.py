@@ -5,16 +5,15 @@ stay closed; one that is open is shown to be open here, so that the day it close
 """
 
 from collections.abc import Iterator
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from schema.database import connect
+from tests.users import ALICE, BOB
 
-ALICE = UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
-BOB = UUID("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")
 SECRET = "bob meets the notary"  # noqa: S105  # what Alice must not learn
 
 

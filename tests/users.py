@@ -1,0 +1,6 @@
+"""The two users whom most tests act for."""
+
+from uuid import UUID
+
+ALICE = UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
+BOB = UUID("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")
