@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import URL, text
 
 from migrations import snapshot
+from migrations.deploy.sessions import LOCK
 from schema.database import connect
 from tests.checkout import Launcher, Result
 
@@ -48,6 +49,9 @@ event.listen(Engine, "commit", point)
 import atexit
 atexit.register(lambda: print("points:", passed))
 """
+
+LOCK_SQL = f"SELECT pg_advisory_lock({LOCK})"
+"""Takes the lock that a deploy holds."""
 
 type Fault = Callable[[int, int], None]
 """What is done to a deploy: its process and its backend are given."""

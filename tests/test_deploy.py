@@ -5,7 +5,6 @@ ends with the schema that was committed, or says where it is not.
 """
 
 import json
-import signal
 import subprocess
 import threading
 import time
@@ -413,28 +412,6 @@ except CommandError as error:
     result = run.run(ROOT, code=code)
     assert result.code == 0, result.everything
     assert 'database "nope" does not exist' in result.out
-
-
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
-def test_interrupted(run: Launcher, copy: Checkout, head: URL, number: signal.Signals) -> None:
-    """Ctrl-C, or the end of a CI job, cancels the statement that runs, and leaves no lock."""
-    before = state(head)
-    copy.add(sql("CREATE TABLE half_done ()", "SELECT pg_sleep(60)"))
-    code = f"""
-import os, signal, threading
-threading.Timer(1.5, lambda: os.kill(os.getpid(), {number.value})).start()
-"""
-    start = time.monotonic()
-    result = deploy(run, copy.root, head, before=code)
-    assert result.code == 130, result.everything
-    assert time.monotonic() - start < 20
-    assert "FAILED: Interrupted: what was committed stays; run this again to go on." in result.err
-    assert "Traceback" not in result.everything
-    assert state(head) == before
-    with connect(head) as connection:
-        assert connection.scalar(text("SELECT pg_try_advisory_lock(x'616c656d626963'::bigint)"))
 
 
 def test_a_connection_that_is_lost(

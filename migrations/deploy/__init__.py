@@ -7,6 +7,7 @@
     migrate   one transaction per revision, giving way to whoever holds a lock   watch.py
     verify    the database's schema against the committed one                    verify.py
     leave     a receipt                                                          receipt.py
+    end       at a signal, wherever the deploy is                            interruption.py
 
 The order, and what is tried again, is in run.py. Whatever ends a deploy, running it again goes on
 after the last revision that was committed.

@@ -1,8 +1,6 @@
 """How a deploy ends: a receipt, and where something went wrong one sentence and an exit code."""
 
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,41 +11,50 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
+from .interruption import Interruption, interruptible
 from .receipt import Receipt
 from .sessions import FailedError, one_line, reason
 from .watch import Wait
 
+_INTERRUPTED = "Interrupted: what was committed stays; run this again to go on."
+
 
 @contextmanager
-def said(receipt: Receipt) -> Iterator[None]:
+def said(receipt: Receipt) -> Iterator[Interruption]:
     """Print the receipt, as text or JSON, and on the command line the sentence of what went wrong.
 
     Alembic's own command line would print the sentence twice, one of them to standard output.
 
     Raises:
         CommandError: as it was raised, where Alembic was called by a program.
-        SystemExit: 2 when it refused to begin, 1 when it failed, 130 when it was interrupted.
+        KeyboardInterrupt: it was interrupted, by Ctrl-C or SIGTERM, where Alembic was called by a
+            program.
+        SystemExit: on the command line: 2 when it refused to begin, 1 when it failed, 130 when it
+            was interrupted.
 
     """
     options = context.config.cmd_opts
     as_json = "receipt=json" in context.get_x_argument()
-    error: CommandError | None = None
+    error: CommandError | KeyboardInterrupt | None = None
     code = 0
-    with _interruptible():
+    with interruptible() as interruption:
         try:
-            yield
-        except KeyboardInterrupt:
-            error = FailedError("Interrupted: what was committed stays; run this again to go on.")
-            code = 130
-        except SystemExit:
-            error = FailedError("A revision ended the program: what was committed stays.")
-            code = 1
-        except CommandError as raised:
-            error = raised
-            code = 1 if isinstance(raised, FailedError) or receipt.attempts else 2
-        except (DBAPIError, psycopg.Error) as raised:
-            error = FailedError(f"The server ended the work: {reason(raised)}.")
-            code = 1
+            yield interruption
+            interruption.check()
+        except BaseException as raised:
+            if interruption.arrived or isinstance(raised, KeyboardInterrupt):
+                error, code = KeyboardInterrupt(_INTERRUPTED), 130
+            elif isinstance(raised, SystemExit):
+                error = FailedError("A revision ended the program: what was committed stays.")
+                code = 1
+            elif isinstance(raised, CommandError):
+                error = raised
+                code = 1 if isinstance(raised, FailedError) or receipt.attempts else 2
+            elif isinstance(raised, DBAPIError | psycopg.Error):
+                error = FailedError(f"The server ended the work: {reason(raised)}.")
+                code = 1
+            else:
+                raise
     receipt.end(None if error is None else str(error).partition("\n")[0])
     if as_json and (error is not None or receipt.server is not None):
         context.config.print_stdout("%s", receipt.document())
@@ -95,16 +102,3 @@ def _where(error: BaseException) -> str:
         if path.parent.name == "versions":
             found = f" ({path.name}, line {frame.lineno})"
     return found
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end the deploy as Ctrl-C does: the statement that runs is cancelled."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,6 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception,
-    retry_if_exception_type,
     stop_after_attempt,
     wait_exponential_jitter,
 )
@@ -25,6 +25,7 @@ from migrations import database_url, snapshot
 
 from . import obstacles, sessions, verify
 from .ending import explain, said
+from .interruption import Interruption
 from .receipt import Receipt
 from .sessions import FailedError
 from .watch import Watch, watched
@@ -54,6 +55,7 @@ class _Job:
     patience: float
     """Seconds."""
     receipt: Receipt
+    interruption: Interruption
     stuck: float | None = None
     """Since when (monotonic) nothing has come on because of others' locks."""
     plan: list[Step] | None = None
@@ -69,19 +71,21 @@ def deploy(configure: Configure) -> None:
 
     Raises:
         CommandError: it could not be done; the message is one sentence without credentials.
+        KeyboardInterrupt: Ctrl-C or SIGTERM ended it.
         SystemExit: the same on the command line, where the sentence has been said: 2 when nothing
-            was changed, else 1.
+            was changed, 130 when it was interrupted, else 1.
 
     """
     receipt = Receipt()
-    with said(receipt):
+    with said(receipt) as interruption:
         configure(dialect_name="postgresql")
         command = dict(context.get_context().opts)
         url = database_url.from_environment()
         receipt.database = sessions.place(url)
-        job = _Job(sessions.open_engine(url), configure, command, _patience(), receipt)
+        engine = sessions.open_engine(url)
+        job = _Job(engine, configure, command, _patience(), receipt, interruption)
         if "destination_rev" not in command:
-            with sessions.connected(job.engine, job.patience, log.warning) as connection:
+            with _connected(job) as connection:
                 configure(connection=connection)
                 context.run_migrations()
             return
@@ -92,7 +96,9 @@ def deploy(configure: Configure) -> None:
                 " with the deploy, or write it with `schema snapshot`."
             )
         retrying = Retrying(
-            retry=retry_if_exception_type(sessions.LostError),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, sessions.LostError) and not interruption.arrived
+            ),
             stop=stop_after_attempt(CONNECTIONS),
             before_sleep=lambda state: log.warning(
                 "%s; connecting again.", sessions.failure(state)
@@ -105,10 +111,14 @@ def deploy(configure: Configure) -> None:
             raise FailedError(f"{error}, {CONNECTIONS} times; run this again.") from None
 
 
+def _connected(job: _Job) -> AbstractContextManager[Connection]:
+    return sessions.connected(job.engine, job.patience, log.warning, job.interruption)
+
+
 def _connect_and_move(job: _Job) -> None:
     """Do what is left to do, in one connection."""
     job.receipt.connections += 1
-    with sessions.connected(job.engine, job.patience, log.warning) as connection:
+    with _connected(job) as connection:
         try:
             with sessions.alone(connection, job.patience, log.warning):
                 _move(connection, job)
@@ -196,6 +206,7 @@ def _migrate(connection: Connection, job: _Job) -> None:
 
     def steps(heads: tuple[str, ...], _context: MigrationContext) -> Iterator[Step]:
         for step in _left(job, heads):
+            job.interruption.check()
             connection.commit()  # Alembic's own table, before the first step
             sessions.settle(connection)
             sessions.require_lock(connection)
@@ -254,6 +265,8 @@ def _retrying(connection: Connection, job: _Job, watch: Watch) -> Retrying:
     """Try again, with growing pauses, what could not have its locks at once."""
 
     def gives_way(error: BaseException) -> bool:
+        if job.interruption.arrived:
+            return False
         original = error.orig if isinstance(error, DBAPIError) else error
         return isinstance(
             original, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import psycopg
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from psycopg.pq import TransactionStatus
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from tenacity import (
@@ -19,6 +20,8 @@ from tenacity import (
     stop_after_delay,
     wait_exponential_jitter,
 )
+
+from .interruption import Interruption
 
 
 class FailedError(CommandError):
@@ -154,14 +157,18 @@ def open_engine(url: URL) -> Engine:
     options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
     settings = {name: value for name, value in LIBPQ.items() if name not in url.query}
     settings["options"] = f"{options} {given}".strip()
-    return create_engine(url, poolclass=NullPool, connect_args=settings)
+    engine = create_engine(url, poolclass=NullPool, connect_args=settings, hide_parameters=True)
+    event.listen(engine, "handle_error", _keep)
+    return engine
 
 
 @contextmanager
-def connected(engine: Engine, patience: float, tell: Tell) -> Iterator[Connection]:
+def connected(
+    engine: Engine, patience: float, tell: Tell, interruption: Interruption
+) -> Iterator[Connection]:
     """Connect, through cold starts too: what may pass is tried again, with growing pauses.
 
-    `patience` is in seconds.
+    `patience` is in seconds. Once a signal has arrived, nothing is tried or executed any more.
 
     Raises:
         CommandError: there was no connection in time, or there will never be one, or something in
@@ -173,7 +180,7 @@ def connected(engine: Engine, patience: float, tell: Tell) -> Iterator[Connectio
         tell(f"No connection yet to {place(engine.url)}: {reason(failure(state))}; trying again.")
 
     retrying = Retrying(
-        retry=retry_if_exception(_may_pass),
+        retry=retry_if_exception(lambda error: _may_pass(error) and not interruption.arrived),
         wait=wait_exponential_jitter(multiplier=0.25, max=5),
         stop=stop_after_delay(min(patience, CONNECT_SECONDS)),
         before_sleep=again,
@@ -188,6 +195,9 @@ def connected(engine: Engine, patience: float, tell: Tell) -> Iterator[Connectio
         ) from None
     with connection:
         event.listen(connection, "before_cursor_execute", _require_session)
+        # The first comes before SQLAlchemy complains of a connection that was closed.
+        event.listen(connection, "before_execute", interruption.check)
+        event.listen(connection, "before_cursor_execute", interruption.check)
         yield connection
 
 
@@ -322,6 +332,22 @@ def _require_session(connection: Connection, *_rest: object) -> None:
     """Keep SQLAlchemy from going on in a new session, which has no lock and is not watched."""
     if _OURS not in connection.info:
         raise LostError("The connection was lost, and another one was about to be used")
+
+
+def _keep(failed: ExceptionContext) -> None:
+    """Keep SQLAlchemy from closing the connection of a statement that Ctrl-C has cancelled.
+
+    Leaving Alembic's autocommit block would then raise an ordinary error in KeyboardInterrupt's
+    place, which a revision may take for one that it can pass over. psycopg has cancelled the
+    statement and waited for its end; where it could not, the connection is closed all the same.
+    """
+    if not isinstance(failed.original_exception, KeyboardInterrupt) or failed.connection is None:
+        return
+    driver = (
+        None if failed.connection.invalidated else failed.connection.connection.driver_connection
+    )
+    status = None if driver is None else driver.info.transaction_status
+    failed.is_disconnect = status in {None, TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN}
 
 
 def _may_pass(error: BaseException) -> bool:
