@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from .base import metadata
+from .roles import APPLICATION, BETTER_AUTH
 from .version import HISTORY
 
 type AnyConnection = Connection | Session | psycopg.Connection[Any]
@@ -21,6 +22,16 @@ WHERE c.relnamespace = to_regnamespace('public')
   AND c.relname = ANY (string_to_array('{tables}', ','))
 """
 
+# Better Auth's role sees every user's rows of its tables. What a session can become by SET ROLE or
+# RESET ROLE counts as well.
+AS_BETTER_AUTH = f"""
+SELECT a.name
+FROM (VALUES (1, current_user::text), (2, session_user::text)) AS a (place, name)
+JOIN pg_catalog.pg_roles AS r ON r.rolname = '{BETTER_AUTH}'
+WHERE pg_has_role(a.name, r.oid, 'MEMBER')
+ORDER BY a.place
+"""
+
 COLUMNS = """
 SELECT c.relname, a.attname, pg_catalog.format_type(a.atttypid, NULL)
 FROM pg_catalog.pg_class AS c
@@ -31,7 +42,7 @@ WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p')
 
 
 class NotIsolatedError(RuntimeError):
-    """The role that the application connects as sees every user's rows."""
+    """The role that the application connects as sees other users' rows."""
 
 
 class IncompatibleDatabaseError(RuntimeError):
@@ -45,7 +56,8 @@ def assert_isolated(connection: AnyConnection) -> None:
     `todo_app`; make the application's login in SQL (`schema roles` does).
 
     Raises:
-        NotIsolatedError: the role sees every user's rows of some table, or a table is missing.
+        NotIsolatedError: the role sees every user's rows of some table, holds Better Auth's group
+            role too, or a table is missing.
 
     """
     tables = ",".join(metadata.tables)
@@ -60,6 +72,11 @@ def assert_isolated(connection: AnyConnection) -> None:
             f"The role {role} sees every user's rows ({', '.join(visible)}): row security is not"
             " active for it. Connect as a login that was made in SQL, holds todo_app, owns nothing"
             " and lacks BYPASSRLS."
+        )
+    if holders := _rows(connection, AS_BETTER_AUTH):
+        raise NotIsolatedError(
+            f"The role {holders[0][0]} holds {BETTER_AUTH}, and with it every user's sessions and"
+            f" passwords: connect as a login that holds {APPLICATION} and no other role."
         )
 
 

@@ -146,6 +146,28 @@ def test_assert_isolated_refuses_the_owner(head: URL) -> None:
         assert_isolated(connection)
 
 
+@pytest.mark.parametrize("as_group", [False, True], ids=["login", "set-role"])
+def test_assert_isolated_refuses_a_login_of_better_auth(
+    head: URL, application: URL, better_auth: URL, *, as_group: bool
+) -> None:
+    """One that holds both group roles, or Better Auth's alone, reads every user's sessions."""
+    with connect(better_auth) as connection:
+        with pytest.raises(NotIsolatedError, match="holds todo_auth"):
+            assert_isolated(connection)
+    with connect(head) as owner:
+        owner.exec_driver_sql(f"GRANT todo_auth TO {application.username}")
+        owner.commit()
+        try:
+            with connect(application) as connection:
+                if as_group:  # RESET ROLE leads back
+                    connection.exec_driver_sql("SET ROLE todo_app")
+                with pytest.raises(NotIsolatedError, match="holds todo_auth"):
+                    assert_isolated(connection)
+        finally:
+            owner.exec_driver_sql(f"REVOKE todo_auth FROM {application.username}")
+            owner.commit()
+
+
 def test_assert_isolated_refuses_a_database_without_the_tables(empty: URL) -> None:
     """No table at all is no proof of anything."""
     with connect(empty) as connection, pytest.raises(NotIsolatedError, match="has no table"):

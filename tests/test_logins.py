@@ -63,6 +63,7 @@ def test_a_login_that_exists_keeps_its_password(owner: URL) -> None:
         ("LOGIN IN ROLE neon_superuser", "BYPASSRLS through neon_superuser"),
         ("LOGIN IN ROLE pg_read_all_data", "the rights of pg_read_all_data"),
         ("LOGIN IN ROLE neondb_owner", "the owner's rights through neondb_owner"),
+        ("LOGIN IN ROLE todo_auth", "the rights of todo_auth through todo_auth"),
     ],
 )
 def test_a_role_that_sees_around_row_security_is_refused(
@@ -88,8 +89,28 @@ def test_without_the_group_role_nothing_is_made(owner: URL) -> None:
         logins.make(owner, [logins.login("app", "todo_missing")])
 
 
-@pytest.mark.parametrize("name", ["", "App", "app-1", "1app", "a" * 64, 'x"; DROP', "todo_app"])
-def test_a_name_that_needs_quoting_is_refused(name: str) -> None:
-    """It would become SQL."""
-    with pytest.raises(CannotRunError, match="cannot be a login's name"):
-        logins.login(name, "todo_app")
+@pytest.mark.parametrize(
+    "name", ["", "App", "app-1", "1app", "a" * 64, 'x"; DROP', "todo_app", "todo_auth"]
+)
+def test_a_name_that_would_not_be_a_logins_is_refused(name: str) -> None:
+    """It would become SQL, or give one group role's rights to the other."""
+    for pair in ((name, "other"), ("other", name)):
+        with pytest.raises(CannotRunError, match="cannot be a login's name"):
+            logins.pair(*pair)
+
+
+def test_one_login_does_not_get_both_group_roles(owner: URL) -> None:
+    """The application would read every user's sessions: one name, and the other's login by name."""
+    with pytest.raises(CannotRunError, match="cannot be both logins"):
+        logins.pair("one_name", "one_name")
+    first = logins.pair("third_app", "third_auth")
+    logins.make(owner, first)
+    for again in (logins.pair("third_auth", "fresh"), logins.pair("fresh", "third_app")):
+        with pytest.raises(CannotRunError, match="has the rights of todo_"):
+            logins.make(owner, again)
+    with connect(owner) as connection:
+        held = connection.exec_driver_sql(
+            "SELECT m.member::regrole::text, m.roleid::regrole::text FROM pg_auth_members AS m"
+            " WHERE m.member::regrole::text IN ('third_app', 'third_auth', 'fresh') ORDER BY 1"
+        ).all()
+    assert held == [("third_app", "todo_app"), ("third_auth", "todo_auth")]

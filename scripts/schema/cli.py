@@ -17,7 +17,7 @@ from . import adopt as adopting
 from . import check as checking
 from . import doctor as doctoring
 from . import drift as drifting
-from . import logins, ownership, reference, report, serving
+from . import logins, reference, report, serving
 from .database import reason
 from .embedded import VERSIONS, TerminatedError
 from .errors import CannotRunError
@@ -128,10 +128,7 @@ def roles(
     A role that exists and would see around row security is refused.
     """
     with _exits():
-        wanted = [
-            logins.login(application, ownership.APPLICATION),
-            logins.login(better_auth, ownership.BETTER_AUTH),
-        ]
+        wanted = logins.pair(application, better_auth)
         if database_url is None:
             for one in wanted:
                 typer.echo(f"-- {one.name}: its password is {one.password}")

@@ -16,12 +16,17 @@ from sqlalchemy.exc import DBAPIError
 
 from .database import connect, reason
 from .errors import CannotRunError
+from .ownership import APPLICATION, BETTER_AUTH
+
+GROUPS = (APPLICATION, BETTER_AUTH)
+"""The group roles; a login holds one of them."""
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 ITERATIONS = 4096
 """PostgreSQL's own number of rounds for SCRAM-SHA-256."""
 
-# Whatever leads around row security, or lets a login give itself more than it holds.
+# Whatever leads around row security, or lets a login give itself more than it holds. A login that
+# holds both group roles would see every user's sessions with the application's connection.
 UNSAFE = """
 WITH RECURSIVE membership (oid) AS (
   SELECT oid FROM pg_roles WHERE rolname = :name
@@ -36,7 +41,7 @@ CROSS JOIN LATERAL (VALUES
   ('BYPASSRLS', r.rolbypassrls),
   ('CREATEROLE', r.rolcreaterole),
   ('REPLICATION', r.rolreplication),
-  ('the rights of ' || r.rolname, r.rolname ~ '^pg_'),
+  ('the rights of ' || r.rolname, r.rolname ~ '^pg_' OR r.rolname = ANY (:others)),
   ('the owner''s rights', EXISTS (
     SELECT FROM pg_class AS c
     WHERE c.relowner = r.oid AND c.relnamespace = to_regnamespace('public')
@@ -70,12 +75,27 @@ def login(name: str, group: str) -> Login:
         CannotRunError: the name would have to be quoted, or is a group role's.
 
     """
-    if not NAME.fullmatch(name) or name == group:
+    if not NAME.fullmatch(name) or name in {group, *GROUPS}:
         raise CannotRunError(
             f"{name!r} cannot be a login's name; use lower-case letters, digits and underscores,"
             " and no group role's name."
         )
     return Login(name, group, secrets.token_urlsafe(24))
+
+
+def pair(application: str, better_auth: str) -> list[Login]:
+    """Describe the application's login and Better Auth's, with new passwords.
+
+    Raises:
+        CannotRunError: a name cannot be used, or both are the same.
+
+    """
+    if application == better_auth:
+        raise CannotRunError(
+            f"{application!r} cannot be both logins: the application would see every user's"
+            " sessions; give each a name of its own."
+        )
+    return [login(application, APPLICATION), login(better_auth, BETTER_AUTH)]
 
 
 def make(database: URL, logins: list[Login]) -> list[tuple[Login, bool]]:
@@ -84,8 +104,8 @@ def make(database: URL, logins: list[Login]) -> list[tuple[Login, bool]]:
     One that exists keeps its password and is given its group role. Either all are made or none.
 
     Raises:
-        CannotRunError: one exists and leads around row security, a group role is missing, or the
-            connecting role may not make them.
+        CannotRunError: one exists and leads around row security or holds another group role, a
+            group role is missing, or the connecting role may not make them.
 
     """
     with connect(database) as connection:
@@ -112,14 +132,15 @@ def _make(connection: Connection, wanted: Login) -> bool:
     if not connection.execute(exists, {"name": wanted.name}).scalar_one():
         connection.exec_driver_sql(wanted.statement())
         return True
-    unsafe = connection.execute(text(UNSAFE), {"name": wanted.name}).all()
+    others = [group for group in GROUPS if group != wanted.group]
+    unsafe = connection.execute(text(UNSAFE), {"name": wanted.name, "others": others}).all()
     if unsafe:
         found = ", ".join(
             what if role == wanted.name else f"{what} through {role}" for role, what in unsafe
         )
         raise CannotRunError(
-            f"The role {wanted.name} exists and has {found}: row security would not hold for it."
-            " Choose another name, or drop it and let this command make it."
+            f"The role {wanted.name} exists and has {found}: it would see more than its user's"
+            f" rows as {wanted.group}. Choose another name, or take that away from it first."
         )
     connection.exec_driver_sql(f"GRANT {wanted.group} TO {wanted.name}")
     return False
