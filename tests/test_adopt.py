@@ -204,10 +204,22 @@ def test_while_a_deploy_runs(
 # ── what is refused ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_database_that_has_a_revision(head: URL) -> None:
-    """There is nothing to find out."""
-    with pytest.raises(CannotRunError, match=f"already is at revision {HEAD} .*schema drift"):
-        adopt.look(head)
+def test_a_database_that_has_a_revision(
+    head: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
+) -> None:
+    """There is nothing to find out, unless the revision is not the one that the schema equals."""
+    already = f"already is at revision {HEAD} .*schema drift"
+    with pytest.raises(CannotRunError, match=already):
+        adopted(head, server, history)
+    execute(head, "CREATE INDEX extra ON todo (title)")
+    with pytest.raises(CannotRunError, match=already):
+        adopted(head, server, history)
+    execute(head, "DROP INDEX extra", "UPDATE alembic_version SET version_num = 'ffff'")
+    before = whole(head)
+    wrong = f"revision ffff, .* the schema equals {HEAD} .*, run .*alembic stamp --purge {HEAD}[.]$"
+    with pytest.raises(CannotRunError, match=wrong):
+        adopted(head, server, history)
+    assert whole(head) == before
 
 
 def test_a_revision_that_cannot_be_seen(head: URL, application: URL) -> None:

@@ -7,13 +7,16 @@ nothing.
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from rich.console import Console
 from sqlalchemy import URL
 
 from schema import doctor, reference
+from schema.alembic_run import down, line
+from schema.alembic_run import run as run_steps
+from schema.database import connect
 from schema.errors import CannotRunError
 from schema.repository import ROOT, scripts
 from schema.server import Server
@@ -24,9 +27,22 @@ from tests.disposable import pooled
 HEAD = scripts().get_current_head() or ""
 
 
-def examine(url: URL) -> dict[str, doctor.Check]:
-    """Look at everything, and find it again by name."""
-    return {check.name: check for check in doctor.examine(url, scripts())}
+type Examine = Callable[[URL], dict[str, doctor.Check]]
+
+
+@pytest.fixture
+def examine(server: Server) -> Examine:
+    """Do what the command does, on a server that runs already, and find each check by name."""
+
+    def checks(url: URL) -> dict[str, doctor.Check]:
+        examined = doctor.examine(url, scripts())
+        found = list(examined.checks)
+        if examined.live is not None:
+            history = reference.build(server, scripts())
+            found.append(doctor.compared(examined.live, history))
+        return {check.name: check for check in found}
+
+    return checks
 
 
 def mended(checks: dict[str, doctor.Check]) -> dict[str, Sequence[str]]:
@@ -34,7 +50,7 @@ def mended(checks: dict[str, doctor.Check]) -> dict[str, Sequence[str]]:
     return {name: check.mend for name, check in checks.items() if check.mend}
 
 
-def test_a_new_database_is_ready(any_server: Server) -> None:
+def test_a_new_database_is_ready(any_server: Server, examine: Examine) -> None:
     """On each version there is nothing to mend, and nothing that is worth a note."""
     with any_server.database() as url:
         checks = examine(url)
@@ -46,7 +62,7 @@ def test_a_new_database_is_ready(any_server: Server) -> None:
     assert found["server and role"].startswith(f"PostgreSQL {any_server.version}, UTF8; neond")
 
 
-def test_a_deployed_database_is_ready(head: URL) -> None:
+def test_a_deployed_database_is_ready(head: URL, examine: Examine) -> None:
     """Where it is, is said; that it has tables is no fault."""
     checks = examine(head)
     assert not mended(checks)
@@ -85,7 +101,7 @@ def test_a_deployed_database_is_ready(head: URL) -> None:
     ],
 )
 def test_what_keeps_a_new_database_from_a_deploy(
-    empty: URL, statement: str, name: str, fragment: str
+    empty: URL, statement: str, name: str, fragment: str, examine: Examine
 ) -> None:
     """Each is found, and said what to do about, in one sentence."""
     execute(empty, statement.format(database=empty.database))
@@ -95,7 +111,7 @@ def test_what_keeps_a_new_database_from_a_deploy(
     assert sentences[0].endswith(".")
 
 
-def test_what_the_platform_owns_is_left_alone(empty: URL) -> None:
+def test_what_the_platform_owns_is_left_alone(empty: URL, examine: Examine) -> None:
     """Neon's own schemas are named, and nobody is asked to drop them."""
     execute(empty, "CREATE SCHEMA neon_auth", "CREATE TABLE neon_auth.x ()")
     checks = examine(empty)
@@ -103,27 +119,54 @@ def test_what_the_platform_owns_is_left_alone(empty: URL) -> None:
     assert checks["schemas"].found.endswith("the platform's, left alone: neon_auth")
 
 
-def test_what_everybody_may_read(head: URL) -> None:
+def test_what_everybody_may_read(head: URL, examine: Examine) -> None:
     """A grant to PUBLIC is found on a deployed database too."""
     execute(head, "GRANT SELECT ON todo TO PUBLIC")
-    assert mended(examine(head)) == {
-        "PUBLIC": [
-            "Every role of the server has SELECT on todo; take it away: REVOKE ALL ON todo FROM"
-            " PUBLIC."
-        ]
-    }
+    assert mended(examine(head))["PUBLIC"] == [
+        "Every role of the server has SELECT on todo; take it away: REVOKE ALL ON todo FROM PUBLIC."
+    ]
 
 
-def test_an_unknown_revision(head: URL) -> None:
+def test_a_schema_that_is_not_the_recorded_one(head: URL, examine: Examine) -> None:
+    """A deploy would fail at it, or say so in the end: the database is not ready."""
+    execute(head, "CREATE VIEW extra AS SELECT 1 AS one")
+    (sentence,) = mended(examine(head))["drift"]
+    assert f"not what the history builds at {HEAD}" in sentence
+    assert "schema drift" in sentence
+
+
+def test_a_wrong_stamp(head: URL, examine: Examine) -> None:
+    """A deploy would go on from a revision that the schema is past; no object is to be touched."""
+    stamped = line(scripts())[0].revision
+    execute(head, f"UPDATE alembic_version SET version_num = '{stamped}'")
+    mend = mended(examine(head))
+    assert list(mend) == ["drift"]
+    (sentence,) = mend["drift"]
+    assert f"alembic_version says {stamped}, but the schema equals {HEAD}." in sentence
+    assert f" run DATABASE_URL=… alembic stamp {HEAD}" in sentence
+
+
+def test_nothing_is_built_where_nothing_is_recorded(empty: URL, head: URL) -> None:
+    """There is nothing to compare: the command answers without starting a server."""
+    execute(head, "DELETE FROM alembic_version")
+    assert [doctor.examine(url, scripts()).live for url in (empty, head)] == [None, None]
+
+
+def test_an_unknown_revision(head: URL, examine: Examine) -> None:
     """A deploy of this checkout would not know where to go on."""
     execute(head, "UPDATE alembic_version SET version_num = 'ffff'")
     checks = examine(head)
+    assert f"the schema equals {HEAD}. Check out the commit" in checks["drift"].mend[0]
     assert checks["revision"].found == "at ffff"
     assert "revision ffff, which is not in migrations/versions" in checks["revision"].mend[0]
 
 
 def test_group_roles_that_revisions_refuse(
-    empty: URL, superusers: dict[int, URL], server: Server, monkeypatch: pytest.MonkeyPatch
+    empty: URL,
+    superusers: dict[int, URL],
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    examine: Examine,
 ) -> None:
     """Attributes, memberships, and who may hand the role on; on a role that others do not use."""
     name = f"group_{secrets.token_hex(4)}"
@@ -141,7 +184,7 @@ def test_group_roles_that_revisions_refuse(
     ]
 
 
-def test_a_role_that_does_not_deploy(head: URL, application: URL) -> None:
+def test_a_role_that_does_not_deploy(head: URL, application: URL, examine: Examine) -> None:
     """An application's login is told who deploys; what it may not see is said."""
     checks = examine(application)
     assert any("connect as neondb_owner" in one for one in checks["server and role"].mend)
@@ -152,19 +195,27 @@ def test_a_role_that_does_not_deploy(head: URL, application: URL) -> None:
     assert "permission denied for schema public" in blind["revision"].mend[0]
 
 
-def test_an_invalid_index_is_a_note(head: URL, superusers: dict[int, URL], server: Server) -> None:
-    """A deploy drops what a build left that was cut: nobody has to mend it first."""
+def test_an_invalid_index(
+    head: URL, superusers: dict[int, URL], server: Server, examine: Examine
+) -> None:
+    """What a build left that was cut, a deploy drops: but only one that applies something."""
+    execute(head, "CREATE INDEX extra ON todo (title)")
     execute(
         superusers[reference.major(server.version)].set(database=head.database),
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'todo_due_idx'::regclass",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'extra'::regclass",
     )
+    assert list(mended(examine(head))) == ["drift"]
+    directory = scripts()
+    with connect(head) as connection:
+        last = line(directory)[-1]
+        run_steps(connection, directory, lambda _context: [down(directory, last)])
     checks = examine(head)
     assert not mended(checks)
-    assert checks["indexes"].found == "invalid: todo_due_idx"
+    assert checks["indexes"].found == "invalid: extra"
     assert "the next deploy" in checks["indexes"].notes[0]
 
 
-def test_another_encoding(server: Server) -> None:
+def test_another_encoding(server: Server, examine: Examine) -> None:
     """Of a database in another encoding nothing is read that could break on the way."""
     name = f"ascii_{secrets.token_hex(4)}"
     execute(
@@ -174,9 +225,8 @@ def test_another_encoding(server: Server) -> None:
     try:
         url = server.maintenance.set(database=name)
         assert list(mended(examine(url))) == ["server and role"]
-        with reference.read_only(url) as connection:
-            with pytest.raises(CannotRunError, match="SQL_ASCII"):
-                reference.version(connection)
+        with pytest.raises(CannotRunError, match="SQL_ASCII"):
+            reference.read(url, reference.version)
     finally:
         execute(server.maintenance, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -202,7 +252,7 @@ def test_encryption(host: str, mode: str, *, encrypted: bool, mend: int, notes: 
     assert (len(check.mend), len(check.notes)) == (mend, notes)
 
 
-def test_through_a_pooler(head: URL) -> None:
+def test_through_a_pooler(head: URL, examine: Examine) -> None:
     """It looks through a pooled host, and says that a deploy cannot go that way."""
     with pooled(head) as through:
         named = through.set(host="ep-x-pooler.invalid").update_query_dict({"hostaddr": "127.0.0.1"})
@@ -218,7 +268,7 @@ def test_through_a_pooler(head: URL) -> None:
 def test_page(empty: URL) -> None:
     """A row for everything that was looked at; below, what to mend and what to know."""
     checks = [
-        *doctor.examine(empty, scripts()),
+        *doctor.examine(empty, scripts()).checks,
         doctor.Check("colour", "red", ["It is red; paint it."], ["It was blue."]),
     ]
     console = Console(width=200, soft_wrap=True)

@@ -6,29 +6,38 @@ looking changes nothing.
 """
 
 import json
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rich.console import Console
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError
 
-from schema import drift, reference
+from migrations import snapshot
+from schema import comparison, drift, reference
 from schema.alembic_run import down, line, run, upgrade
+from schema.comparison import Comparison
 from schema.database import connect
 from schema.errors import CannotRunError
 from schema.repository import ROOT, scripts
 from schema.server import Server
-from tests.checkout import Launcher
-from tests.deploys import execute
+from tests.checkout import COMMAND, Launcher
+from tests.deploys import deploy, execute
 from tests.disposable import pooled
 
 HEAD = scripts().get_current_head() or ""
 REVISIONS = [revision.revision for revision in line(scripts())]
 
 
-def compare(url: URL, server: Server) -> drift.Drift:
+def compared(url: URL, server: Server) -> drift.Drift:
     """Do what the command does, on a server that runs already."""
-    return drift.compare(drift.look(url, scripts()), server, scripts())
+    return drift.compare(drift.look(url, scripts()), server, reference.build(server, scripts()))
+
+
+def compare(url: URL, server: Server) -> Comparison:
+    """The comparison alone."""
+    return compared(url, server).found
 
 
 def step_back(url: URL, *, steps: int) -> None:
@@ -82,6 +91,213 @@ def test_notes_of_a_deploy_are_no_drift(head: URL, server: Server) -> None:
     assert not compare(head, server).difference
 
 
+# ── a record that is not what the schema is ───────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("built", "stamped"),
+    [
+        pytest.param(len(REVISIONS), REVISIONS[0], id="stamped-too-early"),
+        pytest.param(1, HEAD, id="stamped-too-late"),
+        pytest.param(0, HEAD, id="nothing-is-built"),
+    ],
+)
+def test_a_wrong_stamp(run: Launcher, head: URL, server: Server, built: int, stamped: str) -> None:
+    """The schema says which revision it is: stamped so, the database is like any other.
+
+    Nothing that the schema holds is called too much, and nothing is to be changed by hand.
+    """
+    right = [reference.BASE, *REVISIONS][built]
+    step_back(head, steps=len(REVISIONS) - built)
+    execute(
+        head, "DELETE FROM alembic_version", f"INSERT INTO alembic_version VALUES ('{stamped}')"
+    )
+    found = compared(head, server)
+    assert (found.found.revision, found.found.equals) == (stamped, right)
+    assert (found.found.drifted, found.found.difference) == (True, "")
+    page = shown(found)
+    assert page.startswith(f"✗ alembic_version says {stamped}, but the schema equals {right}")
+    assert f"\n  → If {right} is right, run DATABASE_URL=… alembic stamp {right}" in page
+    assert not re.search(r"by hand|drop|\+ ", page, re.IGNORECASE)
+    stamp = deploy(run, ROOT, head, "stamp", right)
+    assert stamp.code == 0, stamp.everything
+    if built:
+        assert not compare(head, server).drifted
+    upgraded = deploy(run, ROOT, head)
+    assert upgraded.code == 0, upgraded.everything
+    assert not compare(head, server).drifted
+
+
+def test_another_revision_is_nearer(head: URL, server: Server) -> None:
+    """What differs is told from that one: no table that it has is called too much."""
+    stamped = REVISIONS[0]
+    execute(
+        head,
+        f"UPDATE alembic_version SET version_num = '{stamped}'",
+        "CREATE INDEX extra ON todo (title)",
+    )
+    found = compared(head, server)
+    assert (found.found.equals, found.found.nearest, found.found.differing) == (None, HEAD, 1)
+    page = shown(found)
+    far = found.found.differing_at_revision
+    assert page.startswith(
+        f"✗ alembic_version says {stamped}, but the schema equals no revision, and is nearest to"
+        f" {HEAD} (1 fact away, and {far} from {stamped}).\n"
+    )
+    assert [line for line in page.splitlines() if line.startswith("    +")] == [
+        "    +     index extra  CREATE INDEX extra ON todo USING btree (title)"
+    ]
+    assert "what only the database has may hold rows" in page
+
+
+def test_of_equal_distances_the_recorded_one_counts(head: URL, server: Server) -> None:
+    """A later revision that only changes rows is no reason to call the record wrong."""
+    history = reference.build(server, scripts())
+    live = drift.look(head, scripts())
+    twins = {**history, "0123456789ab": history[HEAD]}
+    found = comparison.compare(live, twins)
+    assert (found.nearest, found.drifted, found.unverified) == (HEAD, False, [])
+
+
+@pytest.mark.parametrize("recorded", [0, 2], ids=["recorded-before", "recorded-after"])
+def test_revisions_that_no_schema_shows(head: URL, server: Server, recorded: int) -> None:
+    """What they did to rows is not known, whichever side of them is recorded: they are named."""
+    history = reference.build(server, scripts())
+    names = [REVISIONS[0], "0123456789ab", HEAD]
+    schemas = [history[REVISIONS[0]], history[HEAD], history[HEAD]]
+    if recorded:
+        schemas[1] = history[REVISIONS[0]]
+        step_back(head, steps=len(REVISIONS) - 1)
+    execute(head, f"UPDATE alembic_version SET version_num = '{names[recorded]}'")
+    found = comparison.compare(drift.look(head, scripts()), dict(zip(names, schemas, strict=True)))
+    rows_only = [names[1] if recorded else names[2]]
+    assert (found.nearest, found.unverified) == (names[1] if recorded else names[2], rows_only)
+    assert f"find out first whether {rows_only[0]} ran" in comparison.advice(found)
+
+
+@pytest.mark.parametrize(
+    ("statement", "fragment"),
+    [
+        pytest.param(
+            "INSERT INTO alembic_version VALUES ('0a1b2c3d4e5f')",
+            "records 2 revisions (0a1b2c3d",
+            id="several",
+        ),
+        pytest.param(
+            "UPDATE alembic_version SET version_num = 'ffff'",
+            "at revision ffff, which this checkout does not have",
+            id="unknown",
+        ),
+    ],
+)
+def test_a_record_that_leads_nowhere(
+    run: Launcher, head: URL, server: Server, statement: str, fragment: str
+) -> None:
+    """It is refused, with the revision that the schema equals; a stamp there helps."""
+    execute(head, statement, "CREATE INDEX extra ON todo (title)")
+    with pytest.raises(CannotRunError) as refused:
+        compare(head, server)
+    assert fragment in str(refused.value)
+    assert f"is nearest to {HEAD} (1 fact away)" in str(refused.value)
+    execute(head, "DROP INDEX extra")
+    with pytest.raises(CannotRunError) as refused:
+        compare(head, server)
+    assert f"; the schema equals {HEAD} (" in str(refused.value)
+    stamp = f"alembic stamp --purge {HEAD}"
+    assert str(refused.value).endswith(f"if {HEAD} is right, run DATABASE_URL=… {stamp}.")
+    stamped = deploy(run, ROOT, head, *stamp.split()[1:])
+    assert stamped.code == 0, stamped.everything
+    assert not compare(head, server).drifted
+
+
+# ── what other sessions do meanwhile ──────────────────────────────────────────────────────────────
+
+IMPATIENT = "from schema import reference; reference.LOCK_TIMEOUT = 0.2; " + COMMAND
+"""The command, which does not wait as long for a lock as it does otherwise."""
+
+
+@pytest.mark.parametrize("command", ["drift", "doctor", "adopt"])
+def test_a_lock(run: Launcher, head: URL, command: str) -> None:
+    """Who holds it is named, by everything but its SQL; nothing was found out, and 2 says so."""
+    if command == "adopt":
+        execute(head, "DROP TABLE alembic_version")
+    with connect(head.update_query_dict({"application_name": "holder"})) as holder:
+        holder.exec_driver_sql("ALTER TABLE todo ADD COLUMN secret_name int")
+        pid = holder.exec_driver_sql("SELECT pg_backend_pid() AS secret_name").scalar_one()
+        result = run.run(
+            ROOT, command, "--json", "--database-url", with_password(head), code=IMPATIENT
+        )
+    assert result.code == 2, result.everything
+    error = json.loads(result.out)["error"]
+    assert re.search(rf": session {pid} \(neondb_owner, holder, idle in transaction for", error)
+    assert result.err == f"schema: {error}\n"
+    assert "secret_name" not in result.everything
+
+
+def test_a_lock_that_is_waited_for(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind one that waits everybody waits: named is who keeps that one waiting."""
+    monkeypatch.setattr(reference, "LOCK_TIMEOUT", 0.2)
+    with connect(head) as holder, connect(head) as waiting, ThreadPoolExecutor() as threads:
+        holder.exec_driver_sql("SELECT FROM todo")
+        pid = holder.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        threads.submit(waiting.exec_driver_sql, "ALTER TABLE todo ADD COLUMN zz int")
+        with connect(head, autocommit=True) as looking:
+            while not looking.exec_driver_sql(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted"
+                f" AND {pid} = ANY (pg_blocking_pids(pid)))"
+            ).scalar_one():
+                pass
+        with pytest.raises(CannotRunError, match=f": session {pid} .*idle in transaction"):
+            drift.look(head, scripts())
+        holder.rollback()
+
+
+MAKING = (
+    "CREATE TYPE mood AS ENUM ('up')",
+    "CREATE FUNCTION one() RETURNS int LANGUAGE sql IMMUTABLE RETURN 1",
+    "CREATE TABLE extra (id int PRIMARY KEY, mood mood, CHECK (id > one()))",
+    "CREATE VIEW extras AS SELECT id FROM extra",
+)
+UNMAKING = ("DROP VIEW extras", "DROP TABLE extra", "DROP FUNCTION one()", "DROP TYPE mood")
+
+
+def test_while_others_change_the_schema(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found was there at some time, or nothing is found; never half of it, nor an error.
+
+    PostgreSQL's functions look at the catalogs of the moment, also in a transaction that sees older
+    ones: they fail, or give a number where a name is gone.
+    """
+    monkeypatch.setattr(reference, "TRIES", 5)
+    quiet = set(drift.look(head, scripts()).facts)
+    true = set(quiet)
+    for statement in (*MAKING, *UNMAKING):
+        execute(head, statement)
+        true |= set(drift.look(head, scripts()).facts)
+    stop = threading.Event()
+
+    def look() -> set[snapshot.Fact] | None:
+        try:
+            return set(drift.look(head, scripts()).facts)
+        except CannotRunError as error:
+            if "other sessions kept changing the schema" not in str(error):
+                raise
+            return None
+
+    def change() -> None:
+        while not stop.is_set():
+            execute(head, *MAKING, *UNMAKING)
+
+    with ThreadPoolExecutor() as threads:
+        changing = threads.submit(change)
+        try:
+            for found in (look() for _ in range(20)):
+                assert found is None or quiet <= found <= true, found ^ true
+        finally:
+            stop.set()
+        changing.result()
+    assert set(drift.look(head, scripts()).facts) == quiet
+
+
 # ── what a role can see ───────────────────────────────────────────────────────────────────────────
 
 
@@ -92,7 +308,8 @@ def test_an_application_sees_it_all(
     facts = drift.look(head, scripts()).facts
     for login in (application, better_auth):
         live = drift.look(login, scripts())
-        assert (live.facts, live.revision, live.unseen) == (facts, HEAD, [])
+        assert live.facts == facts
+        assert live.recorded == reference.Recorded(table=True, revisions=(HEAD,))
     execute(head, "ALTER TABLE todo DISABLE ROW LEVEL SECURITY")
     assert "row security  disabled, forced" in compare(application, server).difference
 
@@ -100,24 +317,24 @@ def test_an_application_sees_it_all(
 def test_a_revision_that_cannot_be_read(head: URL, application: URL, server: Server) -> None:
     """Before its grant an application cannot read the revision: the nearest one is looked for."""
     step_back(head, steps=2)
-    found = compare(application, server)
-    assert found.live.revision is None
-    assert found.live.unseen == [
+    found = compared(application, server)
+    assert found.unseen == [
         "The revision could not be read (permission denied for table alembic_version): compared"
         " with the nearest one."
     ]
-    assert (found.revision, found.behind, found.difference) == (REVISIONS[-3], 2, "")
+    assert (found.found.revision, found.found.nearest) == (None, REVISIONS[-3])
+    assert (found.found.behind, found.found.drifted) == (2, False)
     execute(head, "CREATE INDEX extra ON todo (title)")
-    assert compare(application, server).revision == REVISIONS[-3]
+    assert compare(application, server).nearest == REVISIONS[-3]
 
 
 def test_a_revision_that_row_security_hides(head: URL, application: URL, server: Server) -> None:
     """A row that a policy hides is not taken for one that is not there."""
     execute(head, "ALTER TABLE alembic_version ENABLE ROW LEVEL SECURITY")
-    found = compare(application, server)
-    assert "row-level security policy" in found.live.unseen[0]
-    assert found.revision == HEAD
-    assert "+     row security  enabled" in found.difference
+    found = compared(application, server)
+    assert "row-level security policy" in found.unseen[0]
+    assert found.found.nearest == HEAD
+    assert "+     row security  enabled" in found.found.difference
 
 
 def test_a_role_that_may_not_look_into_the_schema(head: URL, application: URL) -> None:
@@ -135,15 +352,10 @@ def test_a_role_that_may_not_look_into_the_schema(head: URL, application: URL) -
     [
         ("DROP TABLE alembic_version", "no table alembic_version .* run schema adopt"),
         ("DELETE FROM alembic_version", "Alembic's table is empty .* run schema adopt"),
-        ("INSERT INTO alembic_version VALUES ('0a1b2c3d4e5f')", "records 2 revisions .0a1b2c3d"),
-        (
-            "UPDATE alembic_version SET version_num = 'ffff'",
-            "at revision ffff, which this checkout",
-        ),
     ],
 )
 def test_a_revision_that_says_nothing(head: URL, statement: str, fragment: str) -> None:
-    """None, several or an unknown one: one sentence says what to do."""
+    """Without one there is nothing to compare with: one sentence says what to do."""
     execute(head, statement)
     with pytest.raises(CannotRunError, match=fragment) as refused:
         drift.look(head, scripts())
@@ -175,9 +387,8 @@ def test_the_embedded_version_that_comes_closest(shown: str, major: int, twin: i
 )
 def test_nothing_can_be_written(head: URL, statement: str) -> None:
     """PostgreSQL itself refuses to write in the one transaction that looks."""
-    with pytest.raises(DBAPIError, match=r"read-only transaction|inside a transaction"):
-        with reference.read_only(head) as connection:
-            connection.exec_driver_sql(statement)
+    with pytest.raises(CannotRunError, match=r"read-only transaction|inside a transaction"):
+        reference.read(head, lambda connection: connection.exec_driver_sql(statement))
 
 
 def test_through_a_pooler(head: URL) -> None:
@@ -199,13 +410,13 @@ def test_page(head: URL, server: Server) -> None:
     """A person reads where the database is, what differs, and what to do about it."""
     step_back(head, steps=1)
     execute(head, "CREATE INDEX extra ON todo (title)")
-    page = shown(compare(head, server))
+    page = shown(compared(head, server))
     assert f"at {REVISIONS[-2]}; the head, {HEAD}, is 1 revision further.\n" in page
     assert "✗ Drift: 1 fact only in the history (-) or only in the database (+).\n" in page
     assert "    +     index extra  CREATE INDEX extra" in page
-    assert "\n  → Undo by hand" in page
+    assert "\n  → Revert unwanted changes by hand." in page
     execute(head, "DROP INDEX extra")
-    assert "✓ No drift: " in shown(compare(head, server))
+    assert "✓ No drift: " in shown(compared(head, server))
 
 
 def shown(found: drift.Drift) -> str:
@@ -225,6 +436,7 @@ def test_command(run: Launcher, head: URL) -> None:
     document = json.loads(result.out)
     said = {name: document[name] for name in ("version", "drift", "error", "revision", "differing")}
     assert said == {"version": 1, "drift": True, "error": None, "revision": HEAD, "differing": 1}
+    assert (document["equals"], document["nearest"], document["unverified"]) == (None, HEAD, [])
     assert "+     index extra" in document["difference"]
     refused = run.run(
         ROOT, "drift", "--json", "--database-url", with_password(url.set(database="no_such"))

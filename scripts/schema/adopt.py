@@ -7,8 +7,8 @@ Alembic's table is made as the history at that revision has it, its privileges t
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
+import psycopg
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from rich.console import Group
@@ -21,10 +21,11 @@ from migrations.database_url import pooled
 from migrations.deploy import verify
 from migrations.deploy.sessions import alone
 
-from . import reference
+from . import comparison, reference
 from .database import connect, place, reason
 from .errors import CannotRunError
 from .proof import counted
+from .reference import BASE, Live, Recorded
 from .report import coloured, document_of
 from .server import Server
 
@@ -76,16 +77,6 @@ _PRIVILEGES = re.compile(r"[A-Z]+(, [A-Z]+)*")
 
 
 @dataclass(frozen=True)
-class Live:
-    """A database that can be adopted."""
-
-    server: str
-    """The server's version, such as 17.6."""
-    facts: snapshot.Snapshot
-    """Its schema, without Alembic's table."""
-
-
-@dataclass(frozen=True)
 class Match:
     """The revision whose schema the database has, or the one that comes nearest."""
 
@@ -105,7 +96,7 @@ class Match:
 
 
 def look(target: URL) -> Live:
-    """Read the schema of a database that is to be adopted, in one read-only transaction.
+    """Read the schema of a database that is to be adopted, in read-only transactions.
 
     Raises:
         CannotRunError: it cannot be adopted, or not through this role or host.
@@ -116,16 +107,33 @@ def look(target: URL) -> Live:
             f"A pooled host cannot hold the lock that keeps deploys out ({place(target)}); name the"
             " direct host, the one without -pooler."
         )
-    with reference.read_only(target) as connection:
-        server = reference.version(connection)
-        return Live(server, _adoptable(connection))
+
+    def adoptable(connection: Connection) -> Live:
+        live = reference.look(connection)
+        if not live.recorded.revisions:
+            _require_adoptable(connection, live.recorded, live.facts)
+        return live
+
+    return reference.read_twice(target, adoptable)
 
 
 def match(live: Live, history: Mapping[str, snapshot.Snapshot], server: Server) -> Match:
-    """Find the revision whose schema the database has, or the nearest, in the built history."""
-    schemas = {one: reference.without_bookkeeping(facts) for one, facts in history.items()}
+    """Find the revision whose schema the database has, or the nearest, in the built history.
+
+    Raises:
+        CannotRunError: the database records a revision; the sentence says whether it is right.
+
+    """
+    if live.recorded.revisions:
+        raise CannotRunError(_already(live, history))
+    schemas = {
+        revision: reference.without_bookkeeping(facts)
+        for revision, facts in history.items()
+        if revision != BASE
+    }
+    facts = reference.without_bookkeeping(live.facts)
     known = list(schemas)
-    revision = reference.nearest(schemas, live.facts)
+    revision = reference.nearest(schemas, facts)
     expected = schemas[revision]
     up_to = known[: known.index(revision) + 1]
     return Match(
@@ -134,9 +142,9 @@ def match(live: Live, history: Mapping[str, snapshot.Snapshot], server: Server) 
         revision=revision,
         head=known[-1],
         behind=len(known) - len(up_to),
-        taken_for_done=[one for before, one in pairwise(up_to) if history[before] == history[one]],
-        differing=reference.distance(expected, live.facts),
-        difference=snapshot.difference(expected, live.facts),
+        taken_for_done=reference.rows_only(history, up_to),
+        differing=reference.distance(expected, facts),
+        difference=snapshot.difference(expected, facts),
     )
 
 
@@ -164,7 +172,9 @@ def stamp(
             connection.begin(),
         ):
             connection.exec_driver_sql(_SETTINGS)
-            if _adoptable(connection) != reference.without_bookkeeping(expected):
+            recorded, schema = reference.recorded(connection), snapshot.read(connection)
+            _require_adoptable(connection, recorded, schema)
+            if schema != reference.without_bookkeeping(expected):
                 raise CannotRunError(
                     f"The schema was changed while it was compared ({place(target)}); run this"
                     " again."
@@ -181,7 +191,7 @@ def stamp(
                     " stamped; drop it, when it is empty, and run this again."
                 )
             verify.record(connection, verify.found(connection, revision))
-    except DBAPIError as error:
+    except (DBAPIError, psycopg.Error) as error:
         raise CannotRunError(
             f"The revision could not be stamped: {reason(error)} ({place(target)}); mend that, and"
             " run this again."
@@ -234,33 +244,45 @@ def page(found: Match) -> Group:
     return Group(*lines)
 
 
-def _adoptable(connection: Connection) -> snapshot.Snapshot:
-    """Read the schema of a database that has tables, but no revision."""
+def _already(live: Live, history: Mapping[str, snapshot.Snapshot]) -> str:
+    """Say which revision the database records, and what to do when the schema is another one's."""
+    found = comparison.compare(live, history)
+    if found.equals is not None and found.misplaced:
+        return f"{comparison.statement(found)} ({live.where}); {comparison.advice(found)}."
+    return _recorded(live.recorded, live.where)
+
+
+def _recorded(recorded: Recorded, where: str) -> str:
+    return (
+        f"The database already is at revision {', '.join(recorded.revisions)} ({where}); deploy it"
+        " (alembic upgrade head), or compare it (schema drift)."
+    )
+
+
+def _require_adoptable(
+    connection: Connection, recorded: Recorded, facts: snapshot.Snapshot
+) -> None:
+    """Refuse a database that has a revision or no tables, and a role that may not stamp it."""
     where = place(connection.engine.url)
-    recorded = reference.recorded(connection)
     if recorded.unreadable is not None:
         raise CannotRunError(
             f"Alembic's table is there, but cannot be read: {recorded.unreadable} ({where});"
             " connect as its owner."
         )
     if recorded.revisions:
-        raise CannotRunError(
-            f"The database already is at revision {', '.join(recorded.revisions)} ({where}); deploy"
-            " it (alembic upgrade head), or compare it (schema drift)."
-        )
+        raise CannotRunError(_recorded(recorded, where))
     may = "SELECT has_schema_privilege(to_regnamespace('public'), 'CREATE')"
     if not connection.exec_driver_sql(may).scalar_one():
         raise CannotRunError(
             f"The role may not make Alembic's table in schema public ({where}); connect as the"
             " owner."
         )
-    facts = snapshot.read(connection)
-    if not any(fact.object.startswith("table ") for fact in facts):
+    schema = reference.without_bookkeeping(facts)
+    if not any(fact.object.startswith("table ") for fact in schema):
         raise CannotRunError(
             f"The database has no tables ({where}): there is nothing to adopt; deploy it (alembic"
             " upgrade head)."
         )
-    return facts
 
 
 def _hand_over(connection: Connection) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
+import psycopg
 import typer
 from alembic.util import CommandError
 from rich.console import Group
@@ -161,9 +162,10 @@ def drift(
         live = drifting.look(urls.parse(database_url), directory)
         with _open(None, reference.twin(live.server), tell) as opened:
             tell("the history")
-            found = drifting.compare(live, opened, directory)
+            compared = drifting.compare(live, opened, reference.build(opened, directory))
     _answer(
-        drifting.document(found) if as_json else drifting.page(found), good=not found.difference
+        drifting.document(compared) if as_json else drifting.page(compared),
+        good=not compared.found.drifted,
     )
 
 
@@ -215,7 +217,14 @@ def doctor(
     with _exits(doctoring.refusal if as_json else None), _progress() as tell:
         target = urls.parse(database_url)
         tell("the database")
-        checks = doctoring.examine(target, scripts())
+        directory = scripts()
+        examined = doctoring.examine(target, directory)
+        checks = list(examined.checks)
+        if examined.live is not None:
+            with _open(None, reference.twin(examined.live.server), tell) as opened:
+                tell("the history")
+                history = reference.build(opened, directory)
+            checks.append(doctoring.compared(examined.live, history))
     _answer(
         doctoring.document(target, checks) if as_json else doctoring.page(target, checks),
         good=doctoring.ready(checks),
@@ -258,7 +267,7 @@ def _exits(document: Callable[[str], str] | None = None) -> Iterator[None]:
         raise typer.Exit(130) from None
     except (CannotRunError, CommandError) as error:
         raise refuse(str(error)) from None
-    except DBAPIError as error:
+    except (DBAPIError, psycopg.Error) as error:
         raise refuse(f"The server ended the work: {reason(error)}.") from None
 
 

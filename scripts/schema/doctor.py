@@ -4,8 +4,8 @@ What a deploy itself refuses or warns of is asked of the deploy's own code. The 
 would only notice afterwards, or never. Nothing is written.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alembic.script import ScriptDirectory
@@ -20,10 +20,11 @@ from migrations import snapshot
 from migrations.database_url import pooled
 from migrations.deploy import obstacles, verify
 
-from . import reference
-from .database import connect, place, reason
+from . import comparison, reference
+from .database import place, reason
 from .ownership import APPLICATION, BETTER_AUTH
 from .proof import counted
+from .reference import Live
 from .report import document_of
 
 NEWEST = 18
@@ -120,34 +121,60 @@ class Check:
         return not self.mend
 
 
-def examine(target: URL, scripts: ScriptDirectory) -> list[Check]:
-    """Look at everything.
+@dataclass(frozen=True)
+class Examination:
+    """What was found without the history being built."""
+
+    checks: Sequence[Check]
+    live: Live | None
+    """What is to be compared with the history; None where no revision is recorded."""
+
+
+def examine(target: URL, scripts: ScriptDirectory) -> Examination:
+    """Look at everything that the database itself shows.
 
     Raises:
-        CannotRunError: the database cannot be reached, or the history cannot be read.
+        CannotRunError: the database cannot be reached or read, or the history cannot be read.
 
     """
     known = reference.require_line(scripts)
-    # A deploy's own look is to find transactions that are read only: it gets one of the usual kind.
-    with connect(reference.in_utf8(target)) as connection:
+
+    def obstacles_of(connection: Connection) -> tuple[list[str], list[str]]:
         refused = _sentences(connection, lambda: obstacles.of_the_server(connection))
-        lost = _sentences(connection, lambda: obstacles.of_the_state(connection, scripts))
-    with reference.read_only(target) as connection:
-        role = connection.execute(text(_ROLE)).one()
-        shown: str = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
-        server = _server_and_role(shown, role, refused)
-        checks = [server, _host(target), _encryption(connection)]
-        if reference.major(shown) < obstacles.OLDEST or role.encoding != "UTF8":
-            return checks  # the snapshot query is for neither
-        return [
-            *checks,
-            _group_roles(connection),
-            _public(connection),
-            _platform(connection),
-            *_content(connection, known, lost, sees=role.sees),
-            _indexes(connection),
-            _sessions(connection, everybody=role.sees_sessions),
-        ]
+        return refused, _sentences(connection, lambda: obstacles.of_the_state(connection, scripts))
+
+    # A deploy's own look is to find transactions that are read only: it gets one of the usual kind.
+    refused, lost = reference.read(target, obstacles_of, read_only=False)
+    role, checks = reference.read(target, lambda one: _surroundings(one, target, refused))
+    if role is None:
+        return Examination(checks, None)
+    if not role.sees:
+        return Examination([*checks, Check("revision", "not readable", lost)], None)
+    live = reference.read_twice(target, reference.look)
+    return Examination(
+        [*checks, *_content(live, known, lost)], live if live.recorded.revisions else None
+    )
+
+
+def compared(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Check:
+    """Compare the schema with what the history builds at the recorded revision."""
+    found = comparison.compare(live, history)
+    if found.behind:  # a deploy that applies something drops these first
+        facts = tuple(fact for fact in live.facts if not _invalid(fact))
+        found = comparison.compare(replace(live, facts=facts), history)
+    if not found.drifted:
+        return Check("drift", "none")
+    if found.misplaced:
+        what = comparison.verdict(found)
+        sentence = f"{comparison.statement(found)}. {comparison.remedy(found)}"
+    else:
+        what = f"{counted(found.differing, 'fact')} away from {found.nearest}"
+        sentence = (
+            f"The schema is not what the history builds at {found.nearest}: a deploy would fail, or"
+            " end by saying so. Compare them (schema drift --database-url …)."
+            f" {comparison.remedy(found)}"
+        )
+    return Check("drift", what, [sentence])
 
 
 def document(target: URL, checks: Sequence[Check]) -> str:
@@ -203,13 +230,33 @@ def _sentences(connection: Connection, find: Callable[[], Iterator[str]]) -> lis
     """What a deploy finds fault with; that the role may not even look is a fault too."""
     found: list[str] = []
     try:
-        found.extend(find())
+        with connection.begin_nested():
+            found.extend(find())
     except DBAPIError as error:
         if not isinstance(error.orig, InsufficientPrivilege):
             raise
         found.append(f"The role may not look: {reason(error)}; connect as the owner.")
-    connection.rollback()
     return found
+
+
+def _surroundings(
+    connection: Connection, target: URL, refused: Sequence[str]
+) -> tuple[Row[Any] | None, list[Check]]:
+    """Look at everything but the schema; without the role where the schema cannot be read."""
+    role = connection.execute(text(_ROLE)).one()
+    shown: str = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
+    server = _server_and_role(shown, role, refused)
+    checks = [server, _host(target), _encryption(connection)]
+    if reference.major(shown) < obstacles.OLDEST or role.encoding != "UTF8":
+        return None, checks  # the snapshot query is for neither
+    return role, [
+        *checks,
+        _group_roles(connection),
+        _public(connection),
+        _platform(connection),
+        _indexes(connection),
+        _sessions(connection, everybody=role.sees_sessions),
+    ]
 
 
 def _host(target: URL) -> Check:
@@ -321,14 +368,9 @@ def _platform(connection: Connection) -> Check:
     return Check("schemas", found)
 
 
-def _content(
-    connection: Connection, known: Sequence[str], lost: Sequence[str], *, sees: bool
-) -> Iterator[Check]:
+def _content(live: Live, known: Sequence[str], lost: Sequence[str]) -> Iterator[Check]:
     """Where the database is, and what is in it that no revision has made."""
-    if not sees:
-        yield Check("revision", "not readable", lost)
-        return
-    recorded = reference.recorded(connection)
+    recorded = live.recorded
     at = recorded.revisions[0] if len(recorded.revisions) == 1 else None
     if recorded.unreadable is not None:
         found = "not readable"
@@ -341,7 +383,7 @@ def _content(
     yield Check("revision", found, lost)
     if recorded.revisions or lost:
         return
-    strangers = _strangers(snapshot.read(connection))
+    strangers = _strangers(reference.without_bookkeeping(live.facts))
     named = ", ".join(strangers[:SHOWN])
     if len(strangers) > SHOWN:
         named += f" and {len(strangers) - SHOWN} more"
@@ -377,6 +419,10 @@ def _indexes(connection: Connection) -> Check:
         return Check("indexes", "none is invalid")
     note = "A build that was cut left them; the next deploy that applies something drops them."
     return Check("indexes", f"invalid: {', '.join(invalid)}", notes=[note])
+
+
+def _invalid(fact: snapshot.Fact) -> bool:
+    return fact.part.startswith("index ") and "INVALID" in fact.definition.split("  ")
 
 
 def _sessions(connection: Connection, *, everybody: bool) -> Check:
