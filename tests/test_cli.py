@@ -98,7 +98,7 @@ URLS = {
         "No connection to database on /no/such/folder as user",
     ),
     "unencoded-at-sign": ("postgresql://user:pass@s3cr3t@127.0.0.1:1/database", "percent-encoded"),
-    "unknown-option": ("postgresql://user:s3cr3t@127.0.0.1:1/database?colour=red", "colour"),
+    "unknown-option": ("postgresql://user:s3cr3t@127.0.0.1:1/database?colour=red", "a parameter"),
     "bad-option": ("postgresql://user:s3cr3t@127.0.0.1:1/database?sslmode=maybe", "sslmode"),
     "password-as-an-option": (
         "postgresql://user@127.0.0.1:1/database?password=s3cr3t",

@@ -4,7 +4,11 @@ The theory: whatever form names a PostgreSQL database is understood, to the lett
 whatever does not is refused in one sentence that anybody may see.
 """
 
+from urllib.parse import quote, unquote
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from sqlalchemy import URL
 
 from migrations.database_url import (
@@ -82,6 +86,12 @@ REFUSED = {
     "jdbc": f"jdbc:postgresql://user:{PASSWORD}@host/database",
     "unencoded-at-sign": f"postgresql://user:pass@{PASSWORD}@host/database",
     "unencoded-slash": f"postgresql://user:pass/{PASSWORD}@host",
+    "unencoded-at-and-slash": f"postgresql://user:pa@ss/{PASSWORD}@host/database",
+    "unencoded-question-mark": f"postgresql://user:pa?ss{PASSWORD}@host/database",
+    "at-sign-in-a-parameter": f"postgresql://host:5432/database?password=pass@{PASSWORD}",
+    "ampersand-in-a-parameter": f"postgresql://host/database?password=pass&{PASSWORD}",
+    "separators-in-a-parameter": f"postgresql://host/database?password=pass&{PASSWORD}=x",
+    "unknown-scheme": f"{PASSWORD}://user@host/database",
     "unencoded-separators": f"postgresql://user:a/{PASSWORD}@{PASSWORD}@host/database",
     "open-bracket": f"postgresql://user:{PASSWORD}@[::1/database",
 }
@@ -99,6 +109,45 @@ def test_refusal_is_one_sentence_without_the_password(text: str) -> None:
     assert "postgresql://" in message
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+PASSWORDS = st.text("@/:?#%&=xyzXYZ", min_size=1, max_size=12)
+
+
+@given(PASSWORDS)
+def test_encoded_password_comes_out(password: str) -> None:
+    """Whatever a password is made of, percent-encoded it is read to the letter."""
+    url = parse(f"postgresql://user:{quote(password, safe='')}@host/database")
+    assert (url.password, url.host, url.database) == (password, "host", "database")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "postgresql://user:{}@host/database",
+        "postgresql://user:{}@host:5432/database?sslmode=require",
+        "postgresql://host:5432/database?user=user&password={}",
+    ],
+    ids=["password", "password-and-parameter", "parameter"],
+)
+@given(password=PASSWORDS)
+@example(password="Yz@dor/XYZ")  # noqa: S106  # it is none
+@example(password="zz?xyz=xyz")  # noqa: S106  # it is none
+def test_raw_password_is_read_or_hidden(form: str, password: str) -> None:
+    """As it is, a password is read to the letter, or else refused without any piece of it.
+
+    Only a % that happens to encode something means something else; PostgreSQL then says no.
+    """
+    sentence = ""
+    try:
+        url = parse(form.format(password))
+    except BadDatabaseURLError as error:
+        sentence = str(error)
+    else:
+        assert unquote(password) == (url.password or url.query.get("password"))
+        assert (url.host, url.database) == ("host", "database")
+    pieces = {password[start : start + 3] for start in range(len(password) - 2)}
+    assert not {piece for piece in pieces - {"://"} if piece in sentence}
 
 
 @pytest.mark.parametrize("value", [None, "", " \n"], ids=["unset", "empty", "blank"])

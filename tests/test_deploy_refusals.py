@@ -68,7 +68,7 @@ ADDRESSES = {
     "nobody-listens": ("127.0.0.1:1/db", "Connection refused; see whether the server runs"),
     "no-such-host": ("host.invalid/db", "No connection to db on host.invalid as user"),
     "no-such-socket": ("/db?host=/no/such/folder", "No connection to db on /no/such/folder"),
-    "unknown-option": ("127.0.0.1:1/db?colour=red", "colour"),
+    "unknown-option": ("127.0.0.1:1/db?colour=red", "a parameter"),
     "bad-option": ("127.0.0.1:1/db?sslmode=maybe", "sslmode"),
     "bad-port": ("127.0.0.1:99999/db", "99999"),
     "password-as-an-option": (f"127.0.0.1:1/db?password={PASSWORD}", "Connection refused"),

@@ -149,7 +149,7 @@ def test_document_of_refusal(run: Launcher) -> None:
     document = assert_documented(result)
     assert result.code == 2
     assert document["holds"] is None
-    assert document["error"].startswith("The database URL begins with mysql://")
+    assert document["error"].startswith("The database URL is another system's; only")
     assert document["proofs"] == []
     assert result.err == f"schema: {document['error']}\n"
 
