@@ -277,6 +277,30 @@ def test_a_revision_that_fails(
     assert state(head) == before
 
 
+VALUES = {
+    "literal": sql("SELECT 'hunter2', 1/0"),
+    "literal-that-is-no-number": sql("SELECT 'hunter2', 'hunter2'::integer"),
+    "parameter": """op.get_bind().exec_driver_sql("SELECT %s::integer", ("hunter2",))""",
+    "value-with-quotes": """op.execute('SELECT $$a "hunter2\\nhunter2" b$$::integer')""",
+    "statement-that-waits": sql("ALTER TABLE work ADD COLUMN a text DEFAULT 'hunter2'"),
+}
+
+
+@pytest.mark.parametrize("upgrade", VALUES.values(), ids=VALUES.keys())
+def test_values_of_a_revision_that_fails(
+    run: Launcher, copy: Checkout, head: URL, upgrade: str
+) -> None:
+    """Neither log nor receipt holds a value, be it the statement's, a parameter's or a row's."""
+    execute(head, "CREATE TABLE work ()")
+    copy.add(upgrade)
+    options = ("-x", "receipt=json", "-x", "patience=0.01")
+    with holding(head, "LOCK TABLE work IN SHARE MODE"):
+        result = deploy(run, copy.root, head, *options, "upgrade", "head")
+    assert result.code == 1, result.everything
+    assert "_change_something.py, line 13) " in receipt(result)["error"]
+    assert "hunter2" not in result.everything
+
+
 # What an author may do to a revision's transaction or session, and why the deploy says no.
 MEDDLING = {
     "rolls-back": (
@@ -376,6 +400,9 @@ QUERIES = {
     "SELECT a FROM t WHERE b = 'x' -- it's": "SELECT a FROM t WHERE b = '…'",
     "/* don't */ SELECT 'alice@example.org'": "SELECT '…'",
     "SELECT E'it\\'s x', $$x$$, $p$x$p$, 42, $1": "SELECT '…', '…', '…', '…', $1",
+    r"SELECT a FROM t WHERE b LIKE'C:\' AND c = 'x'": "SELECT a FROM t WHERE b LIKE'…' AND c = '…'",
+    "SELECT a$$, 'x $$ y'": "SELECT a$$, '…'",
+    "SELECT 1 /* it's /* nested */ */, 'x'": "SELECT '…' …",
     """SELECT "it's" FROM t2 WHERE c = 'cut off""": """SELECT "it's" FROM t2 WHERE c = '…'""",
 }
 

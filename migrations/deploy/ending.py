@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .interruption import Interruption, interruptible
 from .receipt import Receipt
-from .sessions import FailedError, one_line, reason
+from .sessions import FailedError, reason, shown
 from .watch import Wait
 
 _INTERRUPTED = "Interrupted: what was committed stays; run this again to go on."
@@ -84,7 +84,7 @@ def explain(error: Exception, receipt: Receipt, wait: Wait | None) -> CommandErr
     stays = f"the database is at {receipt.after or 'no revision'}"
     revision = f"Revision {receipt.current}{where}"
     statement = getattr(error, "statement", None)
-    of = f", in: {one_line(statement)}" if statement else ""
+    of = f", in: {shown(statement)}" if statement else ""
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, psycopg.errors.LockNotAvailable) and wait is not None:
         return FailedError(f"{revision} gave up waiting, and {stays}: {wait}.")

@@ -65,16 +65,24 @@ CONNECT_SECONDS = 60
 LOCK = int.from_bytes(b"alembic")
 """The advisory lock that a deploy holds; it belongs to one database and ends with its session."""
 
-# Other sessions' queries go into a log: the values in them are nobody's business there.
+# Statements go into a log, the deploy's own too: the values in them are nobody's business there.
 _QUIET = re.compile(
     r"""(?P<name> "(?:[^"]|"")*" )
       | (?P<comment> --[^\n]* | /\*.*?(?:\*/|$) )
-      | \$(?P<tag>\w*)\$ .*? (?:\$(?P=tag)\$|$)
-      | e'(?:[^'\\]|\\.|'')*(?:'|$)
+      | (?<![\w$])\$(?P<tag>\w*)\$ .*? (?:\$(?P=tag)\$|$)
+      | (?<![\w$])e'(?:[^'\\]|\\.|'')*(?:'|$)
       | '(?:[^']|'')*(?:'|$)
       | (?<![\w$])\d[\d.]*""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
+
+_NESTED = re.compile(r"/\*(?:(?!\*/).)*/\*", re.DOTALL)
+
+# Between the first quote and the last: the value may hold some itself.
+_QUOTED = re.compile(r'".*"', re.DOTALL)
+
+_DATA = "22"
+"""The class of errors that quote the value that they complain of; others quote names."""
 
 # libpq has no codes for why a connection failed, only words.
 _FINAL = (
@@ -136,7 +144,7 @@ class Session(NamedTuple):
         parts = [self.user, self.application, kind, self.state]
         who = ", ".join(part for part in parts if part)
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
-        query = f": {one_line(without_values(self.query))}" if self.query else ""
+        query = f": {shown(self.query)}" if self.query else ""
         return f"session {self.pid} ({who or 'not visible'}{age}){query}"
 
 
@@ -146,8 +154,18 @@ def one_line(sql: str, width: int = 100) -> str:
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
+def shown(sql: str) -> str:
+    """The statement as it may be logged: in one line, shortened, and without values."""
+    return one_line(without_values(sql))
+
+
 def without_values(sql: str) -> str:
-    """The statement without the values that were written into it, and without comments."""
+    """The statement without the values that were written into it, and without comments.
+
+    What follows a comment in a comment is left out: no pattern finds the end of it.
+    """
+    if nested := _NESTED.search(sql):
+        return f"{without_values(sql[: nested.start()])}…"
     return _QUIET.sub(lambda found: found["name"] or (" " if found["comment"] else "'…'"), sql)
 
 
@@ -304,14 +322,17 @@ def place(url: URL) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Say in one line what PostgreSQL or the driver complained of."""
+    """Say in one line what PostgreSQL or the driver complained of, without a row's values."""
     first: BaseException | None = error
     while first is not None and not isinstance(first, DBAPIError | psycopg.Error):
         first = first.__context__
     if first is None:
         first = error
     original = first.orig if isinstance(first, DBAPIError) else first
-    lines = [line.strip() for line in str(original).splitlines() if line.strip()]
+    complaint = str(original)
+    if isinstance(original, psycopg.Error) and (original.sqlstate or "").startswith(_DATA):
+        complaint = _QUOTED.sub('"…"', original.diag.message_primary or "")
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(original).__name__
 
 

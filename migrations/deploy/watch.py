@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from .sessions import FailedError, Session, Tell, gone, one_line
+from .sessions import FailedError, Session, Tell, gone, shown
 
 INTERVAL = 0.05
 """Seconds between two looks at a statement that has not ended: a fraction of lock_timeout."""
@@ -68,7 +68,7 @@ class Wait:
 
     def __str__(self) -> str:
         """Say what waits for whom."""
-        return f"{one_line(self.statement)} waits for {' and for '.join(map(str, self.sessions))}"
+        return f"{shown(self.statement)} waits for {' and for '.join(map(str, self.sessions))}"
 
     @property
     def for_autovacuum(self) -> bool:
@@ -124,7 +124,7 @@ def watched(engine: Engine, connection: Connection, tell: Tell) -> Iterator[Watc
     def before(_connection: Connection, cursor: Any, sql: str, *_rest: object) -> None:  # noqa: ANN401  # psycopg's
         if _OWN_TRANSACTION.match(sql):
             raise FailedError(
-                f"A revision's transaction is not its own to end ({one_line(sql)}): use a"
+                f"A revision's transaction is not its own to end ({shown(sql)}): use a"
                 " savepoint, or an autocommit block, and run this again."
             )
         if _PATIENT.match(sql):
@@ -183,4 +183,4 @@ def _look(engine: Engine, pid: int, watch: Watch, stop: threading.Event, tell: T
 
 def _progress(observer: Connection, pid: int, sql: str) -> str:
     phase = observer.scalar(_PROGRESS, {"pid": pid})
-    return one_line(sql) + (f" ({phase})" if phase else "")
+    return shown(sql) + (f" ({phase})" if phase else "")
