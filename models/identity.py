@@ -93,7 +93,7 @@ class _Acting:
                 connection.execute(IDENTIFY, [str(self._user_id)], prepare=False)
             undo.pop_all()
 
-    def __exit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> bool:
+    def __exit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> None:
         session = self._session
         if isinstance(session, Session):
             if self._outermost:
@@ -101,18 +101,18 @@ class _Acting:
                     session.rollback() if kind else session.commit()
                 finally:
                     self._leave_session(session)
-            return False
+            return
         with ExitStack() as leave:
             leave.callback(self._leave_connection)
             if _is_busy(session):
                 if kind is None:
                     raise IdentityError(_UNREAD)
-                return False
+                return
             if kind is None and session.info.transaction_status == TransactionStatus.INERROR:
                 hidden = IdentityError(_HIDDEN_ERROR)
                 self._transaction.__exit__(type(hidden), hidden, None)
                 raise hidden
-            return bool(self._transaction.__exit__(kind, error, trace))
+            self._transaction.__exit__(kind, error, trace)
 
     def _leave_connection(self) -> None:
         """Leave the connection as it was, or closed: no pool hands out one that is neither."""
@@ -137,7 +137,7 @@ class _Acting:
                 await connection.execute(IDENTIFY, [str(self._user_id)], prepare=False)
             undo.pop_all()
 
-    async def __aexit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> bool:
+    async def __aexit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> None:
         session = self._session
         if isinstance(session, Session):
             if self._outermost:
@@ -145,18 +145,18 @@ class _Acting:
                     await (self._async.rollback() if kind else self._async.commit())
                 finally:
                     self._leave_session(session)
-            return False
+            return
         async with AsyncExitStack() as leave:
             leave.push_async_callback(self._leave_async_connection)
             if _is_busy(session):
                 if kind is None:
                     raise IdentityError(_UNREAD)
-                return False
+                return
             if kind is None and session.info.transaction_status == TransactionStatus.INERROR:
                 hidden = IdentityError(_HIDDEN_ERROR)
                 await self._transaction.__aexit__(type(hidden), hidden, None)
                 raise hidden
-            return bool(await self._transaction.__aexit__(kind, error, trace))
+            await self._transaction.__aexit__(kind, error, trace)
 
     async def _leave_async_connection(self) -> None:
         if self._session.info.transaction_status == TransactionStatus.IDLE:

@@ -8,6 +8,9 @@ one that `--postgres` names, or the server that `--database-url` names, which th
 import os
 import secrets
 import signal
+import subprocess
+import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -26,6 +29,7 @@ from schema.embedded import LIKE_NEON, OWNER, VERSIONS, embedded, installation
 from schema.ownership import APPLICATION, BETTER_AUTH
 from schema.repository import ROOT, scripts
 from schema.server import Server, given
+from tests.better_auth.service import Driver, Service, driver, find_node, install
 from tests.checkout import CHECK, Checkout, Launcher, Result, copy_to, launcher
 from tests.users import ALICE, BOB
 
@@ -264,3 +268,66 @@ def check(run: Launcher, copy: Checkout, server: Server) -> Callable[[], Result]
     """Run `schema check` in the copy, on the shared server."""
     url = server.maintenance.render_as_string(hide_password=False)
     return lambda: run.run(copy.root, *CHECK, "--database-url", url)
+
+
+@pytest.fixture(scope="session")
+def installed() -> tuple[str, Path]:
+    """Node, and the driver beside the installed Better Auth."""
+    return find_node(), install()
+
+
+@pytest.fixture(scope="session")
+def process(installed: tuple[str, Path]) -> Iterator[Driver]:
+    """One Node process for all tests: each opens its own database with it."""
+    with driver(*installed) as started:
+        yield started
+
+
+@pytest.fixture
+def service(process: Driver, better_auth: URL) -> Iterator[Service]:
+    """Better Auth on a database at head, as a login that holds `todo_auth` and nothing else."""
+    started = Service(process, better_auth)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by the project's own build backend without network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(folder)],
+        cwd=ROOT / "models",
+        check=True,
+        capture_output=True,
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment in which only the wheel is installed, beside what it depends on.
+
+    The dependencies are those of this environment: nothing is fetched from a network.
+    """
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    inside = folder / "bin" / "python"
+    packages = subprocess.run(
+        [inside, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "--python", str(inside), "install", "--quiet"),
+            *("--no-deps", "--no-index", "--disable-pip-version-check", str(wheel)),
+        ],
+        check=True,
+    )
+    # A folder named in a .pth file is searched, but its own .pth files are not read: the project
+    # itself, which is installed there editable, stays out of sight.
+    Path(packages, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return inside

@@ -95,9 +95,9 @@ def read_by_cursors(connection: Plain) -> None:
     with connection.cursor("named") as cursor:
         cursor.execute("SELECT title FROM todo ORDER BY 1")
         assert cursor.fetchone() == ("a",)
-    rows = connection.cursor().stream("SELECT title FROM todo ORDER BY 1")
-    assert next(rows) == ("a",)
-    rows.close()
+    for row in connection.cursor().stream("SELECT title FROM todo ORDER BY 1"):
+        assert row == ("a",)
+        break
 
 
 def savepoint(connection: Plain) -> None:

@@ -8,7 +8,6 @@ HTTP. What it left in the database is read as the owner.
 import json
 import os
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,50 +20,18 @@ from sqlalchemy.exc import DBAPIError
 
 from schema.database import connect
 from tests.better_auth.service import (
+    PASSWORD,
     SOURCE,
     Browser,
-    Driver,
-    NodeMissingError,
     Service,
     Statement,
     driver,
+    find_node,
     install,
-    node,
+    sign_up,
 )
 
-PASSWORD = "correct horse battery staple"  # noqa: S105  # it opens nothing
 OTHER_PASSWORD = "an altogether different one"  # noqa: S105  # it opens nothing
-
-
-@pytest.fixture(scope="session")
-def installed() -> tuple[str, Path]:
-    """Node, and the driver beside the installed Better Auth."""
-    return find_node(), install()
-
-
-def find_node() -> str:
-    """Find Node; without it these tests fail where nobody looks at what was skipped."""
-    try:
-        return node()
-    except NodeMissingError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def process(installed: tuple[str, Path]) -> Iterator[Driver]:
-    """One Node process for all tests: each opens its own database with it."""
-    with driver(*installed) as started:
-        yield started
-
-
-@pytest.fixture
-def service(process: Driver, better_auth: URL) -> Iterator[Service]:
-    """Better Auth on a database at head, as a login that holds `todo_auth` and nothing else."""
-    started = Service(process, better_auth)
-    yield started
-    started.close()
 
 
 @pytest.fixture
@@ -78,14 +45,6 @@ def sql(url: URL, statement: str) -> list[Any]:
     with connect(url, autocommit=True) as connection:
         result = connection.execute(text(statement))
         return list(result.all()) if result.returns_rows else []
-
-
-def sign_up(service: Service, email: str, password: str = PASSWORD) -> Browser:
-    """Sign up in a browser of its own, which is then signed in."""
-    browser = Browser(service)
-    answer = browser.post("/sign-up/email", name=email, email=email, password=password)
-    assert answer.status == 200, answer.body
-    return browser
 
 
 def signed_in(browser: Browser) -> str | None:

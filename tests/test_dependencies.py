@@ -18,6 +18,7 @@ LOCKS = {"requirements.txt": RUNTIME, "requirements-dev.txt": [*RUNTIME, *DEVELO
 
 # What no Python file imports: the file that calls it, and the words that do.
 CALLED = {
+    "fastapi": ("models/README.md", "from fastapi import"),
     "greenlet": ("tests/test_application.py", "create_async_engine("),
     "hatchling": ("pyproject.toml", 'build-backend = "hatchling.build"'),
     "mypy": ("scripts/lint", "bin/mypy"),
@@ -27,6 +28,7 @@ CALLED = {
     "pytest-xdist": ("scripts/test", "-n auto"),
     "ruff": ("scripts/lint", "bin/ruff check"),
     "squawk-cli": ("scripts/schema/lint/safety.py", '"squawk"'),
+    "uvicorn": ("tests/test_fastapi.py", '"uvicorn"'),
     "zizmor": ("scripts/lint", "bin/zizmor"),
 }
 

@@ -3,8 +3,6 @@
 import os
 import re
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -23,53 +21,13 @@ import os, uuid
 DATABASE_URL = os.environ["URL"]
 user_id = uuid.UUID("{USER}")
 """
-SESSION = """
-for session in session_of(user_id):
-    session.add(Todo(user_id=user_id, title="first"))
-    session.flush()
-"""
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built by the project's own build backend without network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(folder)],
-        cwd=ROOT / "models",
-        check=True,
-        capture_output=True,
-    )
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="session")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment in which only the wheel is installed, beside what it depends on.
-
-    The dependencies are those of this environment: nothing is fetched from a network.
-    """
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    inside = folder / "bin" / "python"
-    packages = subprocess.run(
-        [inside, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "--python", str(inside), "install", "--quiet"),
-            *("--no-deps", "--no-index", "--disable-pip-version-check", str(wheel)),
-        ],
-        check=True,
-    )
-    # A folder named in a .pth file is searched, but its own .pth files are not read: the project
-    # itself, which is installed there editable, stays out of sight.
-    Path(packages, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    return inside
+def snippets(heading: str) -> list[str]:
+    """The Python snippets below a heading of the wheel's README."""
+    readme = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
+    section = readme.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
 def run(python: Path, code: str, url: URL | None = None) -> str:
@@ -120,22 +78,24 @@ def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: U
             {"id": USER, "name": "alice"},
         )
         connection.commit()
-    readme = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
-    start, request, plain, queries = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    start, acting, plain = snippets("The application")
+    (queries,) = snippets("Common queries")
     url = application.set(drivername="postgresql").render_as_string(hide_password=False)
     code = "\n".join(
         [
             PRELUDE,
             start,
-            request,
+            acting,
+            "assert todos == []",
             # libpq's own form of the URL, where SQLAlchemy's names the driver
             f"DATABASE_URL = {url!r}",
             plain,
-            "from todo_schema import Todo",
-            SESSION,
+            "with Session(engine) as session, acting_as(session, user_id):",
+            "    session.add(Todo(user_id=user_id, title='first'))",
+            "    session.flush()",
             "\n".join(f"    {line}" for line in queries.splitlines()),
             "    assert [one.title for one in still_open] == ['first'], still_open",
-            "for session in session_of(user_id):",
+            "with Session(engine) as session, acting_as(session, user_id):",
             "    found = {one.title: [tag.name for tag in one.tags]"
             " for one in session.exec(newest)}",
             "assert found == {'first': [], 'Buy milk': ['Errands']}, found",

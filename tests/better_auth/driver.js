@@ -1,15 +1,17 @@
 // Better Auth as an application runs it, for tests/test_better_auth.py: one JSON command a line on
 // standard input, one JSON answer a line on standard output. Nothing is simulated but the mail.
 
+import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { betterAuth } from "better-auth";
 import { getMigrations } from "better-auth/db/migration";
+import { toNodeHandler } from "better-auth/node";
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
 
 const TIMEOUT = 30_000; // milliseconds: a command that hangs is a failure, not a wait
 
-let auth, pool;
+let auth, pool, listening;
 const seen = { printed: [], mails: [], statements: [] };
 
 // Whatever Better Auth, or a library below it, prints or warns of is kept for the tests.
@@ -64,7 +66,16 @@ const commands = {
     pool.on("error", () => {}); // a test dropped the database: without a listener, Node would end
     auth = betterAuth(options());
   },
+  /** Serves Better Auth over HTTP, on a free port of this machine. */
+  async listen() {
+    listening = createServer(toNodeHandler(auth));
+    await new Promise((ready) => listening.listen(0, "127.0.0.1", ready));
+    return listening.address().port;
+  },
   async close() {
+    listening?.closeAllConnections();
+    listening?.close();
+    listening = undefined;
     await pool?.end();
     pool = undefined;
     commands.take();
