@@ -18,6 +18,8 @@ from migrations.database_url import (
     parse,
     pooled,
 )
+from schema.repository import ROOT
+from tests.checkout import Launcher
 
 PASSWORD = "s3cr3t"  # noqa: S105  # what must not be repeated
 
@@ -195,3 +197,45 @@ def test_pooled_host(host: str | None, *, expected: bool) -> None:
 def test_pooled_host_in_the_query() -> None:
     """Libpq takes the host from there, too."""
     assert pooled(parse("postgresql:///database?host=ep-x-pooler.eu.neon.invalid"))
+
+
+STRAY = f"postgresql://user:{PASSWORD}@host/database"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [STRAY],
+        ["check", STRAY],
+        ["check", "--database-url", "postgresql://user:pass", f"{PASSWORD}@host/database"],
+        ["drift", f"--{STRAY}"],
+        ["doctor", f"--databaseurl={STRAY}"],
+        ["serve", "--port", STRAY],
+        ["roles", f"--no-such={PASSWORD}", STRAY],
+    ],
+    ids=["command", "argument", "blank", "option", "misspelt", "number", "misspelt-and-argument"],
+)
+def test_url_where_no_url_belongs(run: Launcher, arguments: list[str]) -> None:
+    """A URL that is given in the wrong place is not repeated when the command says so."""
+    result = run.run(ROOT, *arguments)
+    assert (result.code, result.out) == (2, ""), result.everything
+    assert PASSWORD not in result.err
+    assert "host/database" not in result.err
+    assert "Usage: schema" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["chekc"], "No such command 'chekc'"),
+        (["check", "all"], "unexpected extra argument(s) (all)"),
+        (["doctor", f"--databas-url={STRAY}"], "--databas-url (Possible options: --database-url)"),
+        (["drift"], "Missing option '--database-url'"),
+    ],
+    ids=["command", "argument", "misspelt", "missing"],
+)
+def test_what_is_not_understood_is_named(run: Launcher, arguments: list[str], words: str) -> None:
+    """Words and options that are no URL are repeated, for that is what helps."""
+    result = run.run(ROOT, *arguments)
+    assert (result.code, result.out) == (2, ""), result.everything
+    assert words in result.err

@@ -1,5 +1,6 @@
 """The `schema` command: its words, options and exit codes; the work is in the other modules."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import typer
 from alembic.util import CommandError
 from rich.console import Group
 from sqlalchemy.exc import DBAPIError
+from typer.rich_utils import rich_format_error
 
 from migrations import database_url as urls
 
@@ -26,6 +28,9 @@ from .generated import rewrite
 from .history import head_of
 from .repository import scripts
 from .server import Server, server
+
+_WORD = re.compile(r"-{0,2}[a-z0-9][a-z0-9-]*")
+"""An option or a word: an argument that may be repeated, as no URL looks like it."""
 
 app = typer.Typer(
     help="Check, show and serve the schema that the migrations build; compare databases with it.",
@@ -232,8 +237,28 @@ def doctor(
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
-    app(prog_name="schema")
+    """Run the command that the arguments name.
+
+    What is wrong with them is said without repeating them where one may be a database URL.
+    """
+    try:
+        code = app(prog_name="schema", standalone_mode=False)
+    except typer.TyperException as error:
+        if not _repeatable(error, sys.argv[1:]):
+            error.message = (
+                "One of the arguments is not understood; a database URL comes after --database-url."
+            )
+        rich_format_error(error)  # type: ignore[arg-type]  # of its classes, only the base is public
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _repeatable(error: typer.TyperException, arguments: list[str]) -> bool:
+    """Whether Typer's complaint names nothing but options, or words that are no database URL."""
+    if isinstance(error, typer.BadParameter):  # it names the option, and not what it was given
+        return True
+    named = getattr(error, "option_name", None)
+    return all(_WORD.fullmatch(one) for one in ([named] if named else arguments))
 
 
 def _answer(shown: str | Group, *, good: bool) -> None:
