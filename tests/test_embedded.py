@@ -10,6 +10,7 @@ import grp
 import os
 import pwd
 import random
+import re
 import shutil
 import signal
 import socket
@@ -201,6 +202,17 @@ def test_signal_during_the_start(folder: Path, number: signal.Signals, moment: f
         process.send_signal(number)
         assert finish(process)[0] != 0
     assert_nothing_left(folder)
+
+
+@pytest.mark.parametrize("version", NEWEST_FIRST)
+def test_shared_memory_is_in_the_folder(version: int) -> None:
+    """Already while it is set up, so that it goes with the folder when that is killed.
+
+    What initdb's own servers use is what it writes into the settings' file.
+    """
+    with embedded(version) as started:
+        written = (started.folder / "data" / "postgresql.conf").read_text(encoding="utf-8")
+    assert re.search(r"^dynamic_shared_memory_type = mmap\b", written, re.MULTILINE)
 
 
 @pytest.mark.parametrize("version", NEWEST_FIRST)

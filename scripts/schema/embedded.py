@@ -397,6 +397,7 @@ def _initdb(run: _Run, binaries: Path, version: int, identity: _Identity) -> Non
                 "--auth-host=scram-sha-256",
                 "--no-sync",
                 "--no-instructions",
+                "--set=dynamic_shared_memory_type=mmap",  # else killing it leaves some in /dev/shm
                 *locale,
             ],
             **identity,
