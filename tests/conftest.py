@@ -19,19 +19,19 @@ from typing import Any
 
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
+from schema.roles import APPLICATION, BETTER_AUTH
 from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from migrations import database_url
-from schema.alembic_run import upgrade
-from schema.database import connect
-from schema.embedded import LIKE_NEON, OWNER, VERSIONS, embedded, installation
-from schema.ownership import APPLICATION, BETTER_AUTH
-from schema.repository import ROOT, scripts
-from schema.server import Server, given
-from tests.better_auth.service import Driver, Service, driver, find_node, install
-from tests.checkout import CHECK, Checkout, Launcher, Result, copy_to, launcher
-from tests.users import ALICE, BOB
+from migrations import postgres
+from schema.postgres.connection import connect
+from schema.postgres.embedded import LIKE_NEON, OWNER, VERSIONS, embedded, installation
+from schema.postgres.scratch import Server, open_url
+from schema.project import ROOT, scripts
+from schema.revisions.runner import upgrade
+from tests.application.better_auth.service import Driver, Service, driver, find_node, install
+from tests.support.repo_copy import CHECK, Checkout, Launcher, Result, copy_to, launcher
+from tests.support.users import ALICE, BOB
 
 _PASSWORD = secrets.token_urlsafe(12)
 """Of the tests' logins, where a server asks for one."""
@@ -72,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.collectonly:
         return
     if config.option.database_url:
-        version, addresses = _given(database_url.parse(config.option.database_url))
+        version, addresses = _given(postgres.parse_url(config.option.database_url))
         config.stash[_MAIN] = version
         config.stash[_SERVERS][version] = addresses
         return
@@ -138,7 +138,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[dict[int, Server]]:
     """The embedded servers, by major version, opened as the role that is like Neon's owner."""
     with ExitStack() as stack:
         yield {
-            version: stack.enter_context(given(make_url(addresses["owner"])))
+            version: stack.enter_context(open_url(make_url(addresses["owner"])))
             for version, addresses in request.config.stash[_SERVERS].items()
         }
 

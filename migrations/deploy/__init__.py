@@ -13,6 +13,6 @@ The order, and what is tried again, is in run.py. Whatever ends a deploy, runnin
 after the last revision that was committed.
 """
 
-from .run import deploy
+from migrations.deploy.runner import deploy
 
 __all__ = ["deploy"]

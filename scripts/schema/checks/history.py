@@ -1,0 +1,241 @@
+"""The rules that revision files obey, read from the files without running them."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from alembic.script import Script, ScriptDirectory
+from schema.text import pluralize
+
+from schema.checks.result import CheckResult, Failure
+from schema.project import REVISIONS_DIR, ROOT
+
+NAME = re.compile(
+    r"(?P<date>\d{4}_\d\d_\d\d_\d{4})_(?P<revision>[0-9a-z]+)_(?P<slug>[a-z0-9_]+)\.py"
+)
+NAME_FORM = "YYYY_MM_DD_HHMM_<revision>_<slug>.py"
+WHY = re.compile(r"^WHY: (?P<why>.+)", re.MULTILINE)
+TEMPLATE_WHY = "say what needs this change"
+LEFTOVERS = ("Delete this list when you have followed it", "please adjust!")
+IMPORTABLE = {"alembic", "sqlalchemy", *sys.stdlib_module_names}
+
+
+def check(scripts: ScriptDirectory) -> CheckResult:
+    """Prove that the history is one line and that every file obeys the rules.
+
+    The rules and where they come from are in migrations/README.md.
+    """
+    try:
+        revisions = list(scripts.walk_revisions())[::-1]
+        heads = scripts.get_heads()
+    except Exception as error:  # noqa: BLE001  # a revision file may raise whatever it likes
+        message = f"The revision files cannot be read: {type(error).__name__}: {error}."
+        unreadable = Failure(message, "Mend the file named.")
+        return CheckResult("revision files", [*_unchanged(), unreadable])
+    failures = [*_one_line(revisions, heads), *_unchanged()]
+    for revision in revisions:
+        failures += _file(Path(revision.path), revision)
+    return CheckResult(f"{pluralize(len(revisions), 'revision')}, one line", failures)
+
+
+def readable_line(scripts: ScriptDirectory) -> bool:
+    """Whether the files can be read and form one line: nothing else can be tried otherwise."""
+    try:
+        revisions = list(scripts.walk_revisions())
+    except Exception:  # noqa: BLE001  # a revision file may raise whatever it likes
+        return False
+    return bool(revisions) and not any(_one_line(revisions, scripts.get_heads()))
+
+
+def head_of(scripts: ScriptDirectory) -> str | None:
+    """Name the head, when the files can be read and there is one."""
+    try:
+        heads = scripts.get_heads()
+    except Exception:  # noqa: BLE001  # a revision file may raise whatever it likes
+        return None
+    return heads[0] if len(heads) == 1 else None
+
+
+def irreversible(revision: Script) -> bool:
+    """Whether the revision says that it cannot be undone: its downgrade only raises."""
+    return _raises(_functions(_parse(Path(revision.path))).get("downgrade"))
+
+
+def _one_line(revisions: list[Script], heads: list[str]) -> Iterator[Failure]:
+    if not revisions:
+        yield Failure(
+            "There is no revision.", 'Write the first one: alembic revision -m "Create …".'
+        )
+    if len(heads) > 1:
+        yield Failure(
+            f"The history has {len(heads)} heads: {', '.join(sorted(heads))}.",
+            "Rebase: set the down_revision of the newer one to the older one, and rename its file"
+            " so that it sorts last.",
+        )
+    for revision in revisions:
+        if isinstance(revision.down_revision, tuple):
+            yield Failure(
+                f"{_name(revision)} merges two lines of history.",
+                "Delete it, and rebase one line onto the other: a line can be downgraded, a merge"
+                " cannot.",
+            )
+        elif len(revision.nextrev) > 1:
+            yield Failure(
+                f"The history branches after {_name(revision)}:"
+                f" {', '.join(sorted(revision.nextrev))}.",
+                "Rebase one of them onto the other.",
+            )
+
+
+def _file(path: Path, revision: Script) -> Iterator[Failure]:
+    tree = _parse(path)
+    functions = _functions(tree)
+    yield from _named(path, revision)
+    yield from _explained(path, ast.get_docstring(tree) or "")
+    for module in _imports(tree):
+        if module.partition(".")[0] not in IMPORTABLE:
+            yield Failure(
+                f"{path.name} imports {module}.",
+                "Import alembic and sqlalchemy only: what else a revision uses will change after"
+                " it was merged, and the revision with it.",
+            )
+    for name in ("upgrade", "downgrade"):
+        if name not in functions:
+            yield Failure(f"{path.name} has no {name} function.", f"Add def {name}() -> None.")
+    downgrade = functions.get("downgrade")
+    if not _empty(functions.get("upgrade")) and _empty(downgrade):
+        yield Failure(
+            f"{path.name} has a downgrade that does nothing.",
+            "Undo what upgrade does, or raise NotImplementedError with the reason why nobody can.",
+        )
+    if downgrade and _raises(downgrade) and not _gives_reason(downgrade):
+        yield Failure(
+            f"{path.name} has a downgrade that raises without a reason.",
+            'Say why: raise NotImplementedError("… cannot be undone, because …").',
+        )
+
+
+def _named(path: Path, revision: Script) -> Iterator[Failure]:
+    match = NAME.fullmatch(path.name)
+    if match is None or match["revision"] != revision.revision:
+        yield Failure(
+            f"{path.name} is not named {NAME_FORM} after its revision, {revision.revision}.",
+            'Rename it, or let Alembic name it: alembic revision -m "…".',
+        )
+        return
+    parent = next(iter(REVISIONS_DIR.glob(f"*_{revision.down_revision}_*.py")), None)
+    if parent is not None and parent.name[:15] > match["date"]:
+        yield Failure(
+            f"{path.name} sorts before {parent.name}, which it follows.",
+            "Rename it with a later time, so that a folder listing reads as the history does.",
+        )
+
+
+def _explained(path: Path, docstring: str) -> Iterator[Failure]:
+    summary = docstring.strip().partition("\n")[0]
+    if not summary[:1].isupper():
+        yield Failure(
+            f"{path.name} does not begin with a sentence that says what it does.",
+            'Begin its docstring with one in the imperative: """Create todo.',
+        )
+    leftover = next((one for one in LEFTOVERS if one in path.read_text(encoding="utf-8")), None)
+    if leftover:
+        yield Failure(
+            f'{path.name} still holds what a generator wrote: "{leftover}".',
+            "Read what it generated, adjust it, and delete the note.",
+        )
+    why = WHY.search(docstring)
+    if why is None or why["why"].startswith(TEMPLATE_WHY):
+        yield Failure(
+            f"{path.name} does not say why.",
+            "Add a paragraph to its docstring that begins with WHY: and says what needs the change"
+            " and what would go wrong without it.",
+        )
+
+
+def _unchanged() -> Iterator[Failure]:
+    """Compare with the merge base, where git has one: merged revisions may run anywhere by now."""
+    base = _merge_base()
+    if base is None:
+        return
+    changes = _git("diff", "--name-status", "--no-renames", base, "--", str(REVISIONS_DIR)) or ""
+    for line in changes.splitlines():
+        status, _, name = line.partition("\t")
+        if status != "A" and name.endswith(".py"):
+            verb = "was deleted" if status == "D" else "has changed"
+            yield Failure(
+                f"{Path(name).name} {verb} since it was merged ({base[:10]}).",
+                f"Restore it (git checkout {base[:10]} -- {name}) and write a new revision:"
+                " databases that ran the old text will not run it again.",
+            )
+
+
+def _merge_base() -> str | None:
+    for branch in ("origin/HEAD", "origin/main", "main"):
+        base = _git("merge-base", "HEAD", branch)
+        if base:
+            return base.strip()
+    return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Run git on the checkout; None when there is no git, no repository or no such branch."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), path.name)
+
+
+def _functions(tree: ast.Module) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def _body(function: ast.FunctionDef | None) -> list[ast.stmt]:
+    """The statements that do something: neither a docstring nor `pass`."""
+    return [
+        statement
+        for statement in (function.body if function else [])
+        if not isinstance(statement, ast.Pass)
+        and not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+    ]
+
+
+def _empty(function: ast.FunctionDef | None) -> bool:
+    return function is not None and not _body(function)
+
+
+def _raises(function: ast.FunctionDef | None) -> bool:
+    body = _body(function)
+    return bool(body) and isinstance(body[0], ast.Raise)
+
+
+def _gives_reason(function: ast.FunctionDef) -> bool:
+    """Whether the error that is raised has a text."""
+    raised = _body(function)[0]
+    call = raised.exc if isinstance(raised, ast.Raise) else None
+    if not isinstance(call, ast.Call) or not call.args:
+        return False
+    text = call.args[0]
+    return not isinstance(text, ast.Constant) or bool(str(text.value).strip())
+
+
+def _name(revision: Script) -> str:
+    return Path(revision.path).name

@@ -1,0 +1,330 @@
+"""The rules that keep users apart, read from the catalogs of a database at head.
+
+Every table is a user's own, Better Auth's, or listed with a reason; every foreign key is indexed;
+neither group role nor PUBLIC has more than it needs. Why these rules:
+migrations/adr/0001-ownership-in-the-database.md.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from schema.text import pluralize
+from sqlalchemy import URL, Connection, Row, text
+
+from schema.checks.result import CheckResult, Failure
+from schema.postgres.connection import connect
+
+APPLICATION = "todo_app"
+BETTER_AUTH = "todo_auth"
+BETTER_AUTH_TABLES = frozenset({"user", "session", "account", "verification"})
+OTHER_TABLES: dict[str, str] = {
+    "alembic_version": "Alembic's own: which revision the database is at; no user data",
+}
+"""Tables that are neither owned nor Better Auth's, each with the reason why that is safe."""
+
+WRITE = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
+PRIVILEGES = (*sorted(WRITE), "TRUNCATE", "REFERENCES", "TRIGGER")
+
+IDENTITY = "(user_id = ( SELECT app_user_id() AS app_user_id))"
+"""How PostgreSQL prints the one condition that a policy of an owned table may have."""
+
+_FOREIGN_SCHEMAS = "('information_schema', 'auth', 'neon_auth')"
+_OURS = f"n.nspname !~ '^pg_' AND n.nspname NOT IN {_FOREIGN_SCHEMAS}"
+
+TABLES = f"""
+SELECT
+  c.oid,
+  CASE n.nspname WHEN 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END AS name,
+  c.relrowsecurity AND c.relforcerowsecurity AS secured,
+  EXISTS (
+    SELECT FROM pg_attribute AS a
+    WHERE a.attrelid = c.oid AND a.attname = 'user_id' AND NOT a.attisdropped
+  ) AS has_user,
+  coalesce((
+    SELECT a.attname = 'user_id'
+    FROM pg_constraint AS k
+    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.conkey[1]
+    WHERE k.conrelid = c.oid AND k.contype = 'p'
+  ), false) AS key_leads_with_user,
+  -- To the user, or by owner to a parent that is owned itself.
+  EXISTS (
+    SELECT FROM pg_constraint AS k
+    CROSS JOIN unnest(k.conkey, k.confkey) AS pair (child, parent)
+    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = pair.child
+    JOIN pg_attribute AS p ON p.attrelid = k.confrelid AND p.attnum = pair.parent
+    WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.convalidated AND k.confdeltype = 'c'
+      AND a.attname = 'user_id' AND a.attnotnull AND (
+        k.confrelid = to_regclass('public."user"') AND p.attname = 'id'
+        OR k.confrelid <> c.oid AND p.attname = 'user_id'
+      )
+  ) AS references_user,
+  ARRAY(
+    SELECT k.conname::text FROM pg_constraint AS k
+    WHERE k.conrelid = c.oid AND k.contype = 'f' AND EXISTS (
+      SELECT FROM pg_attribute AS p
+      WHERE p.attrelid = k.confrelid AND p.attname = 'user_id' AND NOT p.attisdropped
+    ) AND NOT EXISTS (
+      SELECT FROM unnest(k.conkey, k.confkey) AS pair (child, parent)
+      JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = pair.child
+      JOIN pg_attribute AS p ON p.attrelid = k.confrelid AND p.attnum = pair.parent
+      WHERE a.attname = 'user_id' AND p.attname = 'user_id'
+    )
+  ) AS ownerless_keys,
+  ARRAY(
+    SELECT p.polname::text FROM pg_policy AS p
+    WHERE p.polrelid = c.oid AND p.polpermissive AND (
+      coalesce(pg_get_expr(p.polqual, c.oid), :identity) <> :identity
+      OR coalesce(pg_get_expr(p.polwithcheck, c.oid), :identity) <> :identity
+    )
+  ) AS other_policies,
+  EXISTS (SELECT FROM pg_policy AS p WHERE p.polrelid = c.oid) AS has_policy
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND {_OURS}
+ORDER BY 2
+"""
+
+# A partial index does not serve the deletion of a parent row, nor does one on an expression.
+UNINDEXED_FOREIGN_KEYS = f"""
+SELECT k.conrelid::regclass::text, k.conname, pg_get_constraintdef(k.oid)
+FROM pg_constraint AS k
+JOIN pg_namespace AS n ON n.oid = k.connamespace
+WHERE k.contype = 'f' AND {_OURS} AND NOT EXISTS (
+  SELECT FROM pg_index AS i
+  WHERE i.indrelid = k.conrelid AND i.indisvalid AND i.indpred IS NULL
+    AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey
+)
+ORDER BY 1, 2
+"""
+
+# Privileges as they work out, whether granted to the role, to PUBLIC, or through a membership.
+RELATION_PRIVILEGES = f"""
+SELECT c.relname, c.relkind::text, r.rolname, array_agg(p.name ORDER BY p.name)
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+CROSS JOIN (SELECT rolname FROM pg_roles WHERE rolname IN ('{APPLICATION}', '{BETTER_AUTH}')) AS r
+CROSS JOIN unnest(CAST(:privileges AS text[])) AS p (name)
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {_OURS} AND (
+  has_table_privilege(r.rolname, c.oid, p.name)
+  OR p.name IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')
+    AND has_any_column_privilege(r.rolname, c.oid, p.name)
+)
+GROUP BY 1, 2, 3
+ORDER BY 1, 3
+"""
+
+PUBLIC_PRIVILEGES = f"""
+SELECT 'table ' || c.oid::regclass::text, g.privilege_type
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+CROSS JOIN aclexplode(c.relacl) AS g
+WHERE g.grantee = 0 AND {_OURS}
+UNION ALL
+SELECT 'column ' || a.attrelid::regclass::text || '.' || a.attname, g.privilege_type
+FROM pg_attribute AS a
+JOIN pg_class AS c ON c.oid = a.attrelid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+CROSS JOIN aclexplode(a.attacl) AS g
+WHERE g.grantee = 0 AND {_OURS}
+UNION ALL
+SELECT 'function ' || p.oid::regprocedure::text, g.privilege_type
+FROM pg_proc AS p
+JOIN pg_namespace AS n ON n.oid = p.pronamespace
+CROSS JOIN aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g
+WHERE g.grantee = 0 AND {_OURS}
+  AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = p.oid AND d.deptype = 'e')
+UNION ALL
+SELECT 'schema ' || n.nspname, g.privilege_type
+FROM pg_namespace AS n
+CROSS JOIN aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS g
+WHERE g.grantee = 0 AND {_OURS}
+UNION ALL
+SELECT 'the database', g.privilege_type
+FROM pg_database AS b
+CROSS JOIN aclexplode(coalesce(b.datacl, acldefault('d', b.datdba))) AS g
+WHERE g.grantee = 0 AND b.datname = current_database() AND g.privilege_type <> 'CONNECT'
+ORDER BY 1, 2
+"""
+
+# What runs with its owner's rights is a hole: on Neon the owner ignores row security.
+OWNERS_RIGHTS = f"""
+SELECT CASE c.relkind WHEN 'm' THEN 'materialized view ' ELSE 'view ' END || c.relname, r.rolname
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
+WHERE c.relkind IN ('v', 'm') AND {_OURS} AND has_any_column_privilege(r.oid, c.oid, 'SELECT')
+  AND NOT coalesce(
+    (SELECT o.option_value::boolean FROM pg_options_to_table(c.reloptions) AS o
+     WHERE o.option_name = 'security_invoker'), false)
+UNION ALL
+SELECT 'SECURITY DEFINER function ' || p.oid::regprocedure::text, r.rolname
+FROM pg_proc AS p
+JOIN pg_namespace AS n ON n.oid = p.pronamespace
+JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
+WHERE p.prosecdef AND {_OURS} AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+UNION ALL
+SELECT 'rule ' || w.rulename || ' on ' || c.relname, r.rolname
+FROM pg_rewrite AS w
+JOIN pg_class AS c ON c.oid = w.ev_class
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
+WHERE w.rulename <> '_RETURN' AND {_OURS}
+  AND has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
+ORDER BY 1, 2
+"""
+
+ROLES = f"""
+SELECT
+  r.rolname,
+  concat_ws(', ',
+    CASE WHEN r.rolsuper THEN 'SUPERUSER' END,
+    CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END,
+    CASE WHEN r.rolcanlogin THEN 'LOGIN' END,
+    CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END,
+    CASE WHEN r.rolcreatedb THEN 'CREATEDB' END,
+    CASE WHEN r.rolreplication THEN 'REPLICATION' END,
+    (SELECT string_agg('membership in ' || m.roleid::regrole, ', ')
+     FROM pg_auth_members AS m WHERE m.member = r.oid),
+    CASE WHEN has_schema_privilege(r.oid, 'public', 'CREATE') THEN 'CREATE on schema public' END,
+    CASE WHEN has_database_privilege(r.oid, current_database(), 'CREATE')
+      THEN 'CREATE on the database' END,
+    CASE WHEN has_database_privilege(r.oid, current_database(), 'TEMPORARY')
+      THEN 'TEMPORARY on the database' END,
+    (SELECT string_agg('ownership of ' || c.oid::regclass, ', ')
+     FROM pg_class AS c WHERE c.relowner = r.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S'))
+  )
+FROM pg_roles AS r
+WHERE r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
+ORDER BY 1
+"""
+
+
+def owned_tables(connection: Connection) -> list[str]:
+    """Name the tables whose rows belong to one user each: those with a `user_id`."""
+    rows = connection.execute(text(TABLES), {"identity": IDENTITY})
+    return [row.name for row in rows if row.has_user]
+
+
+def privileges(connection: Connection) -> Sequence[Any]:
+    """List what each group role holds on each relation: (relation, kind, role, privileges)."""
+    version = connection.execute(text("SHOW server_version_num")).scalar_one()
+    known = [*PRIVILEGES, *(["MAINTAIN"] if int(version) >= 170000 else [])]
+    return connection.execute(text(RELATION_PRIVILEGES), {"privileges": known}).all()
+
+
+def check(head: URL) -> CheckResult:
+    """Prove the rules on a database at head."""
+    with connect(head) as connection:
+        tables = connection.execute(text(TABLES), {"identity": IDENTITY}).all()
+        keys = connection.execute(
+            text("SELECT count(*) FROM pg_constraint WHERE contype = 'f'")
+        ).scalar_one()
+        failures = [
+            *(failure for table in tables for failure in _table(table)),
+            *_foreign_keys(connection),
+            *_privileges(connection),
+        ]
+    owned = sum(table.has_user for table in tables)
+    covered = (
+        f"{pluralize(owned, 'owned table')}, {len(BETTER_AUTH_TABLES)} of Better Auth's;"
+        f" {pluralize(keys, 'foreign key')}; 2 roles"
+    )
+    return CheckResult(covered, failures)
+
+
+def _table(table: Row[Any]) -> Iterator[Failure]:
+    if table.name in OTHER_TABLES:
+        return
+    if table.name not in BETTER_AUTH_TABLES and not table.has_user:
+        yield Failure(
+            f"Table {table.name} is neither a user's own nor Better Auth's.",
+            "Give it a user_id (derive its model from Owned), or list it in OTHER_TABLES of"
+            " scripts/schema/ownership.py with the reason why it needs no owner.",
+        )
+        return
+    if not table.secured:
+        yield Failure(
+            f"Row security is not enabled and forced on table {table.name}.",
+            f'ALTER TABLE "{table.name}" ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY.',
+        )
+    if not table.has_policy:
+        yield Failure(
+            f"Table {table.name} has no policy.", "Without one nobody sees its rows: CREATE POLICY."
+        )
+    if table.name in BETTER_AUTH_TABLES:
+        return
+    if not table.key_leads_with_user:
+        yield Failure(
+            f"The primary key of table {table.name} does not lead with user_id.",
+            "Make it (user_id, id): every access is scoped by its user, and children can"
+            " reference the row by its owner.",
+        )
+    if not table.references_user:
+        yield Failure(
+            f'{table.name}.user_id is not a validated, NOT NULL reference to "user" that'
+            " cascades on deletion.",
+            'Add FOREIGN KEY (user_id) REFERENCES "user" (id) ON DELETE CASCADE, or such a key to'
+            " an owned parent that holds user_id too.",
+        )
+    for key in table.ownerless_keys:
+        yield Failure(
+            f"Foreign key {key} on table {table.name} references an owned table without its"
+            " user_id.",
+            "Reference (user_id, id): otherwise a row can hang below another user's row.",
+        )
+    for policy in table.other_policies:
+        yield Failure(
+            f"Policy {policy} on table {table.name} does not compare user_id with"
+            " (SELECT app_user_id()).",
+            "Any other condition lets rows through, or keeps the index from being used.",
+        )
+
+
+def _foreign_keys(connection: Connection) -> Iterator[Failure]:
+    for table, name, definition in connection.execute(text(UNINDEXED_FOREIGN_KEYS)):
+        yield Failure(
+            f"No index leads with the columns of foreign key {name} on {table}: {definition}.",
+            "Add one: deleting a parent row reads the whole child table without it.",
+        )
+
+
+def _privileges(connection: Connection) -> Iterator[Failure]:
+    owned = set(owned_tables(connection))
+    for relation, kind, role, held in privileges(connection):
+        # Reading a view is judged by whose rights it runs with.
+        excess = set(held) - (
+            _allowed(role, relation, owned) | ({"SELECT"} if kind == "v" else set())
+        )
+        if excess:
+            yield Failure(
+                f"{role} has {', '.join(sorted(excess))} on {relation}.",
+                f'REVOKE {", ".join(sorted(excess))} ON "{relation}" FROM {role} (or from PUBLIC,'
+                " or from the role that it is a member of).",
+            )
+    for name, privilege in connection.execute(text(PUBLIC_PRIVILEGES)):
+        yield Failure(
+            f"PUBLIC has {privilege} on {name}.",
+            "Revoke it, and grant it to the group roles that need it: everybody is PUBLIC.",
+        )
+    for name, role in connection.execute(text(OWNERS_RIGHTS)):
+        yield Failure(
+            f"{role} may use {name}, which runs with its owner's rights.",
+            "On Neon the owner ignores row security: make a view WITH (security_invoker = true), a"
+            " function SECURITY INVOKER, or grant it to nobody.",
+        )
+    found = connection.execute(text(ROLES)).all()
+    for role in {APPLICATION, BETTER_AUTH} - {row[0] for row in found}:
+        yield Failure(f"The group role {role} does not exist.", "A revision must make it.")
+    for role, excess in found:
+        if excess:
+            yield Failure(f"{role} has {excess}.", "Take it away: it leads around row security.")
+
+
+def _allowed(role: str, relation: str, owned: set[str]) -> frozenset[str]:
+    if relation == "alembic_version":  # an application asks at its start whether it fits
+        return frozenset({"SELECT"})
+    if role == BETTER_AUTH:
+        return WRITE if relation in BETTER_AUTH_TABLES else frozenset()
+    if relation == "user":
+        return frozenset({"SELECT"})
+    return WRITE if relation in owned else frozenset()

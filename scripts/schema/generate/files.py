@@ -1,0 +1,141 @@
+"""The files that are written from the migrations, and committed beside them.
+
+The snapshot, the history that the wheel carries, and the second half of models/README.md.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from alembic.script import ScriptDirectory
+from schema.revisions.history import revisions_oldest_first
+from sqlalchemy import URL
+
+from migrations import snapshot
+from schema.access import probe
+from schema.errors import CannotRunError
+from schema.generate import models_readme
+from schema.postgres.connection import connect, describe_error
+from schema.postgres.scratch import Server
+from schema.project import MODELS_README, ROOT, SNAPSHOT, VERSION, scripts
+from schema.revisions.runner import upgrade
+
+_VERSION = re.compile(r'^__version__ = "(?P<number>[0-9.]+)\+', re.MULTILINE)
+_GENERATED = re.compile(r"^__version__ = .*\n\nHISTORY = \([^)]*\)\n", re.MULTILINE)
+
+
+def rewrite(server: Server) -> str:
+    """Rewrite the files, and return what changed in them: nothing when they were up to date.
+
+    Raises:
+        CannotRunError: the history has no single head or does not build, or a file cannot be
+            written.
+
+    """
+    directory = scripts()
+    try:
+        heads = directory.get_heads()
+    except Exception as error:  # a revision file may raise whatever it likes
+        raise CannotRunError(
+            f"The revision files cannot be read ({describe_error(error)}); run schema check."
+        ) from error
+    if len(heads) != 1:
+        raise CannotRunError(
+            f"The history has {len(heads)} heads, but a snapshot is of one; run schema check."
+        )
+    with server.database() as scratch, connect(scratch) as connection:
+        try:
+            upgrade(connection, directory)
+        except Exception as error:  # a revision may raise whatever it likes
+            raise CannotRunError(
+                f"The history does not build ({describe_error(error)}); run schema check."
+            ) from error
+        connection.commit()
+        found = probe.probe(scratch)
+        return _write(fresh(scratch, directory, found.accesses))
+
+
+def fresh(
+    head: URL, directory: ScriptDirectory, found: Sequence[probe.Access]
+) -> Mapping[Path, str]:
+    """What the files should hold, from a database at head and what was found by trying.
+
+    Where nothing could be tried, which is a failure of its own, the matrix is left as it is.
+    """
+    revisions = [revision.revision for revision in revisions_oldest_first(directory)]
+    with connect(head) as connection:
+        migrated = snapshot.read(connection, bookkeeping=True)
+    files = {
+        SNAPSHOT: snapshot.layout(migrated, revisions[-1]),
+        VERSION: _version(read(VERSION), revisions),
+    }
+    if found:
+        written = read(MODELS_README).partition(models_readme.BEGIN)[0]
+        files[MODELS_README] = written + models_readme.generate(head, found)
+    return files
+
+
+def read(path: Path) -> str:
+    """What a file holds; nothing when it is missing."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def difference(path: Path, before: str, after: str) -> str:
+    """What changes in a file: fact by fact in the snapshot, as a whole in the other."""
+    if path != SNAPSHOT:
+        return "".join(f"- {one}\n" for one in before.splitlines() if one not in after) + "".join(
+            f"+ {one}\n" for one in after.splitlines() if one not in before
+        )
+    heads = "".join(
+        f"{sign} revision {snapshot.revision(text)}\n"
+        for sign, text in (("-", before), ("+", after))
+        if snapshot.revision(before) != snapshot.revision(after)
+    )
+    return heads + snapshot.text_difference(before, after)
+
+
+def name(path: Path) -> str:
+    """How people call the file."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def _version(text: str, revisions: list[str]) -> str:
+    """Name the head in the wheel's version, and list the history."""
+    found = _VERSION.search(text)
+    if found is None:
+        raise CannotRunError(
+            f'{name(VERSION)} has no line __version__ = "<number>+<head>"; restore it with git.'
+        )
+    history = "".join(f'    "{revision}",\n' for revision in revisions)
+    generated = f'__version__ = "{found["number"]}+{revisions[-1]}"\n\nHISTORY = (\n{history})\n'
+    return _GENERATED.sub(generated, text)
+
+
+def _write(files: Mapping[Path, str]) -> str:
+    changed = ""
+    for path, text in files.items():
+        before = read(path)
+        if before == text:
+            continue
+        try:
+            _replace(path, text)
+        except OSError as error:
+            raise CannotRunError(f"{name(path)} cannot be written: {error.strerror}.") from error
+        changed += f"{difference(path, before, text)}{name(path)} is rewritten.\n"
+    return changed
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the file whole or not at all."""
+    handle, temporary_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
+    temporary = Path(temporary_name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink()
+        raise

@@ -1,0 +1,48 @@
+"""A connection to a database, the same way everywhere: no pool, no surprises at the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL, Connection, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from migrations.postgres import describe_url, first_error_line
+from schema.errors import CannotRunError
+
+__all__ = ["connect", "describe", "place", "reason", "statement_of"]
+
+
+@contextmanager
+def connect(url: URL, *, autocommit: bool = False) -> Iterator[Connection]:
+    """Connect for the length of a block; what is not committed by then is rolled back.
+
+    Raises:
+        CannotRunError: no connection could be made.
+
+    """
+    engine = create_engine(
+        url, poolclass=NullPool, isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED"
+    )
+    try:
+        connection = engine.connect()
+    except DBAPIError as error:
+        raise CannotRunError(
+            f"No connection to {describe_url(url)}: {first_error_line(error)}."
+        ) from error
+    with connection:
+        yield connection
+
+
+def describe(error: Exception) -> str:
+    """Say in one line what a revision, or the database below it, raised."""
+    return (
+        first_error_line(error)
+        if isinstance(error, DBAPIError)
+        else f"{type(error).__name__}: {error}"
+    )
+
+
+def statement_of(error: Exception) -> str:
+    """The statement that failed, where the error has one."""
+    return (error.statement or "").strip() if isinstance(error, DBAPIError) else ""

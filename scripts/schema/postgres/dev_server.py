@@ -1,0 +1,56 @@
+"""The development server: an embedded PostgreSQL at head, with a login for each group role."""
+
+import socket
+import threading
+from collections.abc import Callable
+
+from schema.roles import APPLICATION, BETTER_AUTH
+
+from schema.errors import CannotRunError
+from schema.postgres import logins
+from schema.postgres.connection import connect
+from schema.postgres.embedded import embedded
+from schema.project import scripts
+from schema.revisions.runner import upgrade
+
+DATABASE = "todo"
+
+
+def serve(version: int, port: int, say: Callable[[str], None]) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        CannotRunError: the port is taken, or the server could not be started.
+
+    """
+    with embedded(version, port=free_port(port)) as started:
+        with connect(started.owner, autocommit=True) as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {DATABASE}")
+        owner = started.owner.set(database=DATABASE)
+        with connect(owner) as connection:
+            upgrade(connection, scripts())
+        made = logins.make(
+            owner,
+            [logins.login(f"{role}_login", role) for role in (APPLICATION, BETTER_AUTH)],
+        )
+        say(f"PostgreSQL {version} at the head revision, until Ctrl-C; its data is then gone.\n")
+        say(f"owner, for migrations   {logins.url_with_password(owner)}")
+        for title, (login, _new) in zip(("application", "Better Auth"), made, strict=True):
+            url = owner.set(username=login.name, password=login.password)
+            say(f"{title:<23} {logins.url_with_password(url)}")
+        threading.Event().wait()
+
+
+def free_port(port: int) -> int:
+    """Choose a free port, or make sure that the given one is."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise CannotRunError(
+                f"Port {port} on 127.0.0.1 cannot be used ({error.strerror}); choose another with"
+                " --port, or leave it out."
+            ) from error
+        number: int = probe.getsockname()[1]
+        return number

@@ -1,0 +1,159 @@
+"""Logins that hold a group role: what an application and Better Auth connect as.
+
+They are made in SQL: on Neon, a role made in the console or by the API ignores row security, and
+so does whoever is a member of such a role.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+
+from schema.roles import APPLICATION, BETTER_AUTH
+from sqlalchemy import URL, Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from migrations.postgres import first_error_line
+from schema.errors import CannotRunError
+from schema.postgres.connection import connect
+
+GROUPS = (APPLICATION, BETTER_AUTH)
+"""The group roles; a login holds one of them."""
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+ITERATIONS = 4096
+"""PostgreSQL's own number of rounds for SCRAM-SHA-256."""
+
+# Whatever leads around row security, or lets a login give itself more than it holds. A login that
+# holds both group roles would see every user's sessions with the application's connection.
+UNSAFE = """
+WITH RECURSIVE membership (oid) AS (
+  SELECT oid FROM pg_roles WHERE rolname = :name
+  UNION
+  SELECT m.roleid FROM membership AS s JOIN pg_auth_members AS m ON m.member = s.oid
+)
+SELECT r.rolname, found.what
+FROM membership
+JOIN pg_roles AS r USING (oid)
+CROSS JOIN LATERAL (VALUES
+  ('SUPERUSER', r.rolsuper),
+  ('BYPASSRLS', r.rolbypassrls),
+  ('CREATEROLE', r.rolcreaterole),
+  ('REPLICATION', r.rolreplication),
+  ('the rights of ' || r.rolname, r.rolname ~ '^pg_' OR r.rolname = ANY (:others)),
+  ('the owner''s rights', EXISTS (
+    SELECT FROM pg_class AS c
+    WHERE c.relowner = r.oid AND c.relnamespace = to_regnamespace('public')
+  ))
+) AS found (what, holds)
+WHERE found.holds
+ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True)
+class Login:
+    """A login to be made."""
+
+    name: str
+    group: str
+    """The group role that it holds."""
+    password: str
+
+    def statement(self) -> str:
+        """The SQL that makes it; the server never sees the password itself."""
+        return (
+            f"CREATE ROLE {self.name} LOGIN PASSWORD '{_scram(self.password)}' IN ROLE {self.group}"
+        )
+
+
+def login(name: str, group: str) -> Login:
+    """Describe a login with a new password.
+
+    Raises:
+        CannotRunError: the name would have to be quoted, or is a group role's.
+
+    """
+    if not NAME.fullmatch(name) or name in {group, *GROUPS}:
+        raise CannotRunError(
+            f"{name!r} cannot be a login's name; use lower-case letters, digits and underscores,"
+            " and no group role's name."
+        )
+    return Login(name, group, secrets.token_urlsafe(24))
+
+
+def pair(application: str, better_auth: str) -> list[Login]:
+    """Describe the application's login and Better Auth's, with new passwords.
+
+    Raises:
+        CannotRunError: a name cannot be used, or both are the same.
+
+    """
+    if application == better_auth:
+        raise CannotRunError(
+            f"{application!r} cannot be both logins: the application would see every user's"
+            " sessions; give each a name of its own."
+        )
+    return [login(application, APPLICATION), login(better_auth, BETTER_AUTH)]
+
+
+def make(database: URL, logins: list[Login]) -> list[tuple[Login, bool]]:
+    """Make the logins on the server of that database, and say of each whether it is new.
+
+    One that exists keeps its password and is given its group role. Either all are made or none.
+
+    Raises:
+        CannotRunError: one exists and leads around row security or holds another group role, a
+            group role is missing, or the connecting role may not make them.
+
+    """
+    with connect(database) as connection:
+        try:
+            made = [(one, _make(connection, one)) for one in logins]
+        except DBAPIError as error:
+            raise CannotRunError(
+                f"The logins could not be made: {first_error_line(error)}."
+            ) from error
+        connection.commit()
+    return made
+
+
+def shown(url: URL) -> str:
+    """The URL as people use it, its password in the clear: only where that is the purpose."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _make(connection: Connection, wanted: Login) -> bool:
+    exists = text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :name)")
+    if not connection.execute(exists, {"name": wanted.group}).scalar_one():
+        raise CannotRunError(
+            f"The group role {wanted.group} does not exist there; deploy first (alembic upgrade"
+            " head)."
+        )
+    if not connection.execute(exists, {"name": wanted.name}).scalar_one():
+        connection.exec_driver_sql(wanted.statement())
+        return True
+    others = [group for group in GROUPS if group != wanted.group]
+    unsafe = connection.execute(text(UNSAFE), {"name": wanted.name, "others": others}).all()
+    if unsafe:
+        found = ", ".join(
+            what if role == wanted.name else f"{what} through {role}" for role, what in unsafe
+        )
+        raise CannotRunError(
+            f"The role {wanted.name} exists and has {found}: it would see more than its user's"
+            f" rows as {wanted.group}. Choose another name, or take that away from it first."
+        )
+    connection.exec_driver_sql(f"GRANT {wanted.group} TO {wanted.name}")
+    return False
+
+
+def _scram(password: str) -> str:
+    """The verifier that PostgreSQL keeps: RFC 5803, as psql computes it too."""
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
+    client = hmac.digest(salted, b"Client Key", "sha256")
+    stored = base64.b64encode(hashlib.sha256(client).digest()).decode()
+    server = base64.b64encode(hmac.digest(salted, b"Server Key", "sha256")).decode()
+    return f"SCRAM-SHA-256${ITERATIONS}:{base64.b64encode(salt).decode()}${stored}:{server}"

@@ -1,0 +1,158 @@
+"""The server that a command works on, embedded or given, and the scratch databases on it.
+
+Nothing is ever written to a database that was there before: every use gets a database of its own,
+dropped when the use is over.
+"""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import URL, Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from migrations.postgres import OLDEST_VERSION, describe_url, first_error_line
+from schema.errors import CannotRunError
+from schema.postgres.connection import connect
+from schema.postgres.embedded import VERSIONS, embedded
+
+_PREFIX = "todo_schema_scratch_"
+_KEY = 1_951_625_587
+"""The first half of the advisory locks' keys: any number that nobody else uses."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server on which scratch databases can be made."""
+
+    maintenance: URL
+    """Connects as the role that runs migrations and owns the scratch databases."""
+    version: str
+    """The server's own version, such as 18.4."""
+    prefix: str
+    """What the names of this run's scratch databases begin with."""
+    _connection: Connection
+
+    @contextmanager
+    def database(self, template: URL | None = None) -> Iterator[URL]:
+        """Make a scratch database, empty or cloned from an idle one, and drop it afterwards.
+
+        Raises:
+            CannotRunError: it could not be made.
+
+        """
+        name = f"{self.prefix}{secrets.token_hex(4)}"
+        clone = "" if template is None else f' TEMPLATE "{template.database}"'
+        try:
+            self._connection.exec_driver_sql(f'CREATE DATABASE "{name}"{clone}')
+        except DBAPIError as error:
+            raise CannotRunError(
+                f"No scratch database could be made: {first_error_line(error)}."
+            ) from error
+        try:
+            if template is not None:
+                self._copy_privileges(template, name)
+            yield self.maintenance.set(database=name)
+        finally:
+            self._connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def _copy_privileges(self, template: URL, name: str) -> None:
+        """Give the clone its template's privileges: CREATE DATABASE leaves them behind."""
+        granted = self._connection.execute(
+            text(
+                """
+                SELECT g.privilege_type, coalesce(quote_ident(r.rolname), 'PUBLIC')
+                FROM pg_database AS d
+                CROSS JOIN aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS g
+                LEFT JOIN pg_roles AS r ON r.oid = g.grantee
+                WHERE d.datname = :template
+                """
+            ),
+            {"template": template.database},
+        ).all()
+        self._connection.exec_driver_sql(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+        for privilege, grantee in granted:
+            self._connection.exec_driver_sql(f'GRANT {privilege} ON DATABASE "{name}" TO {grantee}')
+
+
+@contextmanager
+def server(url: URL | None = None, version: int = VERSIONS[0]) -> Iterator[Server]:
+    """Open the server that the URL names, or an embedded one of that major version.
+
+    Raises:
+        CannotRunError: it cannot be reached or started, is too old, or its role may not make
+            databases and roles.
+
+    """
+    if url is not None:
+        with given(url) as opened:
+            yield opened
+    else:
+        with embedded(version) as started, given(started.owner) as opened:
+            yield opened
+
+
+@contextmanager
+def given(url: URL) -> Iterator[Server]:
+    """Open the server that the URL names; see `server`."""
+    with connect(url, autocommit=True) as connection:
+        _require(connection, url)
+        prefix = _claim_prefix(connection)
+        _clear_leftovers(connection)
+        version = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
+        yield Server(url, version, prefix, connection)
+
+
+def _require(connection: Connection, url: URL) -> None:
+    """Refuse a server that is too old, and a role that may not do what the revisions do."""
+    number, standby = connection.exec_driver_sql(
+        "SELECT current_setting('server_version_num')::int, pg_is_in_recovery()"
+    ).one()
+    if number // 10000 < OLDEST_VERSION:
+        raise CannotRunError(
+            f"PostgreSQL {number // 10000} at {describe_url(url)} is too old; {OLDEST_VERSION} is the oldest"
+            " that is supported."
+        )
+    if standby:
+        raise CannotRunError(
+            f"The server at {describe_url(url)} is a read-only standby; name its primary instead."
+        )
+    may = connection.exec_driver_sql(
+        "SELECT rolsuper OR (rolcreatedb AND rolcreaterole)"
+        " FROM pg_roles WHERE rolname = current_user"
+    ).scalar_one()
+    if not may:
+        raise CannotRunError(
+            f"The role {url.username} may not make scratch databases and group roles; give it"
+            " CREATEDB and CREATEROLE, or name a role that has them."
+        )
+
+
+def _claim_prefix(connection: Connection) -> str:
+    """Choose what this run's databases are called, and lock it for as long as the run lasts.
+
+    Advisory locks belong to a database: the name says in which one its lock is to be looked for.
+    """
+    run = secrets.randbelow(2**31)
+    database = connection.exec_driver_sql(
+        "SELECT oid FROM pg_database WHERE datname = current_database()"
+    ).scalar_one()
+    connection.exec_driver_sql(f"SELECT pg_advisory_lock({_KEY}, {run})")
+    return f"{_PREFIX}{database}_{run}_"
+
+
+def _clear_leftovers(connection: Connection) -> None:
+    """Drop the databases of runs that were killed: their lock is free."""
+    rows = connection.exec_driver_sql(
+        f"""
+        SELECT s.datname, split_part(s.datname, '_', 5)::int
+        FROM pg_database AS s
+        JOIN pg_database AS d ON d.datname = current_database()
+        WHERE s.datname ~ ('^{_PREFIX}' || d.oid || '_[0-9]+_') AND pg_has_role(s.datdba, 'USAGE')
+        """
+    ).all()
+    for name, run in rows:
+        if connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_KEY}, {run})").scalar_one():
+            connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_KEY}, {run})")

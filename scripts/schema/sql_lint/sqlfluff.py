@@ -1,0 +1,88 @@
+"""sqlfluff: how SQL is written."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sqlfluff.core import FluffConfig, Linter, SQLBaseError
+
+from schema.project import ROOT
+from schema.sql_lint.cache import CleanTexts, key
+from schema.sql_lint.capture import Direction
+from schema.sql_lint.findings import Finding, name, plain
+
+GENERATED_EXCLUDES = ("layout", "capitalisation")
+
+
+def check(
+    recorded: Iterable[Direction], files: Iterable[Path], clean: CleanTexts
+) -> Iterator[Finding]:
+    """Judge each statement by itself, and each file as a whole."""
+    linters: dict[bool, Linter] = {}
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    judge = f"sqlfluff {version('sqlfluff')}\0{settings}\0{GENERATED_EXCLUDES}"
+    for piece in (*_pieces(recorded), *_files(files)):
+        named = key(judge, piece.written, piece.text)
+        if named in clean:
+            continue
+        if piece.written not in linters:
+            linters[piece.written] = _linter(() if piece.written else GENERATED_EXCLUDES)
+        found = _lint(linters[piece.written], piece.text)
+        if not found:
+            clean.add(named)
+        for one in found:
+            line = piece.line or one.line_no
+            message = f"{one.desc()} ({one.rule_name()})"
+            yield Finding(piece.file, line, one.rule_code(), message, piece.shown)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A text for sqlfluff, and where its findings belong."""
+
+    text: str
+    file: str
+    line: int
+    """Where the revision executes it; 0 when the finding's own line counts."""
+    written: bool
+    shown: str
+
+
+def _pieces(recorded: Iterable[Direction]) -> Iterator[_Piece]:
+    for direction in recorded:
+        file = name(Path(direction.revision.path))
+        for one in direction.statements:
+            sql = plain(one.sql)
+            yield _Piece(f"{sql};\n", file, one.line, one.written, sql)
+
+
+def _files(files: Iterable[Path]) -> Iterator[_Piece]:
+    for path in files:
+        yield _Piece(path.read_text(encoding="utf-8"), name(path), 0, written=True, shown="")
+
+
+def _linter(excludes: Iterable[str]) -> Linter:
+    always = _settings().get("exclude_rules")
+    return Linter(_settings(exclude_rules=",".join([*always, *excludes])))
+
+
+def _settings(**overrides: Any) -> FluffConfig:  # noqa: ANN401  # what sqlfluff takes
+    """The checkout's own settings: a developer's in the home folder must not change the result."""
+    return FluffConfig.from_path(
+        str(ROOT),
+        extra_config_path=str(ROOT / "pyproject.toml"),
+        ignore_local_config=True,
+        overrides=overrides,
+    )
+
+
+def _lint(linter: Linter, text: str) -> list[SQLBaseError]:
+    """What sqlfluff finds, by the checkout's settings and no others.
+
+    `lint_string` would first obey the comments in the text that turn rules off.
+    """
+    rendered = linter.render_string(text, "", linter.config, "utf-8")
+    parsed = linter.parse_rendered(rendered)
+    return linter.lint_parsed(parsed, linter.get_rulepack()).get_violations()

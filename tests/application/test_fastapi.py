@@ -1,0 +1,296 @@
+"""The FastAPI recipe of models/README.md, served and attacked over HTTP.
+
+The theory: whatever a client sends, it acts for the user whose session Better Auth has verified, or
+for nobody; and what it is told was stored is stored. The recipe is taken from the page as it is,
+with the wheel, the real Better Auth and the application's own login.
+"""
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import URL, text
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from schema.postgres.connection import connect
+from tests.application.better_auth.service import Browser, Service, sign_up
+from tests.application.test_wheel import snippets
+
+ORIGIN = "https://todo.example"
+COOKIE = "better-auth.session_token"
+
+PRELUDE = f"""
+import os
+DATABASE_URL, AUTH_URL, ORIGIN = os.environ["URL"], os.environ["AUTH_URL"], "{ORIGIN}"
+"""
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user who is signed in, and one of their todos."""
+
+    browser: Browser
+    id: str
+    todo: str
+    title: str
+
+    @property
+    def cookie(self) -> str:
+        """The whole Cookie header."""
+        return "; ".join(f"{name}={value}" for name, value in self.browser.cookies.items())
+
+    @property
+    def token(self) -> str:
+        """The session's token and its signature, as the cookie has them."""
+        return self.browser.cookies[COOKIE]
+
+
+@contextmanager
+def served(python: Path, folder: Path, url: URL, auth: str) -> Iterator[httpx.Client]:
+    """Serve the recipe on a socket, and open a client that has no cookie of its own."""
+    start, recipe = snippets("The application")[0], snippets("With FastAPI")[0]
+    (folder / "recipe.py").write_text(PRELUDE + start + recipe, encoding="utf-8")
+    address = folder / "socket"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [python, "-m", "uvicorn", "recipe:app", "--uds", address],
+            cwd=folder,
+            env={"URL": url.render_as_string(hide_password=False), "AUTH_URL": auth},
+            stdout=log,
+            stderr=log,
+        )
+    transport = httpx.HTTPTransport(uds=str(address))
+    with httpx.Client(transport=transport, base_url="http://todo.example", timeout=30) as client:
+
+        @retry(
+            retry=retry_if_exception_type(OSError),
+            stop=stop_after_delay(30),
+            wait=wait_fixed(0.02),
+        )
+        def ready() -> None:
+            assert process.poll() is None, (folder / "log").read_text()
+            with socket.socket(socket.AF_UNIX) as opened:
+                opened.connect(str(address))
+
+        try:
+            ready()
+            yield client
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@pytest.fixture
+def app(python: Path, application: URL, service: Service, tmp_path: Path) -> Iterator[httpx.Client]:
+    """The application, which asks a Better Auth that listens."""
+    with served(python, tmp_path, application, service.listen()) as client:
+        yield client
+
+
+def person(service: Service, app: httpx.Client, name: str) -> Person:
+    """Sign up, and write a todo."""
+    browser = sign_up(service, f"{name}@example.com")
+    header = {"cookie": "; ".join(f"{key}={value}" for key, value in browser.cookies.items())}
+    title = f"{name}'s own"
+    made = app.post("/todos", json={"title": title}, headers=header)
+    assert made.status_code == 201, made.text
+    return Person(browser, made.json()["user_id"], made.json()["id"], title)
+
+
+@pytest.fixture
+def alice(service: Service, app: httpx.Client) -> Person:
+    """The attacker, who has an account too."""
+    return person(service, app, "alice")
+
+
+@pytest.fixture
+def bob(service: Service, app: httpx.Client) -> Person:
+    """The victim."""
+    return person(service, app, "bob")
+
+
+def titles(answer: httpx.Response) -> list[str]:
+    """The titles in an answer."""
+    assert answer.status_code == 200, answer.text
+    return [todo["title"] for todo in answer.json()]
+
+
+def everything(owner: URL) -> list[tuple[str, str]]:
+    """Every todo in the database: whose, and its title."""
+    with connect(owner) as connection:
+        return [(str(user), title) for user, title in connection.execute(
+            text("SELECT user_id, title FROM todo ORDER BY 1, 2"))]  # fmt: skip  # one query
+
+
+def test_a_user_reads_and_writes_their_own(
+    app: httpx.Client, alice: Person, bob: Person, head: URL
+) -> None:
+    """What the recipe is for: the answer holds the row as it was stored."""
+    for who, other in ((alice, bob), (bob, alice)):
+        own = {"cookie": who.cookie}
+        assert titles(app.get("/todos", headers=own)) == [who.title]
+        assert app.get(f"/todos/{who.todo}", headers=own).json()["title"] == who.title
+        assert app.get(f"/todos/{other.todo}", headers=own).status_code == 404
+    assert everything(head) == sorted([(alice.id, alice.title), (bob.id, bob.title)])
+
+
+def test_nobody_chooses_who_they_are(app: httpx.Client, alice: Person, bob: Person) -> None:
+    """Names of the victim in the query, in headers, in the body: without a session, nobody's."""
+    names = dict.fromkeys(("user_id", "user", "userId", "id", "sub"), bob.id)
+    headers = {f"x-{name.replace('_', '-')}": bob.id for name in names} | {
+        "x-forwarded-user": bob.id,
+        "authorization": f"Bearer {bob.token}",
+    }
+    assert app.get("/todos", params=names, headers=headers).status_code == 401
+    mine = headers | {"cookie": alice.cookie}
+    assert titles(app.get("/todos", params=names, headers=mine)) == [alice.title]
+    for name in names:
+        body = {"title": "forged", name: bob.id}
+        assert app.post("/todos", json=body, headers=mine).status_code == 422
+        assert app.post("/todos", json=body, params=names, headers=headers).status_code == 401
+    spec = app.get("/openapi.json").text
+    assert '"name":"user_id"' not in spec.replace(" ", ""), "the identity is a parameter"
+
+
+def forgeries(alice: Person, bob: Person) -> dict[str, str]:
+    """Cookies that prove no session of Bob's."""
+    token, _, signature = bob.token.partition(".")
+    own_signature = alice.token.partition(".")[2]
+    return {
+        "empty": f"{COOKIE}=",
+        "unsigned": f"{COOKIE}={token}",
+        "another signature": f"{COOKIE}={token}.{own_signature}",
+        "cut": f"{COOKIE}={token}.{signature[:-8]}",
+        "tampered": f"{COOKIE}={token[:-1]}{'A' if token[-1] != 'A' else 'B'}.{signature}",
+        "the user's id": f"{COOKIE}={bob.id}",
+        "another name": f"session={bob.token}; todo.session_token={bob.token}",
+        "not a cookie": ";;;=;==",
+        "not ASCII": f"{COOKIE}=\xff{bob.token}",
+        "long": f"{COOKIE}={'x' * 20_000}",
+    }
+
+
+def test_a_forged_cookie_is_nobodys(
+    app: httpx.Client, alice: Person, bob: Person, head: URL
+) -> None:
+    """Each is refused by itself, and beside the attacker's own it never becomes the victim's."""
+    before, refused = everything(head), {401, 503}  # Better Auth's own limit ends in 503
+    for name, cookie in forgeries(alice, bob).items():
+        forged = {b"cookie": cookie.encode("latin-1")}
+        assert app.get("/todos", headers=forged).status_code in refused, name
+        assert app.post("/todos", json={"title": "x"}, headers=forged).status_code in refused
+        for both in (f"{alice.cookie}; {cookie}", f"{cookie}; {alice.cookie}"):
+            answer = app.get("/todos", headers={b"cookie": both.encode("latin-1")})
+            assert bob.title not in answer.text, name
+    assert everything(head) == before
+
+
+def test_the_next_request_is_not_the_last_ones(
+    app: httpx.Client, alice: Person, bob: Person, head: URL
+) -> None:
+    """The client that asks Better Auth is shared by all requests, and must keep no cookie."""
+    with connect(head) as connection:  # old enough for Better Auth to renew the cookie, if asked
+        connection.execute(text("UPDATE session SET \"expiresAt\" = now() + interval '1 day'"))
+        connection.commit()
+    assert titles(app.get("/todos", headers={"cookie": bob.cookie})) == [bob.title]
+    assert app.get("/todos").status_code == 401
+    assert titles(app.get("/todos", headers={"cookie": alice.cookie})) == [alice.title]
+
+
+ENDINGS: dict[str, str] = {
+    "expired": "UPDATE session SET \"expiresAt\" = now() - interval '1 second'",
+    "revoked": "DELETE FROM session",
+    "deleted": 'DELETE FROM "user"',
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_session_that_has_ended_signs_nobody_in(
+    app: httpx.Client, alice: Person, head: URL, ending: str
+) -> None:
+    """At once: no cache remembers it."""
+    own = {"cookie": alice.cookie}
+    assert titles(app.get("/todos", headers=own)) == [alice.title]
+    with connect(head, autocommit=True) as connection:
+        connection.execute(text(ENDINGS[ending]))
+    assert app.get("/todos", headers=own).status_code == 401
+    assert app.post("/todos", json={"title": "late"}, headers=own).status_code == 401
+
+
+def test_a_sign_out_ends_it(app: httpx.Client, alice: Person) -> None:
+    """A cookie that a thief has copied is worth nothing any more."""
+    copied = {"cookie": alice.cookie}
+    assert alice.browser.post("/sign-out").status == 200
+    assert app.get("/todos", headers=copied).status_code == 401
+
+
+def test_another_site_cannot_write_with_the_users_cookie(
+    app: httpx.Client, alice: Person, head: URL
+) -> None:
+    """A browser sends the cookie along, and says where the request comes from."""
+    before = everything(head)
+    for origin in ("https://evil.example", "null", f"{ORIGIN}.evil.example", ""):
+        sent = {"cookie": alice.cookie, "origin": origin}
+        answer = app.post("/todos", json={"title": "forged"}, headers=sent)
+        assert answer.status_code == 403, origin
+    assert everything(head) == before
+    own = {"cookie": alice.cookie, "origin": ORIGIN}
+    assert app.post("/todos", json={"title": "own"}, headers=own).status_code == 201
+
+
+def test_without_better_auth_nobody_is_signed_in(
+    app: httpx.Client, alice: Person, service: Service
+) -> None:
+    """An answer that did not come is no session."""
+    service.close()
+    answer = app.get("/todos", headers={"cookie": alice.cookie})
+    assert answer.status_code == 503
+    assert alice.title not in answer.text
+
+
+def test_values_that_the_database_refuses_are_the_clients_error(
+    app: httpx.Client, alice: Person, head: URL
+) -> None:
+    """422, without a word of the database's, and nothing is stored."""
+    before = everything(head)
+    answer = app.post("/todos", json={"title": " "}, headers={"cookie": alice.cookie})
+    assert answer.status_code == 422
+    assert "todo" not in answer.text
+    assert everything(head) == before
+
+
+# At COMMIT, not before, the database refuses the row, or loses the connection.
+AT_COMMIT = {
+    "refused": "RAISE EXCEPTION 'refused' USING ERRCODE = 'check_violation';",
+    "lost": "PERFORM pg_terminate_backend(pg_backend_pid());",
+}
+
+
+@pytest.mark.parametrize("ending", AT_COMMIT)
+def test_success_is_answered_after_commit(
+    app: httpx.Client, alice: Person, head: URL, ending: str
+) -> None:
+    """A client that was told 201 has its row stored: what COMMIT refuses is no success."""
+    before = everything(head)
+    with connect(head, autocommit=True) as owner:
+        owner.exec_driver_sql(
+            "CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
+            f" $$ BEGIN {AT_COMMIT[ending]} RETURN NULL; END $$"
+        )
+        owner.exec_driver_sql(
+            "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON todo DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION at_commit()"
+        )
+    answer = app.post("/todos", json={"title": "told"}, headers={"cookie": alice.cookie})
+    assert answer.status_code in {422, 500}
+    assert everything(head) == before
+    with connect(head, autocommit=True) as owner:
+        owner.exec_driver_sql("DROP TRIGGER at_commit ON todo")
+    again = app.post("/todos", json={"title": "again"}, headers={"cookie": alice.cookie})
+    assert again.status_code == 201
+    assert (alice.id, "again") in everything(head)

@@ -1,0 +1,142 @@
+"""The wheel and its README: what an application developer installs, reads and copies."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, text
+
+from models.version import HISTORY
+from schema.postgres.connection import connect
+from schema.project import ROOT
+from tests.application.better_auth.service import NodeMissingError, install, node
+
+USER = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
+
+# What the snippets take for granted: their names, a user, and a block in which to act.
+PRELUDE = f"""
+import os, uuid
+DATABASE_URL = os.environ["URL"]
+user_id = uuid.UUID("{USER}")
+"""
+
+
+def snippets(heading: str) -> list[str]:
+    """The Python snippets below a heading of the wheel's README."""
+    readme = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
+    section = readme.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def run(python: Path, code: str, url: URL | None = None) -> str:
+    """Run a program in that environment, and return what it prints."""
+    address = "" if url is None else url.render_as_string(hide_password=False)
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        [python, "-P", "-W", "error", "-c", code],
+        env={"URL": address},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_holds_the_models_and_their_types(python: Path) -> None:
+    """`todo_schema` is importable by itself, typed, and says which revision it belongs to."""
+    code = """
+import importlib.metadata, importlib.util, pathlib
+import todo_schema
+print(importlib.metadata.version("todo-schema"))
+print(sorted(todo_schema.metadata.tables))
+print((pathlib.Path(todo_schema.__file__).parent / "py.typed").exists())
+print(importlib.util.find_spec("models"), importlib.util.find_spec("schema"))
+"""
+    version, tables, typed, others = run(python, code).splitlines()
+    assert version.endswith(f"+{HISTORY[-1]}")
+    assert "todo_tag" in tables
+    assert typed == "True"
+    assert others == "None None"
+
+
+def test_the_wheel_brings_no_command_and_no_plugin(python: Path) -> None:
+    """`schema` works on this repository only: an application must not get a broken command."""
+    code = """
+import importlib.metadata
+print(list(importlib.metadata.distribution("todo-schema").entry_points))
+"""
+    assert run(python, code) == "[]\n"
+
+
+def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: URL) -> None:
+    """Every Python snippet, in its order, as the application's login: what is copied works."""
+    with connect(better_auth) as connection:
+        connection.execute(
+            text('INSERT INTO "user" (id, name, email) VALUES (:id, :name, :name)'),
+            {"id": USER, "name": "alice"},
+        )
+        connection.commit()
+    start, acting, plain = snippets("The application")
+    (queries,) = snippets("Common queries")
+    url = application.set(drivername="postgresql").render_as_string(hide_password=False)
+    code = "\n".join(
+        [
+            PRELUDE,
+            start,
+            acting,
+            "assert todos == []",
+            # libpq's own form of the URL, where SQLAlchemy's names the driver
+            f"DATABASE_URL = {url!r}",
+            plain,
+            "with Session(engine) as session, acting_as(session, user_id):",
+            "    session.add(Todo(user_id=user_id, title='first'))",
+            "    session.flush()",
+            "\n".join(f"    {line}" for line in queries.splitlines()),
+            "    assert [one.title for one in still_open] == ['first'], still_open",
+            "with Session(engine) as session, acting_as(session, user_id):",
+            "    found = {one.title: [tag.name for tag in one.tags]"
+            " for one in session.exec(newest)}",
+            "assert found == {'first': [], 'Buy milk': ['Errands']}, found",
+        ]
+    )
+    run(python, code, application)
+
+
+def test_the_readmes_better_auth_snippet_runs(better_auth: URL) -> None:
+    """The configuration is taken as it is written: it signs a user up as Better Auth's login."""
+    try:
+        program, folder = node(), install().parent
+    except NodeMissingError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    readme = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```js\n(.*?)```", readme, re.DOTALL)
+    code = (
+        snippet
+        + """
+const { user } = await auth.api.signUpEmail({
+  body: { name: "Alice", email: "Alice@example.invalid", password: "correct horse battery" },
+});
+console.log(user.email);
+process.exit();
+"""
+    )
+    address = better_auth.set(drivername="postgresql").render_as_string(hide_password=False)
+    done = subprocess.run(
+        [program, "--input-type=module", "-"],
+        input=code,
+        cwd=folder,
+        env={
+            "AUTH_DATABASE_URL": address,
+            "BETTER_AUTH_SECRET": "only for this test, and long enough",
+            "BETTER_AUTH_URL": "http://localhost:3000",
+            "BETTER_AUTH_TELEMETRY": "0",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "alice@example.invalid\n", done.stderr

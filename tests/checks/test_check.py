@@ -1,0 +1,385 @@
+"""`schema check` finds what is broken, says what it is and how it is mended.
+
+The theory: for each rule there is a way to break it, and a copy of the repository in which just
+that is broken fails: with exit code 1, in the proofs that see it and in no others, with the
+message that names it. The copy's own code runs, as the real command, against a real PostgreSQL.
+
+The rules of history and of ownership have files of their own.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.repo_copy import IRREVERSIBLE, PROOFS, Checkout, Result, sql
+
+LAST, FIRST = "isolate_users", "create_better_auth_tables"
+ALEMBIC, SNAPSHOT = "models, by Alembic", "models, by snapshot"
+
+
+def assert_fails(result: Result, failing: list[str], *fragments: str) -> None:
+    """Assert that these proofs failed and no others, and that the page says these things."""
+    assert result.code == 1, result.everything
+    assert result.proofs("✗ failed") == failing, result.everything
+    assert {failure.proof for failure in result.failures} == set(failing), result.everything
+    for fragment in fragments:
+        assert fragment in result.out, result.everything
+    assert f"{len(failing)} of {len(PROOFS)} proofs did not hold" in result.out
+    assert "Traceback" not in result.out + result.err, result.everything
+    assert result.err == ""
+
+
+def test_unbroken_copy_passes(check: Callable[[], Result]) -> None:
+    """Nothing is found where nothing is broken, and the page names every proof."""
+    result = check()
+    assert result.code == 0, result.everything
+    assert result.proofs("✓ holds") == PROOFS, result.everything
+    assert f"All {len(PROOFS)} proofs hold" in result.out
+    assert result.failures == []
+    assert result.err == ""
+
+
+# ── broken copies, by the whole command ───────────────────────────────────────────────────────────
+
+
+class Broken(NamedTuple):
+    """One way to break a copy: which proofs must fail, and what the page must say."""
+
+    name: str
+    do: Callable[[Checkout], object]
+    failing: list[str]
+    fragments: tuple[str, ...]
+    slow: bool = False
+
+
+def edit(path: str, old: str, new: str) -> Callable[[Checkout], None]:
+    """Break a copy by replacing a text of that file, or of the revision of that slug."""
+    if path.endswith(".py"):
+        return lambda copy: copy.edit(path, old, new)
+    return lambda copy: copy.edit(copy.revision(path), old, new)
+
+
+def revision(up: str, down: str) -> Callable[[Checkout], object]:
+    """Break a copy by adding a revision of these two statements."""
+    return lambda copy: copy.add(sql(up), sql(down))
+
+
+FORGETS = "does not restore the schema from before its upgrade."
+OTHER_MODELS = "The models build another schema (+) than the migrations do (-)."
+OTHER_BY_ALEMBIC = "The models are not what the migrations build; this would lead from one to the"
+STALE = "migrations/schema.txt (-) is not what the migrations build (+)."
+
+A_ROW = """INSERT INTO verification (id, identifier, value, "expiresAt")
+VALUES ('00000000-0000-0000-0000-000000000000', 'a', 'b', now())"""
+
+ROUND_TRIP = (
+    Broken(
+        "downgrade-forgets-an-index",
+        revision("CREATE INDEX todo_new_idx ON todo (user_id, title)", "SELECT 1"),
+        ["round trip", ALEMBIC, SNAPSHOT, "generated files"],
+        (FORGETS, "CREATE INDEX todo_new_idx", "Make its downgrade undo exactly what"),
+        slow=True,
+    ),
+    Broken(
+        "downgrade-forgets-a-comment",
+        revision("COMMENT ON COLUMN todo.title IS 'new'", "SELECT 1"),
+        ["round trip", ALEMBIC, SNAPSHOT, "generated files"],
+        (FORGETS, "new"),
+        slow=True,
+    ),
+    Broken(
+        "downgrade-forgets-a-policy",
+        edit(LAST, """op.execute(f'DROP POLICY "{table}_auth" ON "{table}"')""", "pass"),
+        ["round trip"],
+        (f"The downgrade of 2026_11_22_0920_b93a7e1d5f68_{LAST}.py {FORGETS}", "session_auth"),
+    ),
+    Broken(
+        "downgrade-forgets-a-grant",
+        edit(LAST, 'op.execute("REVOKE ALL ON todo FROM todo_app")', "pass"),
+        ["round trip"],
+        (FORGETS, "grant to todo_app"),
+        slow=True,
+    ),
+    Broken(
+        "downgrade-forgets-a-grant-on-the-database",
+        edit(LAST, 'database_privilege("GRANT TEMPORARY ON DATABASE %I TO PUBLIC")', "pass"),
+        ["round trip"],
+        (FORGETS, "TEMPORARY"),
+        slow=True,
+    ),
+    Broken(
+        "downgrade-forgets-row-security",
+        edit(LAST, """op.execute(f'ALTER TABLE "{table}" DISABLE ROW LEVEL SECURITY')""", "pass"),
+        ["round trip"],
+        (FORGETS, "row security"),
+        slow=True,
+    ),
+    Broken(
+        "downgrade-forgets-to-force-row-security-no-longer",
+        edit(LAST, """op.execute(f'ALTER TABLE "{table}" NO FORCE ROW LEVEL SECURITY')""", "pass"),
+        ["round trip"],
+        (FORGETS, "row security"),
+        slow=True,
+    ),
+    Broken(
+        "downgrade-forgets-a-function",
+        edit("create_todo", 'op.execute("DROP FUNCTION uuid_v7()")', "pass"),
+        ["round trip"],
+        (FORGETS, "uuid_v7"),
+        slow=True,
+    ),
+    Broken(
+        "downgrade-drops-too-much",
+        edit(
+            "create_todo",
+            "def downgrade() -> None:",
+            'def downgrade() -> None:\n    op.drop_table("session")',
+        ),
+        ["round trip"],
+        (FORGETS, "session_userId_idx"),
+        slow=True,
+    ),
+    Broken(
+        "downgrade-is-wrong-sql",
+        edit("create_todo", "DROP FUNCTION uuid_v7()", "DROP FUNCTION uuid_v8()"),
+        ["round trip"],
+        (
+            "The downgrade of 2026_11_22_0910_8e5d2f6c3b04_create_todo.py fails: function uuid_v8()"
+            " does not exist.",
+            "DROP FUNCTION uuid_v8()",
+            "Mend the revision.",
+        ),
+        slow=True,
+    ),
+    Broken(
+        "downgrade-raises",
+        edit("create_todo", 'op.execute("DROP FUNCTION uuid_v7()")', "op.no_such_operation()"),
+        ["round trip"],
+        ("The downgrade of 2026_11_22_0910_8e5d2f6c3b04_create_todo.py fails: AttributeError",),
+        slow=True,
+    ),
+    Broken(
+        "second-upgrade-fails",
+        edit(LAST, "def upgrade() -> None:", f"def upgrade() -> None:\n    {sql(A_ROW)}"),
+        ["round trip"],
+        (f"The second upgrade of 2026_11_22_0920_b93a7e1d5f68_{LAST}.py fails: duplicate key",),
+        slow=True,
+    ),
+)
+
+TODO, USER, SESSION, FUNCTIONS = (
+    f"models/{name}.py" for name in ("todo", "user", "session", "functions")
+)
+BOTH = [ALEMBIC, SNAPSHOT]
+
+
+def _extra_table(copy: Checkout) -> None:
+    text = (
+        '"""An extra table."""\n\nfrom .better_auth import BetterAuthTable\n\n\n'
+        'class Extra(BetterAuthTable, table=True):\n    """Extra."""\n'
+    )
+    (copy.root / "models" / "extra.py").write_text(text, encoding="utf-8")
+    copy.edit("models/__init__.py", "from .session", "from .extra import Extra\nfrom .session")
+
+
+PARITY = (
+    Broken(
+        "type",
+        edit(TODO, "sa_type=Text,", 'sa_type=__import__("sqlalchemy").String(500),'),
+        BOTH,
+        (OTHER_BY_ALEMBIC, OTHER_MODELS, "character varying(500)", "alembic revision"),
+        slow=True,
+    ),
+    Broken(
+        "default",
+        edit("models/base.py", 'text("CURRENT_TIMESTAMP")', 'text("clock_timestamp()")'),
+        BOTH,
+        (OTHER_BY_ALEMBIC, OTHER_MODELS, "clock_timestamp()"),
+        slow=True,
+    ),
+    Broken(
+        "comment",
+        edit(TODO, "When it should be done", "When it must be done"),
+        BOTH,
+        (OTHER_BY_ALEMBIC, OTHER_MODELS, "When it must be done"),
+        slow=True,
+    ),
+    Broken(
+        "nullable",
+        edit(TODO, '"comment": "When it should', '"nullable": False, "comment": "When it should'),
+        BOTH,
+        (OTHER_BY_ALEMBIC, OTHER_MODELS, "nullable=False", "due_at"),
+        slow=True,
+    ),
+    Broken(
+        "check-name",
+        edit(TODO, 'name="title_length"', 'name="title_size"'),
+        BOTH,
+        (OTHER_BY_ALEMBIC, OTHER_MODELS, "todo_title_size_check"),
+        slow=True,
+    ),
+    Broken(
+        "check-condition",
+        edit(TODO, "char_length(title) <= 500", "char_length(title) <= 501"),
+        [SNAPSHOT],
+        (OTHER_MODELS, "CHECK (char_length(title) <= 501)"),
+        slow=True,
+    ),
+    Broken(
+        "index-missing",
+        edit(SESSION, 'Index(None, "expiresAt"),', ""),
+        BOTH,
+        (OTHER_BY_ALEMBIC, OTHER_MODELS, "session_expiresAt_idx"),
+        slow=True,
+    ),
+    Broken(
+        "extra-table",
+        _extra_table,
+        BOTH,
+        (OTHER_BY_ALEMBIC, OTHER_MODELS, "op.create_table('extra'", "table extra"),
+        slow=True,
+    ),
+    Broken(
+        "policy-dropped",
+        edit(
+            "models/roles.py",
+            """f'CREATE POLICY "{policy}" ON "{table}" TO {role}'
+        f" USING ({condition}) WITH CHECK ({condition})",""",
+            "",
+        ),
+        [SNAPSHOT],
+        (OTHER_MODELS, "policy todo_owner"),
+    ),
+    Broken(
+        "policy-weakened",
+        edit(USER, 'USING (id = {ACTING_USER})"', 'USING (true)"'),
+        [SNAPSHOT],
+        (OTHER_MODELS, "policy user_self", "using true"),
+        slow=True,
+    ),
+    Broken(
+        "grant-added",
+        edit(USER, "GRANT SELECT ON", "GRANT SELECT, UPDATE ON"),
+        [SNAPSHOT],
+        (OTHER_MODELS, "grant to todo_app  SELECT, UPDATE"),
+        slow=True,
+    ),
+    Broken(
+        "trigger-missing",
+        edit("models/ownership.py", "if issubclass(mapper.class_, Owned):", "if False:"),
+        [SNAPSHOT],
+        (OTHER_MODELS, "trigger todo_set_updated_at"),
+        slow=True,
+    ),
+    Broken(
+        "function-body",
+        edit(FUNCTIONS, ":= CURRENT_TIMESTAMP", ":= clock_timestamp()"),
+        [SNAPSHOT],
+        (OTHER_MODELS, "clock_timestamp()"),
+        slow=True,
+    ),
+    Broken(
+        "create-all-fails",
+        edit(FUNCTIONS, "RETURNS trigger", "RETURNS triggre"),
+        [SNAPSHOT],
+        ('metadata.create_all fails: type "triggre" does not exist.', "Mend the models."),
+        slow=True,
+    ),
+)
+
+
+def _missing(copy: Checkout) -> None:
+    copy.snapshot.unlink()
+
+
+def _of_another_revision(copy: Checkout) -> None:
+    copy.edit(copy.snapshot, f"revision {copy.head}", "revision ffffffffffff")
+
+
+SCHEMA_TXT = (
+    Broken(
+        "stale",
+        edit("migrations/schema.txt.py", "", ""),
+        ["generated files"],
+        (STALE, "0 to 500 characters", "1 to 500 characters", "Run `schema snapshot`"),
+    )._replace(
+        do=lambda copy: copy.edit(copy.snapshot, "1 to 500 characters", "0 to 500 characters")
+    ),
+    Broken(
+        "missing", _missing, ["generated files"], ("migrations/schema.txt is missing.",), slow=True
+    ),
+    Broken(
+        "of-another-revision",
+        _of_another_revision,
+        ["generated files"],
+        (STALE, "- revision ffffffffffff", "+ revision "),
+        slow=True,
+    ),
+)
+
+ENTIRE = {"round trip": ROUND_TRIP, "models": PARITY, "generated files": SCHEMA_TXT}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=f"{group}-{case.name}", marks=pytest.mark.slow if case.slow else ())
+        for group, cases in ENTIRE.items()
+        for case in cases
+    ],
+)
+def test_broken_copy_fails(copy: Checkout, check: Callable[[], Result], case: Broken) -> None:
+    """A copy in which one thing is broken fails in the proofs that see it, and in no others."""
+    case.do(copy)
+    assert_fails(check(), case.failing, *case.fragments)
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "message"),
+    [
+        (
+            sql("CREATE INDEX todo_new_idx ON todo (no_such_column)"),
+            'The history does not build from nothing: column "no_such_column" does not exist.',
+        ),
+        (
+            "op.no_such_operation()",
+            "The history does not build from nothing: AttributeError:",
+        ),
+    ],
+    ids=["wrong-sql", "raises"],
+)
+def test_history_that_does_not_build(
+    copy: Checkout, check: Callable[[], Result], upgrade: str, message: str
+) -> None:
+    """Where the upgrade fails, that is what the page says; the rest counts as not tried."""
+    copy.add(upgrade, sql("SELECT 1"))
+    result = check()
+    assert result.code == 1, result.everything
+    assert result.proofs("✗ failed") == ["upgrade head"], result.everything
+    assert result.proofs("-") == PROOFS[2:]
+    assert message in result.out
+    assert "Mend the revision that" in result.out
+    assert f"{len(PROOFS) - 1} of {len(PROOFS)} proofs did not hold" in result.out
+
+
+def test_models_that_cannot_be_imported(copy: Checkout, check: Callable[[], Result]) -> None:
+    """Models that are no Python are named as such: no revision is blamed."""
+    copy.edit(TODO, "class Todo(", "class Todo((")
+    result = check()
+    assert result.code in {1, 2}, result.everything
+    assert "todo.py" in result.out + result.err
+    assert "Traceback" not in result.out + result.err
+    assert "Mend the revision" not in result.out
+
+
+def test_irreversible_revision_is_accepted(copy: Checkout, check: Callable[[], Result]) -> None:
+    """A downgrade that raises with its reason is not tried, and the page counts it."""
+    copy.add(sql("UPDATE todo SET title = trim(title)"), IRREVERSIBLE)
+    copy.edit(copy.snapshot, copy.head, "a0b1c2d3e4f5")
+    copy.edit("models/version.py", f"+{copy.head}", "+a0b1c2d3e4f5")
+    copy.edit("models/version.py", f'"{copy.head}",', f'"{copy.head}",\n    "a0b1c2d3e4f5",')
+    result = check()
+    assert result.code == 0, result.everything
+    assert "; 1 irreversible" in result.out
+    assert result.proofs("✓ holds") == PROOFS

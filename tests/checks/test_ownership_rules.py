@@ -1,0 +1,612 @@
+"""What the catalogs must not show, and what users must not reach: each rule is broken once.
+
+What a revision can do to a database, the rules read from the database: they are broken by SQL on
+databases of their own, and in the slow tier by a revision in a copy that runs the same SQL.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+from sqlalchemy import URL
+
+from schema.access import probe
+from schema.checks import comments, isolation, ownership
+from schema.checks.result import CheckResult
+from schema.postgres.connection import connect
+from schema.postgres.embedded import Embedded, embedded
+from schema.postgres.scratch import Server, open_url
+from tests.support.repo_copy import (
+    CHECK,
+    COMMAND,
+    IRREVERSIBLE,
+    Checkout,
+    Launcher,
+    Result,
+    copy_to,
+    sql,
+)
+
+# ── ownership and isolation, by SQL on a database at head ─────────────────────────────────────────
+
+NOTE = """
+CREATE TABLE note (
+  user_id uuid NOT NULL REFERENCES "user" ON DELETE CASCADE,
+  id uuid NOT NULL DEFAULT uuid_v7(),
+  title text NOT NULL,
+  PRIMARY KEY (user_id, id)
+);
+ALTER TABLE note ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY note_owner ON note TO todo_app USING (user_id = (SELECT app_user_id()));
+GRANT SELECT, INSERT, UPDATE, DELETE ON note TO todo_app;
+"""
+"""An owned table as it should be; some of the cases break it."""
+
+
+def note(old: str, new: str) -> str:
+    """Break the good owned table by replacing a text that must be there."""
+    assert old in NOTE
+    return NOTE.replace(old, new)
+
+
+class Rule(NamedTuple):
+    """One way to break a database: the messages, in full, of all that ownership finds."""
+
+    name: str
+    sql: str
+    messages: tuple[str, ...]
+    isolated: bool = True
+    """Whether users are still kept apart, or isolation must fail as well."""
+
+
+NOT_IDENTITY = "does not compare user_id with (SELECT app_user_id())."
+NOT_REFERENCE = (
+    'user_id is not a validated, NOT NULL reference to "user" that cascades on deletion.'
+)
+OWNERS_RIGHTS = "which runs with its owner's rights."
+DEFINER = "LANGUAGE sql SECURITY DEFINER RETURN (SELECT count(*) FROM todo)"
+
+OWNERSHIP = (
+    Rule(
+        "table-of-nobody",
+        "CREATE TABLE word (id uuid PRIMARY KEY)",
+        ("Table word is neither a user's own nor Better Auth's.",),
+    ),
+    Rule(
+        "table-of-nobody-in-another-schema",
+        "CREATE SCHEMA other; CREATE TABLE other.todo (id uuid PRIMARY KEY)",
+        ("Table other.todo is neither a user's own nor Better Auth's.",),
+    ),
+    Rule(
+        "row-security-not-forced",
+        "ALTER TABLE todo NO FORCE ROW LEVEL SECURITY",
+        ("Row security is not enabled and forced on table todo.",),
+    ),
+    Rule(
+        "row-security-not-enabled",
+        "ALTER TABLE todo DISABLE ROW LEVEL SECURITY",
+        ("Row security is not enabled and forced on table todo.",),
+        isolated=False,
+    ),
+    Rule(
+        "row-security-not-enabled-on-better-auths",
+        "ALTER TABLE session DISABLE ROW LEVEL SECURITY",
+        ("Row security is not enabled and forced on table session.",),
+        isolated=False,
+    ),
+    Rule(
+        "no-policy",
+        "DROP POLICY todo_owner ON todo",
+        ("Table todo has no policy.",),
+        isolated=False,
+    ),
+    Rule(
+        "no-policy-on-better-auths",
+        "DROP POLICY session_auth ON session",
+        ("Table session has no policy.",),
+        isolated=False,
+    ),
+    Rule(
+        "another-policy-lets-all-rows-through",
+        "CREATE POLICY todo_all ON todo FOR SELECT TO todo_app USING (true)",
+        (f"Policy todo_all on table todo {NOT_IDENTITY}",),
+        isolated=False,
+    ),
+    Rule(
+        "policy-checks-nothing",
+        "ALTER POLICY todo_owner ON todo WITH CHECK (true)",
+        (f"Policy todo_owner on table todo {NOT_IDENTITY}",),
+        isolated=False,
+    ),
+    Rule(
+        "policy-calls-its-function-for-each-row",
+        "ALTER POLICY todo_owner ON todo USING (user_id = app_user_id())",
+        (f"Policy todo_owner on table todo {NOT_IDENTITY}",),
+    ),
+    Rule(
+        "key-does-not-lead-with-its-user",
+        note("PRIMARY KEY (user_id, id)", "PRIMARY KEY (id, user_id)"),
+        (
+            "The primary key of table note does not lead with user_id.",
+            "No index leads with the columns of foreign key note_user_id_fkey on note:"
+            ' FOREIGN KEY (user_id) REFERENCES "user"(id) ON DELETE CASCADE.',
+        ),
+    ),
+    Rule(
+        "no-key",
+        note("PRIMARY KEY (user_id, id)", "UNIQUE (user_id, id)"),
+        ("The primary key of table note does not lead with user_id.",),
+        isolated=False,  # ON CONFLICT needs the key
+    ),
+    Rule(
+        "reference-does-not-cascade",
+        note("ON DELETE CASCADE", ""),
+        (f"note.{NOT_REFERENCE}",),
+        isolated=False,
+    ),
+    Rule(
+        "no-reference", note('REFERENCES "user" ON DELETE CASCADE', ""), (f"note.{NOT_REFERENCE}",)
+    ),
+    Rule(
+        "reference-is-not-valid",
+        note('REFERENCES "user" ON DELETE CASCADE', "")
+        + "ALTER TABLE note ADD FOREIGN KEY (user_id)"
+        + ' REFERENCES "user" ON DELETE CASCADE NOT VALID',
+        (f"note.{NOT_REFERENCE}",),
+    ),
+    Rule(
+        "reference-without-its-owner",
+        note("title text NOT NULL,", "title text NOT NULL, todo uuid,")
+        + "ALTER TABLE note ADD COLUMN whose uuid;"
+        + "ALTER TABLE note ADD FOREIGN KEY (whose, todo) REFERENCES todo ON DELETE CASCADE;"
+        + "CREATE INDEX ON note (whose, todo)",
+        (
+            "Foreign key note_whose_todo_fkey on table note references an owned table without its"
+            " user_id.",
+        ),
+    ),
+    Rule(
+        "unindexed-foreign-key",
+        note("title text NOT NULL,", "title text NOT NULL, todo uuid,")
+        + "ALTER TABLE note ADD FOREIGN KEY (user_id, todo) REFERENCES todo ON DELETE CASCADE",
+        (
+            "No index leads with the columns of foreign key note_user_id_todo_fkey on note:"
+            " FOREIGN KEY (user_id, todo) REFERENCES todo(user_id, id) ON DELETE CASCADE.",
+        ),
+    ),
+    Rule(
+        "partially-indexed-foreign-key",
+        'DROP INDEX "session_userId_idx";'
+        "CREATE INDEX ON session (\"userId\") WHERE token > 'a';"
+        'CREATE INDEX ON session (token, "userId")',
+        (
+            "No index leads with the columns of foreign key session_userId_fkey on session:"
+            ' FOREIGN KEY ("userId") REFERENCES "user"(id) ON DELETE CASCADE.',
+        ),
+    ),
+    Rule("truncate", "GRANT TRUNCATE ON todo TO todo_app", ("todo_app has TRUNCATE on todo.",)),
+    Rule(
+        "references-and-trigger",
+        "GRANT REFERENCES, TRIGGER ON todo TO todo_app",
+        ("todo_app has REFERENCES, TRIGGER on todo.",),
+    ),
+    Rule("maintain", "GRANT MAINTAIN ON todo TO todo_app", ("todo_app has MAINTAIN on todo.",)),
+    Rule(
+        "application-reads-sessions",
+        "GRANT SELECT ON session TO todo_app",
+        ("todo_app has SELECT on session.",),
+    ),
+    Rule(
+        "application-reads-one-column",
+        "GRANT SELECT (token) ON session TO todo_app",
+        ("todo_app has SELECT on session.",),
+    ),
+    Rule(
+        "application-changes-one-column-of-user",
+        'GRANT UPDATE (email) ON "user" TO todo_app',
+        ("todo_app has UPDATE on user.",),
+    ),
+    Rule(
+        "application-changes-alembics-table",
+        "GRANT UPDATE ON alembic_version TO todo_app",
+        ("todo_app has UPDATE on alembic_version.",),
+    ),
+    Rule(
+        "better-auth-reads-todos",
+        "GRANT SELECT ON todo TO todo_auth",
+        ("todo_auth has SELECT on todo.",),
+    ),
+    Rule(
+        "public-has-a-table",
+        "GRANT SELECT ON todo TO PUBLIC",
+        ("todo_auth has SELECT on todo.", "PUBLIC has SELECT on table todo."),
+    ),
+    Rule(
+        "public-has-a-column",
+        "GRANT SELECT (title) ON todo TO PUBLIC",
+        ("todo_auth has SELECT on todo.", "PUBLIC has SELECT on column todo.title."),
+    ),
+    Rule(
+        "public-has-a-function",
+        "GRANT EXECUTE ON FUNCTION app_user_id() TO PUBLIC",
+        ("PUBLIC has EXECUTE on function app_user_id().",),
+    ),
+    Rule(
+        "public-has-every-new-function",
+        "CREATE FUNCTION one() RETURNS int LANGUAGE sql RETURN 1",
+        ("PUBLIC has EXECUTE on function one().",),
+    ),
+    Rule(
+        "public-has-the-schema",
+        "GRANT USAGE ON SCHEMA public TO PUBLIC",
+        ("PUBLIC has USAGE on schema public.",),
+    ),
+    Rule(
+        "public-creates-in-the-schema",
+        "GRANT CREATE ON SCHEMA public TO PUBLIC",
+        (
+            "PUBLIC has CREATE on schema public.",
+            "todo_app has CREATE on schema public.",
+            "todo_auth has CREATE on schema public.",
+        ),
+    ),
+    Rule(
+        "public-has-temporary-tables",
+        "DO $$BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database());"
+        " END$$",
+        (
+            "PUBLIC has TEMPORARY on the database.",
+            "todo_app has TEMPORARY on the database.",
+            "todo_auth has TEMPORARY on the database.",
+        ),
+    ),
+    Rule(
+        "application-creates-schemas",
+        "DO $$BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO todo_app', current_database());"
+        " END$$",
+        ("todo_app has CREATE on the database.",),
+    ),
+    Rule(
+        "view-with-its-owners-rights",
+        "CREATE VIEW everything AS SELECT * FROM todo; GRANT SELECT ON everything TO todo_app",
+        (f"todo_app may use view everything, {OWNERS_RIGHTS}",),
+    ),
+    Rule(
+        "materialized-view",
+        "CREATE MATERIALIZED VIEW everything AS SELECT * FROM todo;"
+        " GRANT SELECT ON everything TO todo_app",
+        (
+            "todo_app has SELECT on everything.",
+            f"todo_app may use materialized view everything, {OWNERS_RIGHTS}",
+        ),
+    ),
+    Rule(
+        "function-with-its-owners-rights",
+        f"CREATE FUNCTION every() RETURNS bigint {DEFINER};"
+        " REVOKE ALL ON FUNCTION every() FROM PUBLIC;"
+        " GRANT EXECUTE ON FUNCTION every() TO todo_app",
+        (f"todo_app may use SECURITY DEFINER function every(), {OWNERS_RIGHTS}",),
+    ),
+    Rule(
+        "everybodys-function-with-its-owners-rights",
+        f"CREATE FUNCTION every() RETURNS bigint {DEFINER}",
+        (
+            "PUBLIC has EXECUTE on function every().",
+            f"todo_app may use SECURITY DEFINER function every(), {OWNERS_RIGHTS}",
+            f"todo_auth may use SECURITY DEFINER function every(), {OWNERS_RIGHTS}",
+        ),
+    ),
+    Rule(
+        "rule",
+        "CREATE RULE watch AS ON UPDATE TO todo DO ALSO SELECT 1",
+        (f"todo_app may use rule watch on todo, {OWNERS_RIGHTS}",),
+        isolated=False,  # MERGE and ON CONFLICT do not work with rules
+    ),
+)
+
+OWN = "it should reach the acting user's rows."
+ISOLATION = (
+    Rule(
+        "better-auths-user-table-lets-all-rows-through",
+        'CREATE POLICY user_all ON "user" FOR SELECT TO todo_app USING (true)',
+        (
+            f"SELECT on user as todo_app reaches everybody's rows; {OWN}",
+            f"COPY … TO on user as todo_app reaches everybody's rows; {OWN}",
+            "Rows of user are seen as nobody.",
+        ),
+    ),
+    Rule(
+        "nobody-is-somebody",
+        "CREATE OR REPLACE FUNCTION app_user_id() RETURNS uuid LANGUAGE sql STABLE RETURN coalesce("
+        "nullif(current_setting('app.user_id', true), '')::uuid,"
+        " gen_random_uuid())",
+        ("A transaction that names nobody acts for somebody.",),
+    ),
+    Rule(
+        "garbage-is-nobody",
+        "CREATE OR REPLACE FUNCTION app_user_id() RETURNS uuid LANGUAGE sql STABLE RETURN CASE WHEN"
+        " current_setting('app.user_id', true) ~ '^[0-9a-f-]{36}$'"
+        " THEN current_setting('app.user_id', true)::uuid END",
+        ("An identity that is no uuid reads todo.",),
+    ),
+    Rule(
+        "application-may-not-delete-its-own",
+        "REVOKE DELETE ON todo FROM todo_app",
+        (f"DELETE on todo as todo_app reaches no row; {OWN}",),
+    ),
+    Rule(
+        "application-may-not-read-its-own",
+        "REVOKE SELECT ON tag FROM todo_app",
+        ("permission denied for table tag",),
+    ),
+    Rule(
+        "application-may-not-ask-whom-it-acts-for",
+        "REVOKE EXECUTE ON FUNCTION app_user_id() FROM todo_app",
+        ("permission denied for function app_user_id",),
+    ),
+    Rule(
+        "application-may-not-enter-the-schema",
+        "REVOKE USAGE ON SCHEMA public FROM todo_app",
+        ("permission denied for schema public",),
+    ),
+)
+
+CHILD = (
+    NOTE.replace("note", "step")
+    .replace("title text NOT NULL,", "todo_id uuid NOT NULL, name varchar(5) NOT NULL UNIQUE,")
+    .replace("\n);", ",\n  FOREIGN KEY (user_id, todo_id) REFERENCES todo ON DELETE CASCADE\n);")
+) + "CREATE INDEX ON step (user_id, todo_id);"
+
+COMMENTS = (
+    Rule("table", "COMMENT ON TABLE todo IS NULL", ("TABLE todo has no comment.",)),
+    Rule(
+        "column",
+        """COMMENT ON COLUMN "user"."emailVerified" IS ' '""",
+        ('COLUMN "user"."emailVerified" has no comment.',),
+    ),
+    Rule(
+        "function",
+        "COMMENT ON FUNCTION app_user_id() IS NULL",
+        ("FUNCTION app_user_id() has no comment.",),
+    ),
+    Rule(
+        "new-view",
+        "CREATE VIEW titles AS SELECT title FROM todo",
+        ("COLUMN titles.title has no comment.", "TABLE titles has no comment."),
+    ),
+)
+
+GOOD = (
+    Rule("unchanged", "SELECT 1", ()),
+    Rule("owned-table", NOTE, ()),
+    Rule("owned-child-of-an-owned-table", CHILD, ()),
+    Rule(
+        "view-with-its-users-rights",
+        "CREATE VIEW open_todo WITH (security_invoker = true) AS"
+        " SELECT * FROM todo WHERE completed_at IS NULL; GRANT SELECT ON open_todo TO todo_app",
+        (),
+    ),
+    Rule(
+        "function-with-its-users-rights",
+        "CREATE FUNCTION every() RETURNS bigint LANGUAGE sql RETURN (SELECT count(*) FROM todo);"
+        " REVOKE ALL ON FUNCTION every() FROM PUBLIC;"
+        " GRANT EXECUTE ON FUNCTION every() TO todo_app",
+        (),
+    ),
+    Rule(
+        "restrictive-policy",
+        "CREATE POLICY todo_again ON todo AS RESTRICTIVE TO todo_app"
+        " USING (user_id = (SELECT app_user_id()))",
+        (),
+    ),
+)
+
+
+def execute(url: URL, statements: str) -> None:
+    """Run a script, past SQLAlchemy: its colons and per cent signs are SQL's."""
+    with connect(url, autocommit=True) as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute(statements)
+
+
+def major(url: URL) -> int:
+    """The server's major version."""
+    with connect(url) as connection:
+        return int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10000
+
+
+def messages(outcome: CheckResult) -> list[str]:
+    """List what failed."""
+    assert all(failure.remedy for failure in outcome.failures)
+    return [failure.message for failure in outcome.failures]
+
+
+@pytest.mark.parametrize("rule", OWNERSHIP, ids=lambda rule: rule.name)
+def test_ownership_rule(head: URL, rule: Rule) -> None:
+    """Each rule of ownership finds what breaks it, and nothing else."""
+    if rule.name == "maintain" and major(head) < 17:
+        pytest.skip("PostgreSQL 16 has no such privilege")
+    execute(head, rule.sql)
+    assert sorted(messages(ownership.check(head))) == sorted(rule.messages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", OWNERSHIP, ids=lambda rule: rule.name)
+def test_whether_rows_leak(head: URL, rule: Rule) -> None:
+    """What breaks a rule of ownership is found by trying as well, where it lets rows leak."""
+    if rule.name == "maintain" and major(head) < 17:
+        pytest.skip("PostgreSQL 16 has no such privilege")
+    execute(head, rule.sql)
+    assert (messages(isolation.check(probe.probe(head))) == []) is rule.isolated
+
+
+@pytest.mark.parametrize("rule", ISOLATION, ids=lambda rule: rule.name)
+def test_isolation_finds_what_no_rule_does(head: URL, rule: Rule) -> None:
+    """What lets a user see or lose rows is found by trying, though every rule is obeyed."""
+    execute(head, rule.sql)
+    assert messages(ownership.check(head)) == []
+    found = messages(isolation.check(probe.probe(head)))
+    assert found
+    for message in rule.messages:
+        assert any(message in one for one in found), found
+
+
+@pytest.mark.parametrize("rule", COMMENTS, ids=lambda rule: rule.name)
+def test_everything_is_described(head: URL, rule: Rule) -> None:
+    """What has no comment is missing from the data dictionary, and is found."""
+    assert messages(comments.check(head)) == []
+    execute(head, rule.sql)
+    assert messages(comments.check(head)) == list(rule.messages)
+
+
+@pytest.mark.parametrize("rule", GOOD, ids=lambda rule: rule.name)
+def test_ownership_accepts(head: URL, rule: Rule) -> None:
+    """What keeps users apart is not found fault with."""
+    execute(head, rule.sql)
+    assert messages(ownership.check(head)) == []
+    assert messages(isolation.check(probe.probe(head))) == []
+
+
+QUICK_COPIES = {
+    "another-policy-lets-all-rows-through",
+}
+"""Of the cases above, those that the quick tier tries by the whole command too."""
+
+
+@pytest.mark.parametrize(
+    ("rule", "proof"),
+    [
+        pytest.param(
+            rule,
+            proof,
+            id=f"{proof}-{rule.name}",
+            marks=() if rule.name in QUICK_COPIES else pytest.mark.slow,
+        )
+        for proof, rules in (
+            ("ownership", OWNERSHIP),
+            ("isolation", ISOLATION),
+            ("comments", COMMENTS),
+        )
+        for rule in rules
+    ],
+)
+def test_revision_that_breaks_a_rule(  # noqa: PLR0913, PLR0917  # each is a fixture
+    run: Launcher,
+    copy: Checkout,
+    check: Callable[[], Result],
+    server: Server,
+    rule: Rule,
+    proof: str,
+) -> None:
+    """The same, by a revision: the command fails in that proof, though schema.txt is fresh."""
+    copy.add(sql(rule.sql), IRREVERSIBLE)
+    url = server.maintenance.render_as_string(hide_password=False)
+    fresh = run.run(copy.root, "snapshot", "--database-url", url, code=COMMAND)
+    assert fresh.code == 0, fresh.everything
+    result = check()
+    assert result.code == 1, result.everything
+    failed = set(result.proofs("✗ failed"))
+    assert proof in failed, result.everything
+    assert not failed & {"history", "upgrade head", "round trip", "generated files"}, (
+        result.everything
+    )
+    for message in rule.messages:
+        assert message in result.out, result.everything
+
+
+# ── roles belong to the cluster: these have a server of their own ─────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Embedded]:
+    """A server on which a test may change the group roles."""
+    with embedded() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def own_head(own_server: Embedded, run: Launcher, tmp_path_factory: pytest.TempPathFactory) -> URL:
+    """A database at head on that server."""
+    copy = copy_to(tmp_path_factory.mktemp("own") / "checkout")
+    with open_url(own_server.owner) as server:
+        execute(server.maintenance, "CREATE DATABASE head")
+    url = own_server.owner.set(database="head")
+    code = (
+        "import os, alembic.config;"
+        f"os.environ['DATABASE_URL'] = {url.render_as_string(hide_password=False)!r};"
+        "alembic.config.main(['upgrade', 'head'])"
+    )
+    result = run.run(copy.root, code=code)
+    assert result.code == 0, result.everything
+    return url
+
+
+ROLES = {
+    "superuser": (
+        "ALTER ROLE todo_app SUPERUSER",
+        "ALTER ROLE todo_app NOSUPERUSER",
+        "SUPERUSER",
+    ),
+    "bypassrls": ("ALTER ROLE todo_app BYPASSRLS", "ALTER ROLE todo_app NOBYPASSRLS", "BYPASSRLS"),
+    "login": ("ALTER ROLE todo_app LOGIN", "ALTER ROLE todo_app NOLOGIN", "LOGIN"),
+    "createrole": (
+        "ALTER ROLE todo_app CREATEROLE",
+        "ALTER ROLE todo_app NOCREATEROLE",
+        "CREATEROLE",
+    ),
+    "createdb": ("ALTER ROLE todo_app CREATEDB", "ALTER ROLE todo_app NOCREATEDB", "CREATEDB"),
+    "replication": (
+        "ALTER ROLE todo_app REPLICATION",
+        "ALTER ROLE todo_app NOREPLICATION",
+        "REPLICATION",
+    ),
+    "member": (
+        "GRANT pg_read_all_settings TO todo_app",
+        "REVOKE pg_read_all_settings FROM todo_app",
+        "membership in pg_read_all_settings",
+    ),
+}
+
+
+@pytest.mark.parametrize(("broken", "mended", "what"), ROLES.values(), ids=ROLES.keys())
+def test_group_role_has_too_much(
+    own_server: Embedded, own_head: URL, broken: str, mended: str, what: str
+) -> None:
+    """A group role that could see around row security is found, by rule and at every upgrade."""
+    superuser = own_server.superuser.set(database="head")
+    assert messages(ownership.check(own_head)) == []
+    execute(superuser, broken)
+    try:
+        assert any(
+            one.startswith("todo_app has ") and what in one
+            for one in messages(ownership.check(own_head))
+        )
+    finally:
+        execute(superuser, mended)
+
+
+def test_group_role_owns_something(own_server: Embedded, own_head: URL) -> None:
+    """A group role that owns a table ignores its row security."""
+    superuser = own_server.superuser.set(database="head")
+    execute(superuser, NOTE + "ALTER TABLE note OWNER TO todo_app")
+    try:
+        found = messages(ownership.check(own_head))
+        assert any("todo_app has ownership of note" in message for message in found), found
+    finally:
+        execute(superuser, "DROP TABLE note")
+
+
+def test_upgrade_refuses_a_role_that_has_too_much(
+    own_server: Embedded, own_head: URL, run: Launcher, copy: Checkout
+) -> None:
+    """A role of that name that somebody else made with more rights is not granted anything."""
+    execute(own_server.superuser.set(database=own_head.database), "ALTER ROLE todo_auth BYPASSRLS")
+    try:
+        url = own_server.owner.render_as_string(hide_password=False)
+        result = run.run(copy.root, *CHECK, "--database-url", url)
+    finally:
+        execute(own_server.superuser, "ALTER ROLE todo_auth NOBYPASSRLS")
+    assert result.code == 1, result.everything
+    assert result.proofs("✗ failed") == ["upgrade head"]
+    assert "role todo_auth has attributes or memberships that it must not have" in result.out

@@ -1,0 +1,498 @@
+"""`alembic upgrade head` is the safe deploy: what it does, waits for, warns of and leaves behind.
+
+The theory: whatever stands in the way of a deploy, it hurts nobody, says what it waits for, and
+ends with the schema that was committed, or says where it is not.
+"""
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from migrations.deploy.activity import one_line, without_values
+from sqlalchemy import URL, Connection, text
+
+from schema.postgres.connection import connect
+from schema.project import ROOT
+from tests.support.alembic_process import deploy, execute, receipt, state, stopped_at, terminator
+from tests.support.repo_copy import IRREVERSIBLE, Checkout, Launcher, sql
+
+LAST = "c58e14a7d0b9"
+TAGS = "2d6f90c4e7a3"
+
+
+@contextmanager
+def holding(url: URL, *statements: str) -> Iterator[Connection]:
+    """Keep a transaction open that has executed these."""
+    with connect(url) as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+        yield connection
+
+
+@contextmanager
+def later(seconds: float, do: Callable[[], object]) -> Iterator[None]:
+    """Do something after a while, in a thread."""
+    timer = threading.Timer(seconds, do)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+def test_the_first_deploy(run: Launcher, empty: URL) -> None:
+    """A deploy says what it did, how long it took, and that the schema is the committed one."""
+    result = deploy(run, ROOT, empty)
+    assert result.code == 0, result.everything
+    assert "upgrade   4c1f0b7a9d21" in result.out
+    assert "Create Better Auth's tables" in result.out
+    assert f"went from nothing to {LAST}" in result.out
+    assert "Its schema is, fact by fact, the committed one." in result.out
+    again = deploy(run, ROOT, empty)
+    assert again.code == 0, again.everything
+    assert again.out.startswith("Nothing to do:")
+    assert again.err == ""
+
+
+def test_the_receipt_as_json(run: Launcher, empty: URL) -> None:
+    """For the deploy's log, the receipt is one JSON document and nothing else on that stream."""
+    document = receipt(deploy(run, ROOT, empty, "-x", "receipt=json", "upgrade", "head"))
+    assert document["ok"] is True
+    assert document["error"] is None
+    assert (document["before"], document["after"]) == (None, LAST)
+    assert document["verified"] is True
+    assert [one["revision"] for one in document["revisions"]][-1] == LAST
+    assert {one["attempts"] for one in document["revisions"]} == {1}
+    assert all(one["seconds"] >= 0 for one in document["revisions"])
+    assert document["attempts"] == len(document["revisions"])
+    down = receipt(deploy(run, ROOT, empty, "-x", "receipt=json", "downgrade", "-1"))
+    assert (down["before"], down["after"]) == (LAST, TAGS)
+    assert down["verified"] is None
+    assert [one["direction"] for one in down["revisions"]] == ["downgrade"]
+
+
+def test_what_changes_nothing(run: Launcher, head: URL) -> None:
+    """Commands that only look do not wait for a deploy, and leave no receipt."""
+    with holding(head, "SELECT pg_advisory_lock(x'616c656d626963'::bigint)"):
+        assert deploy(run, ROOT, head, "current").out == f"{LAST} (head)\n"
+        assert deploy(run, ROOT, head, "check").out == "No new upgrade operations detected.\n"
+
+
+def test_offline(run: Launcher) -> None:
+    """`--sql` needs no database, and prints SQL and nothing else to standard output."""
+    result = deploy(run, ROOT, "", "upgrade", "head", "--sql")
+    assert result.code == 0, result.everything
+    assert result.out.startswith("BEGIN;\n")
+    assert result.out.rstrip().endswith("COMMIT;")
+
+
+def test_who_is_in_the_way(run: Launcher, head: URL) -> None:
+    """While somebody holds a lock the deploy gives way, again and again, and says to whom.
+
+    It takes back the two revisions that it was told to, however often it had to try.
+    """
+    with holding(head, "SELECT FROM todo_tag", "SELECT 'a secret' FROM todo_tag") as holder:
+        with later(1.5, holder.rollback):
+            result = deploy(run, ROOT, head, "-x", "receipt=json", "downgrade", "-2")
+    assert result.code == 0, result.everything
+    assert "DROP TABLE todo_tag waits for session" in result.err
+    assert "idle in transaction for" in result.err
+    assert "SELECT '…' FROM todo_tag; giving way, and trying again in" in result.err
+    assert "secret" not in result.everything
+    document = receipt(result)
+    assert [one["revision"] for one in document["revisions"]] == [LAST, TAGS]
+    assert document["revisions"][-1]["attempts"] > 2
+    assert 0.05 < document["longest_lock_wait_seconds"] < 1
+
+
+def test_nobody_waits_behind_a_deploy(run: Launcher, head: URL) -> None:
+    """Whoever comes while the deploy cannot have its lock is held up for a moment only."""
+    deploy(run, ROOT, head, "downgrade", "-1")
+    stalls = []
+
+    def read() -> None:
+        with connect(head, autocommit=True) as connection:
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                start = time.monotonic()
+                connection.exec_driver_sql("SELECT FROM todo_tag")
+                stalls.append(time.monotonic() - start)
+
+    reader = threading.Thread(target=read)
+    with holding(head, "SELECT FROM todo_tag") as holder, later(2.5, holder.rollback):
+        reader.start()
+        assert deploy(run, ROOT, head, "downgrade", "-1").code == 0
+    reader.join()
+    # lock_timeout is 0.2 s, and the machine may be busy; without it, the stall is 2.5 s.
+    assert 0.1 < max(stalls) < 1.5
+
+
+def test_patience_has_an_end(run: Launcher, head: URL) -> None:
+    """A deploy that cannot have its lock in the time it was given says so and changes nothing."""
+    deploy(run, ROOT, head, "downgrade", "-1")
+    before = state(head)
+    with holding(head, "SELECT FROM todo_tag"):
+        result = deploy(run, ROOT, head, "-x", "patience=0.01", "downgrade", "-1")
+    assert result.code == 1, result.everything
+    assert f"FAILED: Revision {TAGS}" in result.err
+    assert f"gave up waiting, and the database is at {TAGS}: DROP TABLE todo_tag" in result.err
+    assert state(head) == before
+
+
+def test_another_deploy(run: Launcher, head: URL) -> None:
+    """A second deploy says whom it waits for, and how long it will not wait."""
+    lock = "SELECT pg_advisory_lock(x'616c656d626963'::bigint)"
+    with holding(head, "SET application_name = 'alembic on another machine'", lock) as other:
+        gave_up = deploy(run, ROOT, head, "-x", "patience=0.01", "upgrade", "head")
+        assert gave_up.code == 2, gave_up.everything
+        assert "FAILED: Another deploy has not ended within 0.01 minutes: session" in gave_up.err
+        with later(1, other.invalidate):
+            result = deploy(run, ROOT, head)
+    assert result.code == 0, result.everything
+    assert "Waiting for another deploy: session" in result.err
+    assert "alembic on another machine" in result.err
+
+
+def test_drift_is_seen_before_and_after(run: Launcher, head: URL) -> None:
+    """What was changed behind the migrations' back is shown, and the deploy says no to it."""
+    deploy(run, ROOT, head, "downgrade", "-1")
+    execute(head, "ALTER TABLE todo ADD COLUMN by_hand integer", "DROP INDEX todo_due_idx")
+    result = deploy(run, ROOT, head)
+    assert result.code == 1, result.everything
+    warning, _, failure = result.err.partition("FAILED: ")
+    assert "The schema was changed since the last deploy, not by a revision" in warning
+    for said in (warning, failure):
+        assert "+     column by_hand  integer" in said
+        assert "-     index todo_due_idx" in said
+    assert f"The database is at {LAST}, but its schema is not the committed one" in failure
+    execute(head, "ALTER TABLE todo DROP COLUMN by_hand")
+    document = receipt(deploy(run, ROOT, head, "-x", "receipt=json", "upgrade", "head"))
+    assert document["verified"] is False
+    assert "by_hand" not in document["difference"]
+    assert "todo_due_idx" in document["difference"]
+
+
+@pytest.mark.slow
+def test_old_transactions(run: Launcher, head: URL) -> None:
+    """Who may have to be waited for is named before the first revision."""
+    deploy(run, ROOT, head, "downgrade", "-1")
+    with holding(head, 'SELECT FROM "user"'):
+        time.sleep(10.2)
+        result = deploy(run, ROOT, head)
+    assert result.code == 0, result.everything
+    assert "An old transaction may have to be waited for: session" in result.err
+    assert 'SELECT FROM "user"' in result.err
+
+
+def test_remnants_of_a_cut_build(run: Launcher, copy: Checkout, head: URL) -> None:
+    """An index that a cut CREATE INDEX CONCURRENTLY left invalid is cleared, and only that one."""
+    execute(head, "CREATE TABLE parted (a int) PARTITION BY RANGE (a)")
+    execute(head, "CREATE TABLE part PARTITION OF parted DEFAULT")
+    execute(head, "CREATE INDEX parted_idx ON ONLY parted (a)", "CREATE TABLE many (a int)")
+    execute(head, "INSERT INTO many VALUES (1), (1)")
+    with connect(head, autocommit=True) as connection, pytest.raises(Exception, match="many_idx"):
+        connection.exec_driver_sql("CREATE UNIQUE INDEX CONCURRENTLY many_idx ON many (a)")
+    copy.add(sql("CREATE INDEX todo_title_idx ON todo (title)"))
+    result = deploy(run, copy.root, head)
+    assert result.code == 0, result.everything
+    assert "Dropping the index many_idx, which a build that was cut left invalid." in result.err
+    with connect(head) as connection:
+        names = connection.scalars(text("SELECT relname FROM pg_class WHERE relkind IN ('i', 'I')"))
+        assert {"many_idx", "parted_idx", "todo_title_idx"} & set(names) == {
+            "parted_idx",
+            "todo_title_idx",
+        }
+
+
+CONCURRENTLY = """with op.get_context().autocommit_block():
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS todo_title_idx")
+        op.execute("CREATE INDEX CONCURRENTLY todo_title_idx ON todo (title)")"""
+
+
+def test_a_concurrent_build_is_not_cut(run: Launcher, copy: Checkout, head: URL) -> None:
+    """It waits for old transactions as long as they last, longer than for any other lock."""
+    copy.add(CONCURRENTLY, sql("DROP INDEX todo_title_idx"))
+    writing = "INSERT INTO tag (user_id, id, name) SELECT id, id, 'x' FROM \"user\""
+    with holding(head, writing, "LOCK TABLE todo IN ROW EXCLUSIVE MODE") as holder:
+        with later(2, holder.rollback):
+            result = deploy(run, copy.root, head, "-x", "receipt=json", "upgrade", "head")
+    assert result.code == 0, result.everything
+    document = receipt(result)
+    assert document["revisions"][0]["attempts"] == 1
+    assert document["longest_lock_wait_seconds"] > 1
+    assert (
+        "CREATE INDEX CONCURRENTLY todo_title_idx ON todo (title) waits for session" in result.err
+    )
+
+
+SETTINGS = {
+    "statement_timeout": "200ms",
+    "lock_timeout": "1ms",
+    "idle_in_transaction_session_timeout": "300ms",
+    "transaction_timeout": "500ms",
+    "search_path": "pg_catalog",
+}
+
+
+def test_settings_of_the_database(run: Launcher, copy: Checkout, head: URL) -> None:
+    """No limit or path that somebody set on the database cuts a deploy, or leads it astray."""
+    with connect(head, autocommit=True) as connection:
+        known = set(connection.scalars(text("SELECT name FROM pg_settings")))
+        for name in known & SETTINGS.keys():
+            statement = f"ALTER DATABASE \"{head.database}\" SET {name} = '{SETTINGS[name]}'"
+            connection.exec_driver_sql(statement)
+    copy.add(sql("SELECT pg_sleep(0.7)", "CREATE TABLE made ()") + "\n    time.sleep(0.4)")
+    copy.edit(next(copy.versions.glob("*_change_something.py")), "\nfrom", "\nimport time\n\nfrom")
+    result = deploy(run, copy.root, head)
+    assert result.code == 0, result.everything
+    assert result.err.count("upgrade") == 1, result.everything
+    with connect(head) as connection:
+        assert connection.scalar(text("SELECT to_regclass('public.made')")) is not None
+
+
+BROKEN = {
+    "sql": (sql("SELECT 1/0"), "line 14) failed, and the database is at {last}: division by zero"),
+    "python": ("raise KeyError('x')", "failed, and the database is at {last}: KeyError: 'x'."),
+    "privilege": (sql("CREATE ROLE x SUPERUSER"), "permission denied to create role"),
+}
+
+
+@pytest.mark.parametrize(("upgrade", "words"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_revision_that_fails(
+    run: Launcher, copy: Checkout, head: URL, upgrade: str, words: str
+) -> None:
+    """The sentence names the revision and its line; the database is as it was before."""
+    before = state(head)
+    copy.add("op.execute('CREATE TABLE half_done ()')\n    " + upgrade)
+    result = deploy(run, copy.root, head)
+    assert result.code == 1, result.everything
+    assert words.format(last=LAST) in result.err
+    assert "2099_01_01_0000_a0b1c2d3e4f5_change_something.py" in result.err
+    assert "Traceback" not in result.everything
+    assert state(head) == before
+
+
+VALUES = {
+    "literal": sql("SELECT 'hunter2', 1/0"),
+    "literal-that-is-no-number": sql("SELECT 'hunter2', 'hunter2'::integer"),
+    "parameter": """op.get_bind().exec_driver_sql("SELECT %s::integer", ("hunter2",))""",
+    "value-with-quotes": """op.execute('SELECT $$a "hunter2\\nhunter2" b$$::integer')""",
+    "statement-that-waits": sql("ALTER TABLE work ADD COLUMN a text DEFAULT 'hunter2'"),
+}
+
+
+@pytest.mark.parametrize("upgrade", VALUES.values(), ids=VALUES.keys())
+def test_values_of_a_revision_that_fails(
+    run: Launcher, copy: Checkout, head: URL, upgrade: str
+) -> None:
+    """Neither log nor receipt holds a value, be it the statement's, a parameter's or a row's."""
+    execute(head, "CREATE TABLE work ()")
+    copy.add(upgrade)
+    options = ("-x", "receipt=json", "-x", "patience=0.01")
+    with holding(head, "LOCK TABLE work IN SHARE MODE"):
+        result = deploy(run, copy.root, head, *options, "upgrade", "head")
+    assert result.code == 1, result.everything
+    assert "_change_something.py, line 13) " in receipt(result)["error"]
+    assert "hunter2" not in result.everything
+
+
+# What an author may do to a revision's transaction or session, and why the deploy says no.
+MEDDLING = {
+    "rolls-back": (
+        "op.get_bind().rollback()\n    op.execute('CREATE TABLE lost ()')",
+        "ended its transaction by itself",
+    ),
+    "commits": (
+        "op.execute('CREATE TABLE half_done ()')\n    op.execute('COMMIT')",
+        "A revision's transaction is not its own to end (COMMIT)",
+    ),
+    "gives-the-lock-away": (
+        "op.execute('SELECT pg_advisory_unlock_all()')",
+        "The deploys' lock was given away",
+    ),
+    "exits": ("raise SystemExit(0)", "A revision ended the program"),
+    "raises-alembics-error": (
+        "from alembic.util import CommandError\n    raise CommandError('no')",
+        "(2099_01_01_0000_a0b1c2d3e4f5_change_something.py, line 14) failed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("upgrade", "words"), MEDDLING.values(), ids=MEDDLING.keys())
+def test_a_revision_that_meddles(
+    run: Launcher, copy: Checkout, head: URL, upgrade: str, words: str
+) -> None:
+    """A revision that ends its transaction, gives the lock away or exits is no success."""
+    copy.add(upgrade)
+    last = "b0b1c2d3e4f5"
+    name = f"2099_01_01_0001_{last}_x.py"
+    copy.add(sql("CREATE TABLE afterwards ()"), revision=last, parents="a0b1c2d3e4f5", name=name)
+    result = deploy(run, copy.root, head)
+    assert result.code == 1, result.everything
+    assert words in result.err
+    assert "Traceback" not in result.everything
+    with connect(head) as connection:
+        for table in ("lost", "half_done", "afterwards"):
+            assert connection.scalar(text(f"SELECT to_regclass('{table}')")) is None
+
+
+def test_settings_do_not_outlive_a_revision(run: Launcher, copy: Checkout, head: URL) -> None:
+    """What a revision sets for the session, as a pasted dump does, is undone before the next."""
+    copy.add(sql("SET search_path = pg_catalog, public", "SET lock_timeout = 0"))
+    last = "b0b1c2d3e4f5"
+    name = f"2099_01_01_0001_{last}_x.py"
+    shown = "SELECT name, setting FROM pg_settings WHERE name IN ('search_path', 'lock_timeout')"
+    copy.add(
+        sql(f"CREATE TABLE shown AS {shown}"), revision=last, parents="a0b1c2d3e4f5", name=name
+    )
+    result = deploy(run, copy.root, head)
+    assert result.code == 0, result.everything
+    with connect(head) as connection:
+        found = connection.execute(text("SELECT name, setting FROM public.shown")).all()
+        assert sorted(map(tuple, found)) == [("lock_timeout", "200"), ("search_path", "public")]
+
+
+def test_a_build_that_somebody_else_runs(
+    run: Launcher, copy: Checkout, head: URL, superusers: dict[int, URL]
+) -> None:
+    """An index that is just being built by hand is left alone, and named."""
+    superuser = next(iter(superusers.values())).set(database=head.database)
+    copy.add(sql("CREATE TABLE made ()"))
+    with holding(head, "LOCK TABLE todo IN ROW EXCLUSIVE MODE") as holder:
+        build = ("CREATE INDEX CONCURRENTLY by_hand ON todo (title)",)
+        building = threading.Thread(target=execute, args=(superuser, *build))
+        building.start()
+        with connect(head, autocommit=True) as observer:
+            while not observer.scalar(text("SELECT count(*) FROM pg_index WHERE NOT indisvalid")):
+                time.sleep(0.02)
+        result = deploy(run, copy.root, head)
+        holder.rollback()
+        building.join()
+    assert result.code == 0, result.everything
+    assert "The index by_hand is not valid yet: somebody is building" in result.err
+    with connect(head) as connection:
+        valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'by_hand'::regclass"
+        assert connection.scalar(text(valid)) is True
+
+
+def test_stamping(run: Launcher, head: URL) -> None:
+    """What a stamp says is compared as well; --purge forgets what cannot be true."""
+    execute(head, "UPDATE alembic_version SET version_num = 'feedfacefeed'")
+    assert deploy(run, ROOT, head, "stamp", "head").code == 2
+    purged = deploy(run, ROOT, head, "stamp", "--purge", "head")
+    assert purged.code == 0, purged.everything
+    assert state(head)[1] == [LAST]
+    execute(head, "INSERT INTO alembic_version VALUES ('4c1f0b7a9d21')")
+    assert deploy(run, ROOT, head, "stamp", "--purge", "head").code == 0
+    assert state(head)[1] == [LAST]
+    deploy(run, ROOT, head, "downgrade", "-1")
+    lie = deploy(run, ROOT, head, "stamp", "head")
+    assert lie.code == 1, lie.everything
+    assert "-     grant to todo_app  SELECT" in lie.err
+
+
+QUERIES = {
+    "SELECT a FROM t WHERE b = 'x' -- it's": "SELECT a FROM t WHERE b = '…'",
+    "/* don't */ SELECT 'alice@example.org'": "SELECT '…'",
+    "SELECT E'it\\'s x', $$x$$, $p$x$p$, 42, $1": "SELECT '…', '…', '…', '…', $1",
+    r"SELECT a FROM t WHERE b LIKE'C:\' AND c = 'x'": "SELECT a FROM t WHERE b LIKE'…' AND c = '…'",
+    "SELECT a$$, 'x $$ y'": "SELECT a$$, '…'",
+    "SELECT 1 /* it's /* nested */ */, 'x'": "SELECT '…' …",
+    """SELECT "it's" FROM t2 WHERE c = 'cut off""": """SELECT "it's" FROM t2 WHERE c = '…'""",
+}
+
+
+@pytest.mark.parametrize(("query", "shown"), QUERIES.items())
+def test_values_in_queries(query: str, shown: str) -> None:
+    """Of another session's query the log gets everything but comments and values."""
+    assert one_line(without_values(query)) == shown
+
+
+def test_what_cannot_be_undone(run: Launcher, copy: Checkout, head: URL) -> None:
+    """An irreversible revision's reason is what the deploy says."""
+    copy.add(downgrade=IRREVERSIBLE)
+    assert deploy(run, copy.root, head).code == 0
+    result = deploy(run, copy.root, head, "downgrade", "-1")
+    assert result.code == 1
+    assert "cannot be undone, and the database is at a0b1c2d3e4f5: This cannot be" in result.err
+    assert "Traceback" not in result.everything
+
+
+def test_called_by_a_program(run: Launcher, head: URL) -> None:
+    """A program that calls Alembic gets its exception, not the end of the process."""
+    code = f"""
+import os
+os.environ["DATABASE_URL"] = {head.set(database="nope").render_as_string(hide_password=False)!r}
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+try:
+    command.upgrade(Config("alembic.ini"), "head")
+except CommandError as error:
+    print(error)
+"""
+    result = run.run(ROOT, code=code)
+    assert result.code == 0, result.everything
+    assert 'database "nope" does not exist' in result.out
+
+
+def test_a_connection_that_is_lost(
+    run: Launcher, empty: URL, superusers: dict[int, URL], tmp_path: Path
+) -> None:
+    """A lost connection is replaced once or twice, visibly; the revisions are applied once."""
+    terminate = terminator(next(iter(superusers.values())).set(database="postgres"))
+    with stopped_at(60, tmp_path, terminate) as before:
+        result = deploy(run, ROOT, empty, "-x", "receipt=json", "upgrade", "head", before=before)
+    assert result.code == 0, result.everything
+    assert "The connection was lost (terminating connection due to administrator" in result.err
+    document = json.loads(result.out.splitlines()[0])
+    assert document["connections"] == 2
+    assert document["verified"] is True
+    names = [one["revision"] for one in document["revisions"]]
+    assert len(names) == len(set(names))
+
+
+def test_a_server_that_goes_down_each_time(run: Launcher, copy: Checkout, head: URL) -> None:
+    """A revision that ends every session it gets is not tried for ever."""
+    copy.add(sql("SELECT pg_terminate_backend(pg_backend_pid())"))
+    result = deploy(run, copy.root, head)
+    assert result.code != 0
+    assert "FAILED: The connection was lost (terminating connection" in result.err
+    assert "3 times" in result.err
+    assert state(head)[1] == [LAST]
+
+
+@pytest.mark.slow
+def test_what_a_deploy_installs(tmp_path: Path, empty: URL) -> None:
+    """requirements.txt, alembic.ini, migrations and models are all that it takes."""
+    for part in ("alembic.ini", "migrations", "models"):
+        subprocess.run(["cp", "-R", ROOT / part, tmp_path], check=True)
+    venv = tmp_path / "venv"
+    subprocess.run(["python3", "-m", "venv", venv], check=True, cwd=ROOT)
+    subprocess.run(
+        [
+            venv / "bin" / "pip",
+            "install",
+            "-q",
+            "--require-hashes",
+            "-r",
+            ROOT / "requirements.txt",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    result = subprocess.run(
+        [venv / "bin" / "alembic", "-c", tmp_path / "alembic.ini", "upgrade", "head"],
+        env={"DATABASE_URL": empty.render_as_string(hide_password=False)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Its schema is, fact by fact, the committed one." in result.stdout

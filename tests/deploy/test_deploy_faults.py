@@ -1,0 +1,199 @@
+"""A deploy that is cut anywhere is finished by the next one, with the very same result.
+
+The theory: whatever ends a deploy, at whatever statement, what was committed is a whole number of
+revisions, no lock stays behind, and running the same command again leads to the schema, and the
+revision, that an undisturbed deploy leads to. Up and down, over every statement and every commit of
+the history, and of a concurrent index after it: all of them with `--all`, else a sample by seed.
+"""
+
+import random
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Connection
+from sqlalchemy import URL, text
+
+from schema.postgres.connection import connect
+from tests.support.alembic_process import Fault, deploy, kill, state, stopped_at, terminator
+from tests.support.repo_copy import Launcher, copy_to
+from tests.support.servers import Disposable, conninfo, disposable
+
+BEFORE_THE_INDEX = "c58e14a7d0b9"
+
+SAMPLE = 1
+"""Points of each fault and direction in the quick tier."""
+
+LAST_WORDS = 3
+"""So many points before the end there is nothing left for which to connect again."""
+
+CONCURRENTLY = (
+    """with op.get_context().autocommit_block():
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS todo_title_idx")
+        op.execute("CREATE INDEX CONCURRENTLY todo_title_idx ON todo (title)")""",
+    """with op.get_context().autocommit_block():
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS todo_title_idx")""",
+)
+
+# The session whose concurrent build waits for others.
+UNDER_WAY = """
+    SELECT p.pid FROM pg_stat_progress_create_index AS p JOIN pg_index AS i
+    ON i.indexrelid = p.index_relid
+    WHERE p.phase LIKE 'waiting for %' AND NOT i.indisvalid
+"""
+
+ALIVE = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = :pid AND state IS NOT NULL)"
+
+FAULTS: dict[str, Callable[[Disposable], Fault]] = {
+    "client killed": lambda _server: kill,
+    "backend terminated": lambda server: terminator(server.superuser),
+    "server killed": lambda server: lambda _process, _backend: _restart(server),
+    "network cut": lambda server: lambda _process, _backend: server.proxy.cut(),
+}
+WAYS = {"up": ("upgrade", "head"), "down": ("downgrade", "base")}
+
+
+def _restart(server: Disposable) -> None:
+    server.kill()
+    server.start()
+
+
+@dataclass
+class Place:
+    """A server to ill-treat, a checkout, and what undisturbed deploys make of an empty database."""
+
+    server: Disposable
+    root: Path
+    points: dict[str, int]
+    """At how many statements and commits a deploy can be cut, by way."""
+    expected: dict[str, tuple[str, list[str]]]
+    start: dict[str, URL]
+    """A database from which each way leads, to be cloned."""
+
+
+@pytest.fixture(scope="module")
+def place(
+    request: pytest.FixtureRequest, run: Launcher, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """A server of the module's own, and a history that ends with a concurrent index."""
+    copy = copy_to(tmp_path_factory.mktemp("faults") / "checkout")
+    copy.add(*CONCURRENTLY)
+    with (
+        disposable(request.config.option.postgres) as server,
+        server.database() as empty,
+        server.database() as head,
+        server.database() as url,
+    ):
+        place = Place(server, copy.root, {}, {}, {"up": empty, "down": head})
+        assert deploy(run, copy.root, head).code == 0
+        with stopped_at(10**6, copy.root, kill) as before:
+            for way, arguments in WAYS.items():
+                result = deploy(run, copy.root, url, *arguments, before=before)
+                assert result.code == 0, result.everything
+                place.points[way] = int(re.findall(r"^points: (\d+)$", result.out, re.MULTILINE)[0])
+                place.expected[way] = state(url)
+        yield place
+
+
+def cut_and_run_again(run: Launcher, place: Place, fault: Fault, way: str, point: int) -> None:
+    """Cut a deploy at that point, and see what the next one makes of it."""
+    with place.server.database(place.start[way]) as url:
+        through = url.set(port=place.server.proxy.port)
+        with stopped_at(point, place.root, fault) as before:
+            first = deploy(run, place.root, through, *WAYS[way], before=before)
+        if fault is kill:
+            assert first.code == -signal.SIGKILL, first.everything
+        else:  # it connected again, and went on
+            assert first.code == 0, first.everything
+            assert point > place.points[way] - LAST_WORDS or "connecting again" in first.err
+        again = deploy(run, place.root, through, *WAYS[way])
+        told = f"point {point}\n{first.everything}\n{again.everything}"
+        assert again.code == 0, told
+        assert state(url) == place.expected[way], told
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_sample_of_points(
+    run: Launcher, place: Place, fault: str, way: str, record_property: Callable[..., None]
+) -> None:
+    """A few points, the same in every run of these revisions."""
+    points = range(1, place.points[way] + 1)
+    sample = random.Random(f"{fault} {way}").sample(points, SAMPLE)  # noqa: S311  # repeatable
+    record_property("points", f"{sample} of {len(points)}")
+    for point in sample:
+        cut_and_run_again(run, place, FAULTS[fault](place.server), way, point)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["network cut", *(pytest.param(one, marks=pytest.mark.slow) for one in list(FAULTS)[:-1])],
+)
+def test_a_build_that_is_under_way(run: Launcher, place: Place, fault: str, tmp_path: Path) -> None:
+    """A concurrent index that is cut while it is built is invalid, and then cleared and built."""
+    process = tmp_path / "process"
+
+    def cut(url: URL, writer: Connection[Any]) -> None:
+        with connect(url, autocommit=True) as observer:
+            while (backend := observer.scalar(text(UNDER_WAY))) is None:
+                time.sleep(0.02)
+        FAULTS[fault](place.server)(int(process.read_text()), backend)
+        with connect(url, autocommit=True) as observer:
+            # The server notices by itself, within seconds, that the client is gone; where it does
+            # not, the build waits for the writer, and this test for both.
+            deadline = time.monotonic() + 30
+            while observer.scalar(text(ALIVE), {"pid": backend}) and time.monotonic() < deadline:
+                time.sleep(0.02)
+        writer.close()
+
+    with place.server.database() as url:
+        assert deploy(run, place.root, url, "upgrade", BEFORE_THE_INDEX).code == 0
+        # The build waits for this transaction to end.
+        writer = psycopg.connect(conninfo(url))
+        writer.execute("LOCK TABLE todo IN ROW EXCLUSIVE MODE")
+        cutting = threading.Thread(target=cut, args=(url, writer))
+        cutting.start()
+        through = url.set(port=place.server.proxy.port)
+        note = f"open({str(process)!r}, 'w').write(str(os.getpid()))"
+        first = deploy(run, place.root, through, before=note)
+        cutting.join()
+        again = deploy(run, place.root, through)
+        told = f"{first.everything}\n{again.everything}"
+        assert again.code == 0, told
+        # What the embedded server commits last it may forget when it is killed.
+        assert fault == "server killed" or "which a build that was cut left invalid" in told
+        assert state(url) == place.expected["up"], told
+
+
+def test_a_server_that_is_not_there_yet(run: Launcher, place: Place) -> None:
+    """A server that starts when it is called, as Neon's computes do, is waited for, visibly."""
+    with place.server.database() as url:
+        place.server.kill()
+        starting = threading.Timer(1, place.server.start)
+        starting.start()
+        result = deploy(run, place.root, url, "upgrade", "4c1f0b7a9d21")
+        starting.join()
+        assert result.code == 0, result.everything
+        assert "No connection yet to" in result.err
+        assert "trying again" in result.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_point(
+    run: Launcher, place: Place, fault: str, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every statement and every commit, one after the other."""
+    points = range(1, place.points[way] + 1)
+    for point in points:
+        cut_and_run_again(run, place, FAULTS[fault](place.server), way, point)
+    with capsys.disabled():
+        print(f"\n{fault}, {way}: cut at {len(points)} points, none was lost")  # noqa: T201

@@ -1,0 +1,364 @@
+"""What a deploy refuses: bad URLs, roles, states and settings, each in one sentence.
+
+The theory: whatever would go wrong is said before anything is done, in one sentence that says what
+to do, without a traceback and without any part of a password; and nothing is changed.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from schema.postgres.connection import connect
+from schema.postgres.embedded import embedded
+from schema.postgres.scratch import Server
+from schema.project import ROOT
+from tests.deploy.test_database_url import PASSWORD, REFUSED
+from tests.support.alembic_process import deploy, execute, receipt, state
+from tests.support.repo_copy import Checkout, Launcher, Result, sql
+from tests.support.servers import pooled, proxy
+
+NOW = ("-x", "patience=0.003", "upgrade", "head")
+"""Without patience: what may pass is not waited for."""
+
+
+def assert_refused(result: Result, *fragments: str) -> None:
+    """It says no in one sentence on the error stream, after what it may have warned of."""
+    assert result.code == 2, result.everything
+    assert result.out == ""
+    last = result.err.splitlines()[-1]
+    assert last.startswith("FAILED: ")
+    assert last.endswith("."), last
+    assert result.err.count("FAILED") == 1
+    for fragment in fragments:
+        assert fragment in last
+    assert "Traceback" not in result.everything
+    assert PASSWORD not in result.everything
+
+
+QUICK = {"empty", "mysql", "unencoded-at-sign"}
+"""Of these URLs, those that the quick tier gives to the whole command, too."""
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param(url, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, url in REFUSED.items()
+    ],
+)
+def test_a_url_that_cannot_be_read(run: Launcher, url: str) -> None:
+    """Whatever is no URL of a PostgreSQL database."""
+    assert_refused(deploy(run, ROOT, url, *NOW), "DATABASE_URL" if not url.strip() else "URL")
+
+
+ADDRESSES = {
+    "neon-pooled": (
+        "ep-cool-name-123456-pooler.eu-central-1.aws.neon.tech/neondb?sslmode=require",
+        "take the direct one, whose name has no -pooler",
+    ),
+    "nobody-listens": ("127.0.0.1:1/db", "Connection refused; see whether the server runs"),
+    "no-such-host": ("host.invalid/db", "No connection to db on host.invalid as user"),
+    "no-such-socket": ("/db?host=/no/such/folder", "No connection to db on /no/such/folder"),
+    "unknown-option": ("127.0.0.1:1/db?colour=red", "a parameter"),
+    "bad-option": ("127.0.0.1:1/db?sslmode=maybe", "sslmode"),
+    "bad-port": ("127.0.0.1:99999/db", "99999"),
+    "password-as-an-option": (f"127.0.0.1:1/db?password={PASSWORD}", "Connection refused"),
+}
+
+
+@pytest.mark.parametrize(("rest", "fragment"), ADDRESSES.values(), ids=ADDRESSES.keys())
+def test_a_url_that_leads_nowhere(run: Launcher, rest: str, fragment: str) -> None:
+    """Whatever leads to no server, or to one that is not to be deployed to."""
+    user = "user@" if PASSWORD in rest else f"user:{PASSWORD}@"
+    assert_refused(deploy(run, ROOT, f"postgresql://{user}{rest}", *NOW), fragment)
+
+
+def test_no_server_but_a_program(run: Launcher) -> None:
+    """What listens there is no PostgreSQL: it hangs up."""
+    with proxy(1) as closed:
+        url = f"postgresql://user:{PASSWORD}@127.0.0.1:{closed.port}/db"
+        assert_refused(deploy(run, ROOT, url, *NOW), "No connection to db on 127.0.0.1")
+
+
+SERVER: dict[str, tuple[Callable[[URL], URL], str]] = {
+    "no-database": (lambda url: url.set(database="nope"), 'database "nope" does not exist; check'),
+    "no-role": (lambda url: url.set(username="nobody", password="x"), "nobody"),  # noqa: S106
+    "no-tls": (lambda url: url.update_query_dict({"sslmode": "require"}), "SSL"),
+    "unknown-setting": (
+        lambda url: url.update_query_dict({"options": "-c no_such_setting=1"}),
+        "no_such_setting",
+    ),
+    "endless-locks": (
+        lambda url: url.update_query_dict({"options": "-c lock_timeout=0"}),
+        "The session's lock_timeout is 0 ms",
+    ),
+    "long-locks": (
+        lambda url: url.update_query_dict({"options": "-c lock_timeout=1h"}),
+        "The session's lock_timeout is 3600000 ms",
+    ),
+    "bad-setting": (
+        lambda url: url.update_query_dict({"options": "-c lock_timeout=soon"}),
+        "lock_timeout",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "fragment"), SERVER.values(), ids=SERVER.keys())
+def test_a_server_that_says_no(
+    run: Launcher, server: Server, change: Callable[[URL], URL], fragment: str
+) -> None:
+    """What the server refuses for good is not tried again, and its reason is passed on."""
+    url = change(server.maintenance)
+    if url.host is None and "sslmode" in url.query:
+        pytest.skip("no TLS on a socket")
+    result = deploy(run, ROOT, url)
+    assert_refused(result, fragment)
+    assert "trying again" not in result.err
+
+
+@pytest.fixture
+def role(server: Server) -> Iterator[str]:
+    """A login without attributes, of the test's own."""
+    name = f"deployer_{secrets.token_hex(4)}"
+    with connect(server.maintenance, autocommit=True) as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+        connection.exec_driver_sql(f"GRANT {name} TO current_user")
+        yield name
+        connection.exec_driver_sql(f"DROP ROLE {name}")
+
+
+def test_a_role_that_is_not_the_owner(run: Launcher, head: URL, role: str) -> None:
+    """What another role made would belong to that role."""
+    before = state(head)
+    execute(
+        head, "GRANT USAGE ON SCHEMA public TO PUBLIC", "GRANT SELECT ON alembic_version TO PUBLIC"
+    )
+    changed = state(head)
+    result = deploy(run, ROOT, head.set(username=role, password=PASSWORD))
+    assert_refused(
+        result, f"The role {role} does not own the database", f"connect as {head.username}"
+    )
+    assert state(head) == changed != before
+
+
+def test_an_owner_of_the_database_but_not_of_a_table(run: Launcher, head: URL, role: str) -> None:
+    """A table that somebody else owns cannot be changed."""
+    execute(head, f"GRANT CREATE ON SCHEMA public TO {role}")
+    execute(head, f"ALTER TABLE tag OWNER TO {role}", f"REVOKE {role} FROM {head.username}")
+    before = state(head)
+    try:
+        result = deploy(run, ROOT, head)
+        assert_refused(result, f"may not change everything: tag belongs to {role}")
+        assert state(head) == before
+    finally:
+        execute(head, f"GRANT {role} TO {head.username}", f"DROP OWNED BY {role} CASCADE")
+
+
+def test_roles_that_are_missing(run: Launcher, copy: Checkout, empty: URL, role: str) -> None:
+    """An owner that may not make the group roles is told before the first table is made."""
+    copy.edit(
+        "migrations/schema.txt", "role todo_app", "role todo_other\n    attributes\n\nrole todo_app"
+    )
+    execute(empty, f"GRANT CREATE ON SCHEMA public TO {role}")
+    execute(empty, f'ALTER DATABASE "{empty.database}" OWNER TO {role}')
+    before = state(empty)
+    try:
+        result = deploy(run, copy.root, empty.set(username=role, password=PASSWORD))
+        assert_refused(
+            result, f"The role {role} may not make the group roles that are missing", "todo_other"
+        )
+        assert state(empty) == before
+    finally:
+        execute(empty, f'ALTER DATABASE "{empty.database}" OWNER TO {empty.username}')
+        execute(empty, f"DROP OWNED BY {role}")
+
+
+STATES = {
+    "unknown-revision": (
+        "UPDATE alembic_version SET version_num = 'ffffffffffff'",
+        "The database is at revision ffffffffffff, which is not in migrations/versions",
+    ),
+    "two-revisions": (
+        "INSERT INTO alembic_version VALUES ('4c1f0b7a9d21')",
+        "The database names 2 revisions (4c1f0b7a9d21, c58e14a7d0b9)",
+    ),
+    "tables-without-a-revision": (
+        "DELETE FROM alembic_version",
+        "The database has tables (account, session, tag and 4 more) but no revision; `schema adopt",
+    ),
+    "tables-without-a-version-table": (
+        "DROP TABLE alembic_version",
+        "`schema adopt --database-url …` finds the revision that it equals, and stamps it",
+    ),
+    "read-only": (
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET default_transaction_read_only = on',"
+        " current_database()); END $$",
+        "are read-only (default_transaction_read_only)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "fragment"), STATES.values(), ids=STATES.keys())
+def test_a_state_that_is_not_known(run: Launcher, head: URL, statement: str, fragment: str) -> None:
+    """A database that is not where the history could go on from is left as it is."""
+    execute(head, statement)
+    before = state(head)
+    assert_refused(deploy(run, ROOT, head), fragment)
+    assert_refused(deploy(run, ROOT, head, "downgrade", "-1"), fragment)
+    assert state(head) == before
+
+
+def test_another_encoding(run: Launcher, server: Server) -> None:
+    """Lengths, cases and orders are not those that the schema was proved with."""
+    name = f"ascii_{secrets.token_hex(4)}"
+    made = f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+    execute(server.maintenance, made)
+    try:
+        result = deploy(run, ROOT, server.maintenance.set(database=name))
+        assert_refused(result, f"The database {name} is in SQL_ASCII, and the schema is for UTF8")
+    finally:
+        execute(server.maintenance, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_view_is_something_too(run: Launcher, empty: URL) -> None:
+    """An almost empty database is not an empty one."""
+    execute(empty, "CREATE VIEW something AS SELECT 1 AS a")
+    before = state(empty)
+    assert_refused(deploy(run, ROOT, empty), "The database has tables (something) but no revision")
+    assert state(empty) == before
+
+
+ARGUMENTS = {
+    "unknown-x": (("-x", "patiance=1", "upgrade", "head"), "There is no option -x patiance"),
+    "bad-patience": (("-x", "patience=long", "upgrade", "head"), "-x patience takes minutes"),
+    "negative-patience": (("-x", "patience=-1", "upgrade", "head"), "-x patience takes minutes"),
+    "endless-patience": (("-x", "patience=inf", "upgrade", "head"), "-x patience takes minutes"),
+    "bad-receipt": (("-x", "receipt=xml", "upgrade", "head"), "-x receipt=json"),
+    "no-such-revision": (("upgrade", "nope"), "There is no way to nope from c58e14a7d0b9"),
+    "too-far-up": (("upgrade", "+99"), "+99"),
+    "too-far-down": (("downgrade", "-99"), "-99"),
+    "up-to-what-is-below": (("downgrade", "nope"), "There is no way to nope from c58e14a7d0b9"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "fragment"), ARGUMENTS.values(), ids=ARGUMENTS.keys())
+def test_arguments(run: Launcher, head: URL, arguments: tuple[str, ...], fragment: str) -> None:
+    """What cannot be meant is said to be so, whatever the database."""
+    before = state(head)
+    assert_refused(deploy(run, ROOT, head, *arguments), fragment)
+    assert state(head) == before
+
+
+def two_heads(copy: Checkout) -> None:
+    """Two pull requests were merged at once."""
+    copy.add(sql("SELECT 1"))
+    copy.add(sql("SELECT 2"), revision="b0b1c2d3e4f5", name="2099_01_01_0001_b0b1c2d3e4f5_x.py")
+
+
+def a_gap(copy: Checkout) -> None:
+    """A file is missing."""
+    copy.revision("create_todo").unlink()
+
+
+def no_python(copy: Checkout) -> None:
+    """A merge conflict was committed."""
+    copy.revision("create_todo").write_text("<<<<<<< HEAD\n", encoding="utf-8")
+
+
+def no_revision(copy: Checkout) -> None:
+    """The history was not shipped."""
+    shutil.rmtree(copy.versions)
+    copy.versions.mkdir()
+
+
+HISTORIES = {
+    two_heads: "The history has 2 heads (a0b1c2d3e4f5, b0b1c2d3e4f5)",
+    a_gap: "The revision files cannot be read",
+    no_python: "The revision files cannot be read (SyntaxError",
+    no_revision: "There is no revision in migrations/versions",
+}
+
+
+@pytest.mark.parametrize(("spoil", "fragment"), HISTORIES.items())
+def test_a_history_that_is_not_one(
+    run: Launcher, copy: Checkout, head: URL, spoil: Callable[[Checkout], None], fragment: str
+) -> None:
+    """A history that cannot be read, or not as one line, is refused before anything is asked."""
+    spoil(copy)
+    before = state(head)
+    assert_refused(deploy(run, copy.root, head), fragment)
+    assert state(head) == before
+
+
+def test_a_refusal_as_json(run: Launcher, head: URL) -> None:
+    """The deploy's log gets its document then, too."""
+    result = deploy(run, ROOT, head.set(database="nope"), "-x", "receipt=json", "upgrade", "head")
+    document = receipt(result)
+    assert result.code == 2
+    assert document["ok"] is False
+    assert document["error"] in result.err
+    assert document["revisions"] == []
+
+
+@contextmanager
+def standby(superuser: URL, binaries: Path) -> Iterator[Path]:
+    """Run a server in recovery, a copy of the embedded one; its socket's folder is yielded."""
+    primary = Path(str(superuser.query["host"]))
+    owner = primary.owner()
+    user = owner if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp())  # pytest's own is private: the user could not enter it
+    shutil.chown(folder, owner)
+    data = folder / "data"
+    try:
+        subprocess.run(
+            [binaries / "pg_basebackup", f"--host={primary}", f"--username={superuser.username}",
+             f"--pgdata={data}", "--checkpoint=fast", "--wal-method=stream", "--no-sync"],
+            user=user, cwd=folder, check=True, capture_output=True,
+        )  # fmt: skip  # one call, a line for each kind of argument
+        (data / "standby.signal").touch()
+        process = subprocess.Popen(
+            [binaries / "postgres", "-D", data, f"--unix_socket_directories={folder}",
+             "--listen_addresses=", "--fsync=off", "--max_connections=100"],
+            user=user, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip  # one call, a line for each kind of argument
+        try:
+            yield folder
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_standby(run: Launcher, request: pytest.FixtureRequest) -> None:
+    """A server in recovery cannot be changed; the sentence says where to go instead."""
+    with (
+        embedded(request.config.option.postgres) as primary,
+        standby(primary.superuser, primary.binaries) as folder,
+    ):
+        result = deploy(run, ROOT, primary.owner.set(query={"host": str(folder)}))
+        assert_refused(result, "The server is a read-only standby (in recovery); name its primary")
+
+
+POOLERS = {
+    "refuses-settings": ("", "unsupported startup parameter"),
+    "drops-settings": ("ignore_startup_parameters = options", "The session's lock_timeout is 0 ms"),
+}
+
+
+@pytest.mark.parametrize(("setting", "fragment"), POOLERS.values(), ids=POOLERS.keys())
+def test_a_pooler_that_is_not_neons(run: Launcher, head: URL, setting: str, fragment: str) -> None:
+    """PgBouncer, by whatever name, refuses the session's settings, or drops them unsaid."""
+    before = state(head)
+    with pooled(head, setting) as through:
+        assert_refused(deploy(run, ROOT, through), fragment)
+    assert state(head) == before

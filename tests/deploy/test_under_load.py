@@ -1,0 +1,282 @@
+"""The recipes for a table that is in use, tried on one that is: a million todos, under load.
+
+What is tried is what migrations/README.md prints. The figures are shown when this file is run in
+one process: `scripts/test --all -n 0 tests/test_under_load.py`.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from schema.postgres.connection import connect
+from schema.postgres.embedded import Embedded, embedded
+from schema.postgres.scratch import Server, open_url
+from schema.project import scripts
+from schema.revisions.runner import upgrade
+from tests.support.load import (
+    CLIENT,
+    Measured,
+    Recipe,
+    carelessly,
+    clients,
+    deploy,
+    deploying,
+    fill,
+    follow,
+    measure,
+    recipes,
+)
+from tests.support.repo_copy import Checkout, Launcher, copy_to
+
+USERS = 10_000
+TODOS = 1_000_000
+
+SHARE_KEY = """
+    ALTER TABLE todo ADD COLUMN share_key uuid;
+    ALTER TABLE todo ALTER COLUMN share_key SET DEFAULT gen_random_uuid();
+"""
+
+# What the recipes for new columns lead to; each todo has a parent that must be looked up.
+GROWN = """
+    ALTER TABLE todo ADD COLUMN parent_id uuid, ADD COLUMN priority text DEFAULT 'normal' NOT NULL,
+                     ADD COLUMN share_key uuid DEFAULT gen_random_uuid();
+    ALTER TABLE todo ALTER COLUMN parent_id TYPE uuid USING id;
+"""
+
+COLUMN = """
+    SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'todo'::regclass AND NOT attisdropped
+                   AND attname = '{0}' AND atthasdef = {1} AND attnotnull = {2})
+"""
+CONSTRAINT = "SELECT EXISTS (SELECT FROM pg_constraint WHERE conname = '{0}' AND convalidated)"
+INDEX = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{0}')"
+DONE = {
+    "A column": COLUMN.format("parent_id", "false", "false"),
+    "A default": COLUMN.format("share_key", "true", "false"),
+    "A backfill": "SELECT NOT EXISTS (SELECT FROM todo WHERE share_key IS NULL)",
+    "An index": INDEX.format("todo_user_id_parent_id_idx"),
+    "A CHECK": CONSTRAINT.format("todo_priority_check"),
+    "A FOREIGN KEY": CONSTRAINT.format("todo_user_id_parent_id_fkey"),
+    "NOT NULL": COLUMN.format("share_key", "true", "true"),
+    "UNIQUE": CONSTRAINT.format("todo_user_id_share_key_key"),
+}
+"""Whether the change that a recipe makes is there, and holds for every row."""
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A server of this file's own, with two databases full of todos to clone."""
+
+    embedded: Embedded
+    server: Server
+    head: URL
+    """At the head."""
+    grown: URL
+    """With the columns that the recipes add."""
+
+    @contextmanager
+    def before(self, recipe: str) -> Iterator[URL]:
+        """Clone a database in which everything is as the recipe expects it."""
+        new = recipe in {"A column", "A default", "A backfill"}
+        with self.server.database(self.head if new else self.grown) as url:
+            if recipe == "A backfill":
+                with connect(url, autocommit=True) as connection:
+                    connection.exec_driver_sql(SHARE_KEY)
+            yield url
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Iterator[Crowd]:
+    """Write a million todos."""
+    with embedded() as started, open_url(started.owner) as server, server.database() as head:
+        with connect(head) as connection:
+            upgrade(connection, scripts())
+        with connect(started.superuser, autocommit=True) as connection:
+            connection.exec_driver_sql(f"CREATE ROLE {CLIENT} LOGIN IN ROLE todo_app")
+        fill(started.superuser.set(database=head.database), USERS, TODOS)
+        with server.database(head) as grown:
+            with connect(grown, autocommit=True) as connection:
+                connection.exec_driver_sql(GROWN)
+                connection.exec_driver_sql("VACUUM (ANALYZE) todo")
+            yield Crowd(started, server, head, grown)
+
+
+def done(url: URL, recipe: str) -> bool:
+    """Whether the recipe's change came through."""
+    with connect(url) as connection:
+        return bool(connection.exec_driver_sql(DONE[recipe]).scalar())
+
+
+def made_carelessly(crowd: Crowd, name: str, recipe: Recipe, folder: Path) -> Measured:
+    """Measure the bad way."""
+    died = []
+    with crowd.before(name) as url:
+        code = recipe.bad
+        if name == "A column":
+            # The bad one does not come through at all. The good one is no better by itself: it is
+            # the deploy that makes it so.
+            with pytest.raises(IntegrityError):
+                carelessly(url, code)
+            (code,) = recipe.good
+
+        def change() -> None:
+            try:
+                carelessly(url, code)
+            except OperationalError as error:
+                # What locks row after row may be whom PostgreSQL ends; otherwise a client is.
+                if not isinstance(error.orig, psycopg.errors.DeadlockDetected):
+                    raise
+                died.append("the change itself: deadlock")
+
+        measured = measure(crowd.embedded, url, folder / f"{name}, bad", USERS, change)
+        assert died or done(url, name)
+    return replace(measured, failures=[*measured.failures, *died])
+
+
+def made_safely(crowd: Crowd, name: str, recipe: Recipe, folder: Path) -> tuple[Measured, int]:
+    """Measure the good way, and count how often its revisions were tried."""
+    copy = copy_to(folder / name)
+    tries: list[int] = []
+
+    with crowd.before(name) as url:
+
+        def next_revision() -> None:
+            followed = follow(copy, recipe.good[len(tries)])
+            deployed = deploy(copy.root, url)
+            assert deployed.receipt["after"] == followed, deployed.log
+            tries.append(deployed.receipt["attempts"])
+
+        steps = [next_revision] * len(recipe.good)
+        measured = measure(crowd.embedded, url, folder / f"{name}, good", USERS, *steps)
+        assert done(url, name)
+    return measured, sum(tries)
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_a_recipe(
+    crowd: Crowd, tmp_path: Path, subtests: pytest.Subtests, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Clients do not notice a recipe, whatever is in its way; a careless change they do.
+
+    No request fails, and none waits as long as for the same change made carelessly.
+    """
+    with capsys.disabled():
+        print(f"\n{'slowest request, ms':20} before   good     bad  ratio  tries  failed, bad")  # noqa: T201
+    assert set(recipes()) == set(DONE)
+    for name, recipe in recipes().items():
+        with subtests.test(name):
+            bad = made_carelessly(crowd, name, recipe, tmp_path)
+            good, tries = made_safely(crowd, name, recipe, tmp_path)
+            before = max(bad.before, good.before)
+            with capsys.disabled():
+                print(  # noqa: T201
+                    f"{name:20} {before:6.0f} {good.during:6.0f} {bad.during:7.0f}"
+                    f" {bad.during / good.during:6.0f} {tries:6} {len(good.failures):7},"
+                    f" {'; '.join(bad.failures) or 0}"
+                )
+            assert not good.failures
+            # What is in the way lasts for seconds, and the deploy waits for 200 ms: machines may
+            # be slow, but not so slow that this becomes a question of timing.
+            assert good.during < bad.during / 4
+
+
+@pytest.mark.slow
+def test_a_backfill_that_is_killed_goes_on(crowd: Crowd, tmp_path: Path) -> None:
+    """The deploy after one that was killed in a backfill fills what is left, and nothing twice."""
+    copy = copy_to(tmp_path / "checkout")
+    follow(copy, recipes()["A backfill"].good[0])
+    with (
+        crowd.before("A backfill") as url,
+        clients(crowd.embedded.binaries, url, tmp_path / "clients", USERS) as busy,
+        connect(url, autocommit=True) as connection,
+    ):
+        with deploying(copy.root, url) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                filled = re.search(r"(\d+) todos filled", line)
+                if filled and int(filled[1]) >= TODOS * 0.3:
+                    process.kill()
+        while connection.exec_driver_sql(
+            "SELECT FROM pg_stat_activity WHERE application_name LIKE 'alembic on %%'"
+        ).rowcount:
+            time.sleep(0.1)
+        connection.exec_driver_sql(
+            "CREATE TEMPORARY TABLE filled AS SELECT * FROM todo WHERE share_key IS NOT NULL"
+        )
+        left = connection.scalar(text("SELECT count(*) FROM todo WHERE share_key IS NULL"))
+        assert left
+        second = deploy(copy.root, url)
+        # A try that gave way to a client counts what it filled, too, but does not say so.
+        alone = second.receipt["attempts"] == 1
+        assert not alone or f"{left} todos filled, none is left" in second.log
+        assert done(url, "A backfill")
+        again = """
+            SELECT count(*) FROM filled JOIN todo USING (user_id, id)
+            WHERE filled.share_key <> todo.share_key
+        """
+        assert connection.scalar(text(again)) == 0
+        assert not busy.failures()
+
+
+def test_a_row_that_somebody_has_locked(copy: Checkout, head: URL) -> None:
+    """A backfill gives way to who has locked a row, goes on, and leaves what that one wrote."""
+    follow(copy, recipes()["A backfill"].good[0])
+    mine = uuid.uuid4()
+    with connect(head, autocommit=True) as connection:
+        connection.exec_driver_sql(SHARE_KEY)
+        connection.exec_driver_sql("""
+            INSERT INTO "user" (id, name, email)
+            SELECT gen_random_uuid(), 'User', n || '@example.org' FROM generate_series(1, 30) AS n
+        """)
+        connection.exec_driver_sql("""
+            INSERT INTO todo (user_id, title, share_key)
+            SELECT id, 'Buy milk', NULL FROM "user", generate_series(1, 100)
+        """)
+    with connect(head) as connection:
+        connection.execute(
+            text("""
+                UPDATE todo SET share_key = :mine WHERE (user_id, id) IN
+                (SELECT user_id, id FROM todo ORDER BY user_id, id OFFSET 1500 LIMIT 1)
+            """),
+            {"mine": mine},
+        )
+        with deploying(copy.root, head) as process:
+            assert process.stderr is not None
+            log = ""
+            for line in process.stderr:
+                log += line
+                if "giving way" in line:
+                    connection.commit()
+        assert process.returncode == 0, log
+        assert "giving way" in log
+        # The first try filled the first batch, of a thousand.
+        assert "1999 todos filled, none is left" in log, log
+        assert done(head, "A backfill")
+        query = text("SELECT count(*) FROM todo WHERE share_key = :mine")
+        assert connection.scalar(query, {"mine": mine}) == 1
+
+
+@pytest.mark.slow
+def test_the_recipes_pass_the_check(run: Launcher, copy: Checkout, server: Server) -> None:
+    """The recipes make a history that breaks no rule, goes down again, and passes the lint."""
+    # What cannot be undone comes last: the way down begins after it.
+    backfill = recipes().pop("A backfill")
+    others = [recipe for name, recipe in recipes().items() if name != "A backfill"]
+    for recipe in [*others, backfill]:
+        for code in recipe.good:
+            follow(copy, code)
+    url = server.maintenance.render_as_string(hide_password=False)
+    result = run.run(copy.root, "check", "--database-url", url)
+    # The models do not know of the recipes' columns, nor does the committed snapshot.
+    expected = {"history", "upgrade head", "round trip", "comments", "isolation", "SQL lint"}
+    failures = [one for one in result.failures if one.proof in expected]
+    assert expected <= set(result.proofs("✓ holds")), failures or result.everything
+    assert re.search(r"round trip +\d+ revisions up, down, up", result.out)

@@ -1,0 +1,271 @@
+"""`schema adopt`: a database that has the tables is told which revision it is at.
+
+The theory: whichever revision's schema a database has, it is found, and once stamped the database
+is in nothing different from one that deploys have led there; a database that has no revision's
+schema, or that may not be stamped, is left as it was.
+"""
+
+import json
+from collections.abc import Mapping
+
+import pytest
+from alembic.script import Script
+from alembic.util import CommandError
+from migrations.deploy.advisory_lock import LOCK
+from rich.console import Console
+from schema.revisions.history import revisions_oldest_first
+from sqlalchemy import URL
+
+from migrations import snapshot
+from migrations.deploy import verification
+from models import metadata
+from schema.cli import adopt
+from schema.errors import CannotRunError
+from schema.live import adopt, history_schemas, read
+from schema.postgres.connection import connect
+from schema.postgres.scratch import Server
+from schema.project import ROOT, scripts
+from schema.revisions.runner import run, upgrade_step
+from tests.support.alembic_process import execute
+from tests.support.repo_copy import Launcher
+
+HEAD = scripts().get_current_head() or ""
+REVISIONS = [revision.revision for revision in revisions_oldest_first(scripts())]
+
+
+@pytest.fixture(scope="module")
+def history(server: Server) -> Mapping[str, snapshot.Snapshot]:
+    """The whole schema at each revision."""
+    return history_schemas.build(server, scripts())
+
+
+@pytest.fixture
+def unknown(head: URL) -> URL:
+    """A database with the tables of the head, and no revision."""
+    execute(head, "DROP TABLE alembic_version")
+    return head
+
+
+def apply(url: URL, revision: Script) -> None:
+    """Apply one more revision."""
+    directory = scripts()
+    with connect(url) as connection:
+        run(connection, directory, lambda _context: [upgrade_step(directory, revision)])
+
+
+def whole(url: URL) -> snapshot.Snapshot:
+    """Read everything that can be different, Alembic's table included."""
+    with connect(url) as connection:
+        return snapshot.read(connection, bookkeeping=True)
+
+
+def adopted(url: URL, server: Server, history: Mapping[str, snapshot.Snapshot]) -> adopt.Match:
+    """Do what the command does, on a server that runs already and with the history built."""
+    found = adopt.match(adopt.look(url), history, server)
+    if not found.difference:
+        adopt.stamp(url, scripts(), found.revision, history[found.revision], lambda _what: None)
+    return found
+
+
+def test_each_revision_is_found(
+    any_server: Server, server: Server, history: Mapping[str, snapshot.Snapshot]
+) -> None:
+    """From each revision's schema the next deploy goes on, as from a database of its own.
+
+    Where only Alembic's table tells two revisions apart, the later one is stamped: what it does to
+    that table is done too.
+    """
+    with any_server.database() as url:
+        for revision in revisions_oldest_first(scripts()):
+            apply(url, revision)
+            if revision.revision == REVISIONS[-2]:
+                continue  # the head only grants on Alembic's table
+            execute(url, "DROP TABLE alembic_version")
+            found = adopted(url, server, history)
+            assert (found.revision, found.difference) == (revision.revision, "")
+            assert found.behind == len(REVISIONS) - 1 - REVISIONS.index(revision.revision)
+            assert found.taken_for_done == []
+            assert whole(url) == history[revision.revision]
+        with connect(url) as connection:
+            assert verification.changes_since_deploy(connection, HEAD) == ""
+            assert snapshot.revision(verification.stored_schema(connection)) == HEAD
+
+
+def test_what_the_models_built(
+    empty: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
+) -> None:
+    """A database that `metadata.create_all` made is at head, and complete once it is stamped."""
+    with connect(empty) as connection:
+        metadata.create_all(connection)
+        connection.commit()
+    assert adopted(empty, server, history).revision == HEAD
+    assert whole(empty) == history[HEAD]
+
+
+def test_a_revision_that_shows_in_no_schema(
+    unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
+) -> None:
+    """What it did to rows cannot be seen: it is taken for done, and named."""
+    further = {**history, "0123456789ab": history[HEAD]}
+    found = adopt.match(adopt.look(unknown), further, server)
+    assert (found.revision, found.taken_for_done) == ("0123456789ab", ["0123456789ab"])
+    assert "! What 0123456789ab did, to rows perhaps, shows in no schema" in shown(found)
+
+
+def test_the_nearest_is_shown(
+    unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
+) -> None:
+    """A database that equals no revision is told how far it is from one, and not touched."""
+    execute(unknown, "DROP TABLE todo_tag", "CREATE INDEX extra ON todo (title)")
+    before = whole(unknown)
+    found = adopted(unknown, server, history)
+    assert found.revision == HEAD
+    assert found.differing > 1
+    page = shown(found)
+    assert f"✗ It equals no revision. The nearest is {HEAD}" in page
+    assert "    - table todo_tag\n" in page
+    assert "    +     index extra  CREATE INDEX extra" in page
+    assert f"  → Nothing was changed. Bring the database to {HEAD} by hand" in page
+    assert whole(unknown) == before
+
+
+def shown(found: adopt.Match) -> str:
+    """Print the page as into a pipe."""
+    console = Console(width=200, soft_wrap=True)
+    with console.capture() as captured:
+        console.print(adopt.page(found))
+    return captured.get()
+
+
+# ── the stamp is complete, or there is none ───────────────────────────────────────────────────────
+
+LEFT = (
+    "CREATE TABLE alembic_version"
+    " (version_num varchar(32) CONSTRAINT alembic_version_pkc PRIMARY KEY)"
+)
+
+
+def test_privileges_on_a_table_that_was_left(
+    unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
+) -> None:
+    """An empty table that is there already gets the history's privileges, and keeps no others."""
+    execute(unknown, LEFT, "GRANT ALL ON alembic_version TO todo_app, PUBLIC")
+    adopted(unknown, server, history)
+    assert whole(unknown) == history[HEAD]
+
+
+def test_a_table_of_another_form(
+    unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
+) -> None:
+    """What is not Alembic's table as the history makes it is not stamped, and stays as it was."""
+    execute(unknown, LEFT, "ALTER TABLE alembic_version ADD note text")
+    before = whole(unknown)
+    with pytest.raises(CannotRunError, match=r"would not be what the history .*column note text"):
+        adopted(unknown, server, history)
+    assert whole(unknown) == before
+    with connect(unknown) as connection:
+        assert read.recorded(connection) == read.Recorded(table=True)
+
+
+def test_a_superuser_keeps_nothing(
+    unknown: URL,
+    superusers: dict[int, URL],
+    server: Server,
+    history: Mapping[str, snapshot.Snapshot],
+) -> None:
+    """Whoever stamps, Alembic's table belongs to the owner of the database, who deploys."""
+    superuser = superusers[read.major(server.version)].set(database=unknown.database)
+    adopted(superuser, server, history)
+    assert whole(unknown) == history[HEAD]
+
+
+def test_a_change_in_between(unknown: URL, history: Mapping[str, snapshot.Snapshot]) -> None:
+    """What was changed since it was looked at is not stamped."""
+    execute(unknown, "CREATE INDEX extra ON todo (title)")
+    before = whole(unknown)
+    with pytest.raises(CannotRunError, match="changed while it was compared"):
+        adopt.stamp(unknown, scripts(), HEAD, history[HEAD], lambda _what: None)
+    assert whole(unknown) == before
+
+
+def test_while_a_deploy_runs(
+    unknown: URL,
+    history: Mapping[str, snapshot.Snapshot],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes the deploys' lock: while one runs, it waits, and then gives up."""
+    monkeypatch.setattr(adopt, "PATIENCE", 0)
+    before = whole(unknown)
+    with connect(unknown, autocommit=True) as deploy:
+        deploy.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK})")
+        with pytest.raises(CommandError, match="deploy"):
+            adopt.stamp(unknown, scripts(), HEAD, history[HEAD], lambda _what: None)
+    assert whole(unknown) == before
+
+
+# ── what is refused ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_database_that_has_a_revision(
+    head: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
+) -> None:
+    """There is nothing to find out, unless the revision is not the one that the schema equals."""
+    already = f"already is at revision {HEAD} .*schema drift"
+    with pytest.raises(CannotRunError, match=already):
+        adopted(head, server, history)
+    execute(head, "CREATE INDEX extra ON todo (title)")
+    with pytest.raises(CannotRunError, match=already):
+        adopted(head, server, history)
+    execute(head, "DROP INDEX extra", "UPDATE alembic_version SET version_num = 'ffff'")
+    before = whole(head)
+    wrong = f"revision ffff, .* the schema equals {HEAD} .*, run .*alembic stamp --purge {HEAD}[.]$"
+    with pytest.raises(CannotRunError, match=wrong):
+        adopted(head, server, history)
+    assert whole(head) == before
+
+
+def test_a_revision_that_cannot_be_seen(head: URL, application: URL) -> None:
+    """A row that row security hides is there all the same."""
+    execute(head, "ALTER TABLE alembic_version ENABLE ROW LEVEL SECURITY")
+    with pytest.raises(CannotRunError, match=r"cannot be read: .*row-level security.*its owner\.$"):
+        adopt.look(application)
+
+
+def test_a_database_without_tables(empty: URL) -> None:
+    """It is deployed, not adopted."""
+    with pytest.raises(CannotRunError, match=r"no tables .*deploy it \(alembic upgrade head\)\.$"):
+        adopt.look(empty)
+
+
+def test_a_role_that_may_not_make_the_table(unknown: URL, application: URL) -> None:
+    """An application's login is told to leave it to the owner."""
+    assert application.database == unknown.database
+    with pytest.raises(CannotRunError, match=r"may not make Alembic's table .*as the owner\.$"):
+        adopt.look(application)
+
+
+def test_a_pooled_host() -> None:
+    """A pooler keeps no session lock; nothing is even connected to."""
+    url = URL.create("postgresql+psycopg", host="ep-x-pooler.eu.neon.invalid", database="todo")
+    with pytest.raises(CannotRunError, match="without -pooler"):
+        adopt.look(url)
+
+
+# ── the command ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_command(run: Launcher, unknown: URL, history: Mapping[str, snapshot.Snapshot]) -> None:
+    """Stamped once, refused from then on; one document says so each time."""
+    url = unknown.render_as_string(hide_password=False)
+    result = run.run(ROOT, "adopt", "--json", "--database-url", url)
+    assert (result.code, result.err) == (0, ""), result.everything
+    document = json.loads(result.out)
+    said = {name: document[name] for name in ("version", "adopted", "error", "revision", "behind")}
+    assert said == {"version": 1, "adopted": True, "error": None, "revision": HEAD, "behind": 0}
+    assert whole(unknown) == history[HEAD]
+    again = run.run(ROOT, "adopt", "--json", "--database-url", url)
+    assert again.code == 2, again.everything
+    why = json.loads(again.out)
+    assert why.keys() == document.keys()
+    assert why["adopted"] is None
+    assert f"already is at revision {HEAD}" in why["error"]

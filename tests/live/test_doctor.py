@@ -1,0 +1,311 @@
+"""`schema doctor`: what keeps a deploy from a database is said before the first one is tried.
+
+The theory: a new database and one that was deployed are ready; whatever a deploy would refuse, or
+fail at when it compares the schema in the end, is named with what mends it; looking changes
+nothing.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Sequence
+
+import pytest
+from rich.console import Console
+from schema.revisions.history import revisions_oldest_first
+from sqlalchemy import URL
+
+from schema.cli import doctor
+from schema.errors import CannotRunError
+from schema.live import doctor, history_schemas, read
+from schema.postgres.connection import connect
+from schema.postgres.scratch import Server
+from schema.project import ROOT, scripts
+from schema.revisions.runner import downgrade_step
+from schema.revisions.runner import run as run_steps
+from tests.support.alembic_process import execute
+from tests.support.repo_copy import Launcher
+from tests.support.servers import pooled
+
+HEAD = scripts().get_current_head() or ""
+
+
+type Examine = Callable[[URL], dict[str, doctor.Check]]
+
+
+@pytest.fixture
+def examine(server: Server) -> Examine:
+    """Do what the command does, on a server that runs already, and find each check by name."""
+
+    def checks(url: URL) -> dict[str, doctor.Check]:
+        examined = doctor.examine(url, scripts())
+        found = list(examined.checks)
+        if examined.live is not None:
+            history = history_schemas.build(server, scripts())
+            found.append(doctor.compared(examined.live, history))
+        return {check.name: check for check in found}
+
+    return checks
+
+
+def mended(checks: dict[str, doctor.Check]) -> dict[str, Sequence[str]]:
+    """What there is to mend, by what it was found at."""
+    return {name: check.mend for name, check in checks.items() if check.mend}
+
+
+def test_a_new_database_is_ready(any_server: Server, examine: Examine) -> None:
+    """On each version there is nothing to mend, and nothing that is worth a note."""
+    with any_server.database() as url:
+        checks = examine(url)
+    assert not mended(checks)
+    assert not [check for check in checks.values() if check.notes]
+    found = {name: check.found for name, check in checks.items()}
+    assert found["revision"] == "empty: the first deploy builds everything"
+    assert found["other objects"] == "none"
+    assert found["server and role"].startswith(f"PostgreSQL {any_server.version}, UTF8; neond")
+
+
+def test_a_deployed_database_is_ready(head: URL, examine: Examine) -> None:
+    """Where it is, is said; that it has tables is no fault."""
+    checks = examine(head)
+    assert not mended(checks)
+    assert checks["revision"].found == f"at {HEAD}; that is the head"
+    assert checks["group roles"].found == "todo_app, todo_auth"
+
+
+@pytest.mark.parametrize(
+    ("statement", "name", "fragment"),
+    [
+        ("CREATE SCHEMA reporting", "other objects", "No revision makes schema reporting, and"),
+        ("CREATE TYPE mood AS ENUM ('up')", "other objects", "No revision makes type mood, and"),
+        (
+            "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+            "other objects",
+            "default privileges of <owner>",
+        ),
+        (
+            "ALTER DATABASE {database} SET work_mem = '8MB'",
+            "other objects",
+            "database: setting work_mem 8MB",
+        ),
+        ("CREATE TABLE x ()", "revision", "`schema adopt"),
+        ("GRANT CREATE ON SCHEMA public TO PUBLIC", "PUBLIC", "has CREATE on schema public; take"),
+        ("DROP SCHEMA public", "server and role", "make it: CREATE SCHEMA public."),
+        (
+            "REVOKE CREATE ON SCHEMA public FROM CURRENT_USER",
+            "server and role",
+            "neondb_owner may not make objects in schema public",
+        ),
+        (
+            "ALTER DATABASE {database} SET default_transaction_read_only = on",
+            "server and role",
+            "read-only (default_transaction_read_only)",
+        ),
+    ],
+)
+def test_what_keeps_a_new_database_from_a_deploy(
+    empty: URL, statement: str, name: str, fragment: str, examine: Examine
+) -> None:
+    """Each is found, and said what to do about, in one sentence."""
+    execute(empty, statement.format(database=empty.database))
+    mend = mended(examine(empty))
+    sentences = [sentence for sentence in mend.get(name, ()) if fragment in sentence]
+    assert len(sentences) == 1, mend
+    assert sentences[0].endswith(".")
+
+
+def test_what_the_platform_owns_is_left_alone(empty: URL, examine: Examine) -> None:
+    """Neon's own schemas are named, and nobody is asked to drop them."""
+    execute(empty, "CREATE SCHEMA neon_auth", "CREATE TABLE neon_auth.x ()")
+    checks = examine(empty)
+    assert not mended(checks)
+    assert checks["schemas"].found.endswith("the platform's, left alone: neon_auth")
+
+
+def test_what_everybody_may_read(head: URL, examine: Examine) -> None:
+    """A grant to PUBLIC is found on a deployed database too."""
+    execute(head, "GRANT SELECT ON todo TO PUBLIC")
+    assert mended(examine(head))["PUBLIC"] == [
+        "Every role of the server has SELECT on todo; take it away: REVOKE ALL ON todo FROM PUBLIC."
+    ]
+
+
+def test_a_schema_that_is_not_the_recorded_one(head: URL, examine: Examine) -> None:
+    """A deploy would fail at it, or say so in the end: the database is not ready."""
+    execute(head, "CREATE VIEW extra AS SELECT 1 AS one")
+    (sentence,) = mended(examine(head))["drift"]
+    assert f"not what the history builds at {HEAD}" in sentence
+    assert "schema drift" in sentence
+
+
+def test_a_wrong_stamp(head: URL, examine: Examine) -> None:
+    """A deploy would go on from a revision that the schema is past; no object is to be touched."""
+    stamped = revisions_oldest_first(scripts())[0].revision
+    execute(head, f"UPDATE alembic_version SET version_num = '{stamped}'")
+    mend = mended(examine(head))
+    assert list(mend) == ["drift"]
+    (sentence,) = mend["drift"]
+    assert f"alembic_version says {stamped}, but the schema equals {HEAD}." in sentence
+    assert f" run DATABASE_URL=… alembic stamp {HEAD}" in sentence
+
+
+def test_nothing_is_built_where_nothing_is_recorded(empty: URL, head: URL) -> None:
+    """There is nothing to compare: the command answers without starting a server."""
+    execute(head, "DELETE FROM alembic_version")
+    assert [doctor.examine(url, scripts()).live for url in (empty, head)] == [None, None]
+
+
+def test_an_unknown_revision(head: URL, examine: Examine) -> None:
+    """A deploy of this checkout would not know where to go on."""
+    execute(head, "UPDATE alembic_version SET version_num = 'ffff'")
+    checks = examine(head)
+    assert f"the schema equals {HEAD}. Check out the commit" in checks["drift"].mend[0]
+    assert checks["revision"].found == "at ffff"
+    assert "revision ffff, which is not in migrations/versions" in checks["revision"].mend[0]
+
+
+def test_group_roles_that_revisions_refuse(
+    empty: URL,
+    superusers: dict[int, URL],
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    examine: Examine,
+) -> None:
+    """Attributes, memberships, and who may hand the role on; on a role that others do not use."""
+    name = f"group_{secrets.token_hex(4)}"
+    monkeypatch.setattr(doctor, "APPLICATION", name)
+    superuser = superusers[read.major(server.version)]
+    execute(superuser, f"CREATE ROLE {name} LOGIN CREATEDB IN ROLE pg_monitor")
+    try:
+        (sentences,) = mended(examine(empty)).values()
+    finally:
+        execute(superuser, f"DROP ROLE {name}")
+    assert [sentence.rpartition(": ")[2] for sentence in sentences] == [
+        f"ALTER ROLE {name} NOLOGIN NOCREATEDB.",
+        f"REVOKE pg_monitor FROM {name}.",
+        f"GRANT {name} TO … WITH ADMIN OPTION.",
+    ]
+
+
+def test_a_role_that_does_not_deploy(head: URL, application: URL, examine: Examine) -> None:
+    """An application's login is told who deploys; what it may not see is said."""
+    checks = examine(application)
+    assert any("connect as neondb_owner" in one for one in checks["server and role"].mend)
+    assert checks["sessions"].found.endswith("(pg_monitor would show the others)")
+    execute(head, "REVOKE USAGE ON SCHEMA public FROM todo_app")
+    blind = examine(application)
+    assert blind["revision"].found == "not readable"
+    assert "permission denied for schema public" in blind["revision"].mend[0]
+
+
+def test_an_invalid_index(
+    head: URL, superusers: dict[int, URL], server: Server, examine: Examine
+) -> None:
+    """What a build left that was cut, a deploy drops: but only one that applies something."""
+    execute(head, "CREATE INDEX extra ON todo (title)")
+    execute(
+        superusers[read.major(server.version)].set(database=head.database),
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'extra'::regclass",
+    )
+    assert list(mended(examine(head))) == ["drift"]
+    directory = scripts()
+    with connect(head) as connection:
+        last = revisions_oldest_first(directory)[-1]
+        run_steps(connection, directory, lambda _context: [downgrade_step(directory, last)])
+    checks = examine(head)
+    assert not mended(checks)
+    assert checks["indexes"].found == "invalid: extra"
+    assert "the next deploy" in checks["indexes"].notes[0]
+
+
+def test_another_encoding(server: Server, examine: Examine) -> None:
+    """Of a database in another encoding nothing is read that could break on the way."""
+    name = f"ascii_{secrets.token_hex(4)}"
+    execute(
+        server.maintenance,
+        f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0",
+    )
+    try:
+        url = server.maintenance.set(database=name)
+        assert list(mended(examine(url))) == ["server and role"]
+        with pytest.raises(CannotRunError, match="SQL_ASCII"):
+            read.read(url, read.version)
+    finally:
+        execute(server.maintenance, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+# ── the way to the server ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("host", "mode", "encrypted", "mend", "notes"),
+    [
+        ("/tmp/socket", "prefer", False, 0, 0),  # noqa: S108  # nothing is made there
+        ("127.0.0.1", "disable", False, 0, 0),
+        ("ep-x.eu.neon.invalid", "disable", False, 1, 0),
+        ("ep-x.eu.neon.invalid", "prefer", True, 1, 0),
+        ("ep-x.eu.neon.invalid", "require", True, 0, 1),
+        ("ep-x.eu.neon.invalid", "verify-ca", True, 0, 1),
+        ("ep-x.eu.neon.invalid", "verify-full", True, 0, 0),
+    ],
+)
+def test_encryption(host: str, mode: str, *, encrypted: bool, mend: int, notes: int) -> None:
+    """What libpq would do without is to be asked for; who the server is, is a note."""
+    check = doctor.encryption(host, mode, encrypted=encrypted)
+    assert (len(check.mend), len(check.notes)) == (mend, notes)
+
+
+def test_through_a_pooler(head: URL, examine: Examine) -> None:
+    """It looks through a pooled host, and says that a deploy cannot go that way."""
+    with pooled(head) as through:
+        named = through.set(host="ep-x-pooler.invalid").update_query_dict({"hostaddr": "127.0.0.1"})
+        mend = mended(examine(named))
+    assert list(mend) == ["host", "encryption"]
+    assert "leave -pooler out" in mend["host"][0]
+    assert "sslmode=require" in mend["encryption"][0]
+
+
+# ── the page and the command ──────────────────────────────────────────────────────────────────────
+
+
+def test_page(empty: URL) -> None:
+    """A row for everything that was looked at; below, what to mend and what to know."""
+    checks = [
+        *doctor.examine(empty, scripts()).checks,
+        doctor.Check("colour", "red", ["It is red; paint it."], ["It was blue."]),
+    ]
+    console = Console(width=200, soft_wrap=True)
+    with console.capture() as captured:
+        console.print(doctor.page(empty, checks))
+    page = captured.get()
+    assert ", UTF8; " in page
+    assert "✗ mend  colour           red" in page
+    assert "\n✗ colour: It is red; paint it.\n! colour: It was blue.\n" in page
+    assert page.endswith("\n1 thing to mend before a deploy.\n")
+
+
+def test_command(run: Launcher, head: URL) -> None:
+    """Ready, not ready or not there: one document says so, and the password is in none."""
+    url = head.set(password="s3cr3t")  # noqa: S106  # what must not be shown
+    ready = run.run(ROOT, "doctor", "--database-url", written(url))
+    assert (ready.code, ready.err) == (0, ""), ready.everything
+    assert ready.out.endswith("\nReady for a deploy.\n")
+    execute(head, "DELETE FROM alembic_version")
+    result = run.run(ROOT, "doctor", "--json", "--database-url", written(url))
+    assert (result.code, result.err) == (1, ""), result.everything
+    document = json.loads(result.out)
+    assert (document["version"], document["ready"], document["error"]) == (1, False, None)
+    (fault,) = [check for check in document["checks"] if not check["ready"]]
+    assert fault["name"] == "revision"
+    assert fault["found"] == "tables without a revision"
+    gone = written(url.set(database="no_such"))
+    refused = run.run(ROOT, "doctor", "--json", "--database-url", gone)
+    assert refused.code == 2, refused.everything
+    why = json.loads(refused.out)
+    assert why.keys() == document.keys()
+    assert 'database "no_such" does not exist' in why["error"]
+    assert "s3cr3t" not in ready.everything + result.everything + refused.everything
+
+
+def written(url: URL) -> str:
+    """Write the URL as it is typed."""
+    return url.render_as_string(hide_password=False)

@@ -1,0 +1,462 @@
+"""`schema drift`: a live database against what the history builds at its revision.
+
+The theory: a database that only deploys have touched equals the history at its revision, on every
+server and through every role that can be told so; whatever else was done to it is shown; and
+looking changes nothing.
+"""
+
+import json
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from rich.console import Console
+from schema.revisions.history import revisions_oldest_first
+from sqlalchemy import URL
+
+from migrations import snapshot
+from schema.cli import drift
+from schema.errors import CannotRunError
+from schema.live import comparison, drift, history_schemas, read
+from schema.live.comparison import Comparison
+from schema.postgres.connection import connect
+from schema.postgres.scratch import Server
+from schema.project import ROOT, scripts
+from schema.revisions.runner import downgrade_step, run, upgrade
+from tests.support.alembic_process import deploy, execute
+from tests.support.repo_copy import COMMAND, Launcher
+from tests.support.servers import pooled
+
+HEAD = scripts().get_current_head() or ""
+REVISIONS = [revision.revision for revision in revisions_oldest_first(scripts())]
+
+
+def compared(url: URL, server: Server) -> drift.Drift:
+    """Do what the command does, on a server that runs already."""
+    return drift.compare(
+        drift.look(url, scripts()), server, history_schemas.build(server, scripts())
+    )
+
+
+def compare(url: URL, server: Server) -> Comparison:
+    """The comparison alone."""
+    return compared(url, server).found
+
+
+def step_back(url: URL, *, steps: int) -> None:
+    """Undo the last revisions."""
+    directory = scripts()
+    undone = revisions_oldest_first(directory)[::-1][:steps]
+    with connect(url) as connection:
+        run(
+            connection,
+            directory,
+            lambda _context: [downgrade_step(directory, one) for one in undone],
+        )
+
+
+def test_what_was_only_deployed_has_not_drifted(any_server: Server, server: Server) -> None:
+    """At its own revision it equals the history, whichever version each of the two is built on."""
+    with any_server.database() as url:
+        with connect(url) as connection:
+            upgrade(connection, scripts())
+        at_head = compare(url, server)
+        assert (at_head.difference, at_head.differing, at_head.behind) == ("", 0, 0)
+        step_back(url, steps=2)
+        behind = compare(url, server)
+        assert (behind.difference, behind.revision, behind.behind) == ("", REVISIONS[-3], 2)
+        assert behind.head == HEAD
+
+
+@pytest.mark.parametrize(
+    ("statement", "line"),
+    [
+        ("CREATE INDEX extra ON todo (title)", "+     index extra  CREATE INDEX extra"),
+        ("DROP POLICY todo_owner ON todo", "-     policy todo_owner  permissive"),
+        (
+            "GRANT TEMPORARY ON DATABASE {database} TO PUBLIC",
+            "+     grant to PUBLIC  CONNECT, TEMPORARY",
+        ),
+        ("REVOKE SELECT ON alembic_version FROM todo_auth", "-     grant to todo_auth  SELECT"),
+        ("GRANT UPDATE ON alembic_version TO todo_app", "+     grant to todo_app  SELECT, UPDATE"),
+    ],
+)
+def test_what_was_done_by_hand_is_shown(
+    head: URL, server: Server, statement: str, line: str
+) -> None:
+    """Nothing that was added or taken away is overlooked, on Alembic's own table neither."""
+    execute(head, statement.format(database=head.database))
+    found = compare(head, server)
+    assert found.difference
+    assert found.differing >= 1
+    assert line in found.difference
+
+
+def test_notes_of_a_deploy_are_no_drift(head: URL, server: Server) -> None:
+    """A deploy comments on the key of Alembic's table; the history alone does not."""
+    execute(head, "COMMENT ON CONSTRAINT alembic_version_pkc ON alembic_version IS 'deployed'")
+    assert not compare(head, server).difference
+
+
+# ── a record that is not what the schema is ───────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("built", "stamped"),
+    [
+        pytest.param(len(REVISIONS), REVISIONS[0], id="stamped-too-early"),
+        pytest.param(1, HEAD, id="stamped-too-late"),
+        pytest.param(0, HEAD, id="nothing-is-built"),
+    ],
+)
+def test_a_wrong_stamp(run: Launcher, head: URL, server: Server, built: int, stamped: str) -> None:
+    """The schema says which revision it is: stamped so, the database is like any other.
+
+    Nothing that the schema holds is called too much, and nothing is to be changed by hand.
+    """
+    right = [history_schemas.BASE, *REVISIONS][built]
+    step_back(head, steps=len(REVISIONS) - built)
+    execute(
+        head, "DELETE FROM alembic_version", f"INSERT INTO alembic_version VALUES ('{stamped}')"
+    )
+    found = compared(head, server)
+    assert (found.found.revision, found.found.equals) == (stamped, right)
+    assert (found.found.drifted, found.found.difference) == (True, "")
+    page = shown(found)
+    assert page.startswith(f"✗ alembic_version says {stamped}, but the schema equals {right}")
+    assert f"\n  → If {right} is right, run DATABASE_URL=… alembic stamp {right}" in page
+    assert not re.search(r"by hand|drop|\+ ", page, re.IGNORECASE)
+    stamp = deploy(run, ROOT, head, "stamp", right)
+    assert stamp.code == 0, stamp.everything
+    if built:
+        assert not compare(head, server).drifted
+    upgraded = deploy(run, ROOT, head)
+    assert upgraded.code == 0, upgraded.everything
+    assert not compare(head, server).drifted
+
+
+def test_another_revision_is_nearer(head: URL, server: Server) -> None:
+    """What differs is told from that one: no table that it has is called too much."""
+    stamped = REVISIONS[0]
+    execute(
+        head,
+        f"UPDATE alembic_version SET version_num = '{stamped}'",
+        "CREATE INDEX extra ON todo (title)",
+    )
+    found = compared(head, server)
+    assert (found.found.equals, found.found.nearest, found.found.differing) == (None, HEAD, 1)
+    page = shown(found)
+    far = found.found.differing_at_revision
+    assert page.startswith(
+        f"✗ alembic_version says {stamped}, but the schema equals no revision, and is nearest to"
+        f" {HEAD} (1 fact away, and {far} from {stamped}).\n"
+    )
+    assert [line for line in page.splitlines() if line.startswith("    +")] == [
+        "    +     index extra  CREATE INDEX extra ON todo USING btree (title)"
+    ]
+    assert "what only the database has may hold rows" in page
+
+
+def test_of_equal_distances_the_recorded_one_counts(head: URL, server: Server) -> None:
+    """A later revision that only changes rows is no reason to call the record wrong."""
+    history = history_schemas.build(server, scripts())
+    live = drift.look(head, scripts())
+    twins = {**history, "0123456789ab": history[HEAD]}
+    found = comparison.compare(live, twins)
+    assert (found.nearest, found.drifted, found.unverified) == (HEAD, False, [])
+
+
+@pytest.mark.parametrize("recorded", [0, 2], ids=["recorded-before", "recorded-after"])
+def test_revisions_that_no_schema_shows(head: URL, server: Server, recorded: int) -> None:
+    """What they did to rows is not known, whichever side of them is recorded: they are named."""
+    history = history_schemas.build(server, scripts())
+    names = [REVISIONS[0], "0123456789ab", HEAD]
+    schemas = [history[REVISIONS[0]], history[HEAD], history[HEAD]]
+    if recorded:
+        schemas[1] = history[REVISIONS[0]]
+        step_back(head, steps=len(REVISIONS) - 1)
+    execute(head, f"UPDATE alembic_version SET version_num = '{names[recorded]}'")
+    found = comparison.compare(drift.look(head, scripts()), dict(zip(names, schemas, strict=True)))
+    rows_only = [names[1] if recorded else names[2]]
+    assert (found.nearest, found.unverified) == (names[1] if recorded else names[2], rows_only)
+    assert f"find out first whether {rows_only[0]} ran" in comparison.advice(found)
+
+
+@pytest.mark.parametrize(
+    ("statement", "fragment"),
+    [
+        pytest.param(
+            "INSERT INTO alembic_version VALUES ('0a1b2c3d4e5f')",
+            "records 2 revisions (0a1b2c3d",
+            id="several",
+        ),
+        pytest.param(
+            "UPDATE alembic_version SET version_num = 'ffff'",
+            "at revision ffff, which this checkout does not have",
+            id="unknown",
+        ),
+    ],
+)
+def test_a_record_that_leads_nowhere(
+    run: Launcher, head: URL, server: Server, statement: str, fragment: str
+) -> None:
+    """It is refused, with the revision that the schema equals; a stamp there helps."""
+    execute(head, statement, "CREATE INDEX extra ON todo (title)")
+    with pytest.raises(CannotRunError) as refused:
+        compare(head, server)
+    assert fragment in str(refused.value)
+    assert f"is nearest to {HEAD} (1 fact away)" in str(refused.value)
+    execute(head, "DROP INDEX extra")
+    with pytest.raises(CannotRunError) as refused:
+        compare(head, server)
+    assert f"; the schema equals {HEAD} (" in str(refused.value)
+    stamp = f"alembic stamp --purge {HEAD}"
+    assert str(refused.value).endswith(f"if {HEAD} is right, run DATABASE_URL=… {stamp}.")
+    stamped = deploy(run, ROOT, head, *stamp.split()[1:])
+    assert stamped.code == 0, stamped.everything
+    assert not compare(head, server).drifted
+
+
+# ── what other sessions do meanwhile ──────────────────────────────────────────────────────────────
+
+IMPATIENT = "from schema import reference; reference.LOCK_TIMEOUT = 0.2; " + COMMAND
+"""The command, which does not wait as long for a lock as it does otherwise."""
+
+
+@pytest.mark.parametrize("command", ["drift", "doctor", "adopt"])
+def test_a_lock(run: Launcher, head: URL, command: str) -> None:
+    """Who holds it is named, by everything but its SQL; nothing was found out, and 2 says so."""
+    if command == "adopt":
+        execute(head, "DROP TABLE alembic_version")
+    with connect(head.update_query_dict({"application_name": "holder"})) as holder:
+        holder.exec_driver_sql("ALTER TABLE todo ADD COLUMN secret_name int")
+        pid = holder.exec_driver_sql("SELECT pg_backend_pid() AS secret_name").scalar_one()
+        result = run.run(
+            ROOT, command, "--json", "--database-url", with_password(head), code=IMPATIENT
+        )
+    assert result.code == 2, result.everything
+    error = json.loads(result.out)["error"]
+    assert re.search(rf": session {pid} \(neondb_owner, holder, idle in transaction for", error)
+    assert result.err == f"schema: {error}\n"
+    assert "secret_name" not in result.everything
+
+
+def test_a_lock_that_is_waited_for(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind one that waits everybody waits: named is who keeps that one waiting."""
+    monkeypatch.setattr(read, "LOCK_TIMEOUT", 0.2)
+    with connect(head) as holder, connect(head) as waiting, ThreadPoolExecutor() as threads:
+        holder.exec_driver_sql("SELECT FROM todo")
+        pid = holder.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        threads.submit(waiting.exec_driver_sql, "ALTER TABLE todo ADD COLUMN zz int")
+        with connect(head, autocommit=True) as looking:
+            while not looking.exec_driver_sql(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted"
+                f" AND {pid} = ANY (pg_blocking_pids(pid)))"
+            ).scalar_one():
+                pass
+        with pytest.raises(CannotRunError, match=f": session {pid} .*idle in transaction"):
+            drift.look(head, scripts())
+        holder.rollback()
+
+
+MAKING = (
+    "CREATE TYPE mood AS ENUM ('up')",
+    "CREATE FUNCTION one() RETURNS int LANGUAGE sql IMMUTABLE RETURN 1",
+    "CREATE TABLE extra (id int PRIMARY KEY, mood mood, CHECK (id > one()))",
+    "CREATE VIEW extras AS SELECT id FROM extra",
+)
+UNMAKING = ("DROP VIEW extras", "DROP TABLE extra", "DROP FUNCTION one()", "DROP TYPE mood")
+
+
+def test_while_others_change_the_schema(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found was there at some time, or nothing is found; never half of it, nor an error.
+
+    PostgreSQL's functions look at the catalogs of the moment, also in a transaction that sees older
+    ones: they fail, or give a number where a name is gone.
+    """
+    monkeypatch.setattr(read, "TRIES", 5)
+    quiet = set(drift.look(head, scripts()).facts)
+    true = set(quiet)
+    for statement in (*MAKING, *UNMAKING):
+        execute(head, statement)
+        true |= set(drift.look(head, scripts()).facts)
+    stop = threading.Event()
+
+    def look() -> set[snapshot.Fact] | None:
+        try:
+            return set(drift.look(head, scripts()).facts)
+        except CannotRunError as error:
+            if "other sessions kept changing the schema" not in str(error):
+                raise
+            return None
+
+    def change() -> None:
+        while not stop.is_set():
+            execute(head, *MAKING, *UNMAKING)
+
+    with ThreadPoolExecutor() as threads:
+        changing = threads.submit(change)
+        try:
+            for found in (look() for _ in range(20)):
+                assert found is None or quiet <= found <= true, found ^ true
+        finally:
+            stop.set()
+        changing.result()
+    assert set(drift.look(head, scripts()).facts) == quiet
+
+
+# ── what a role can see ───────────────────────────────────────────────────────────────────────────
+
+
+def test_an_application_sees_it_all(
+    head: URL, application: URL, better_auth: URL, server: Server
+) -> None:
+    """A login of a group role reads the same schema as the owner does."""
+    facts = drift.look(head, scripts()).facts
+    for login in (application, better_auth):
+        live = drift.look(login, scripts())
+        assert live.facts == facts
+        assert live.recorded == read.Recorded(table=True, revisions=(HEAD,))
+    execute(head, "ALTER TABLE todo DISABLE ROW LEVEL SECURITY")
+    assert "row security  disabled, forced" in compare(application, server).difference
+
+
+def test_a_revision_that_cannot_be_read(head: URL, application: URL, server: Server) -> None:
+    """Before its grant an application cannot read the revision: the nearest one is looked for."""
+    step_back(head, steps=2)
+    found = compared(application, server)
+    assert found.unseen == [
+        "The revision could not be read (permission denied for table alembic_version): compared"
+        " with the nearest one."
+    ]
+    assert (found.found.revision, found.found.nearest) == (None, REVISIONS[-3])
+    assert (found.found.behind, found.found.drifted) == (2, False)
+    execute(head, "CREATE INDEX extra ON todo (title)")
+    assert compare(application, server).nearest == REVISIONS[-3]
+
+
+def test_a_revision_that_row_security_hides(head: URL, application: URL, server: Server) -> None:
+    """A row that a policy hides is not taken for one that is not there."""
+    execute(head, "ALTER TABLE alembic_version ENABLE ROW LEVEL SECURITY")
+    found = compared(application, server)
+    assert "row-level security policy" in found.unseen[0]
+    assert found.found.nearest == HEAD
+    assert "+     row security  enabled" in found.found.difference
+
+
+def test_a_role_that_may_not_look_into_the_schema(head: URL, application: URL) -> None:
+    """Without USAGE on the schema PostgreSQL names nothing in it as others see it."""
+    execute(head, "REVOKE USAGE ON SCHEMA public FROM todo_app")
+    with pytest.raises(CannotRunError, match="may not look into schema public"):
+        drift.look(application, scripts())
+
+
+# ── what cannot be compared ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("statement", "fragment"),
+    [
+        ("DROP TABLE alembic_version", "no table alembic_version .* run schema adopt"),
+        ("DELETE FROM alembic_version", "Alembic's table is empty .* run schema adopt"),
+    ],
+)
+def test_a_revision_that_says_nothing(head: URL, statement: str, fragment: str) -> None:
+    """Without one there is nothing to compare with: one sentence says what to do."""
+    execute(head, statement)
+    with pytest.raises(CannotRunError, match=fragment) as refused:
+        drift.look(head, scripts())
+    assert str(refused.value).endswith(".")
+
+
+def test_a_server_that_is_too_old(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The query is for the supported versions; nothing is read on another."""
+    monkeypatch.setattr(read, "OLDEST", 99)
+    with pytest.raises(CannotRunError, match=r"is too old; 99 is the oldest that is supported\.$"):
+        drift.look(head, scripts())
+
+
+@pytest.mark.parametrize(
+    ("shown", "major", "twin"),
+    [("16.14", 16, 16), ("17.6 (Debian 17.6-1)", 17, 18), ("18.4", 18, 18), ("19beta1", 19, 18)],
+)
+def test_the_embedded_version_that_comes_closest(shown: str, major: int, twin: int) -> None:
+    """The same major version where there is one, and else the newest."""
+    assert (read.major(shown), history_schemas.closest_embedded_version(shown)) == (major, twin)
+
+
+# ── looking changes nothing ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["CREATE TABLE x ()", "DELETE FROM alembic_version", "SELECT lo_create(0)", "VACUUM todo"],
+)
+def test_nothing_can_be_written(head: URL, statement: str) -> None:
+    """PostgreSQL itself refuses to write in the one transaction that looks."""
+    with pytest.raises(CannotRunError, match=r"read-only transaction|inside a transaction"):
+        read.read(head, lambda connection: connection.exec_driver_sql(statement))
+
+
+def test_through_a_pooler(head: URL) -> None:
+    """In a pooler's transaction mode it reads the same, and leaves the next client no setting."""
+    with pooled(head) as through:
+        assert drift.look(through, scripts()) == drift.look(head, scripts())
+        with connect(through) as connection:
+            left = connection.exec_driver_sql(
+                "SELECT current_setting('transaction_read_only'), current_setting('lock_timeout'),"
+                " current_setting('row_security'), current_setting('transaction_isolation')"
+            ).one()
+    assert tuple(left) == ("off", "0", "on", "read committed")
+
+
+# ── the command ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_page(head: URL, server: Server) -> None:
+    """A person reads where the database is, what differs, and what to do about it."""
+    step_back(head, steps=1)
+    execute(head, "CREATE INDEX extra ON todo (title)")
+    page = shown(compared(head, server))
+    assert f"at {REVISIONS[-2]}; the head, {HEAD}, is 1 revision further.\n" in page
+    assert "✗ Drift: 1 fact only in the history (-) or only in the database (+).\n" in page
+    assert "    +     index extra  CREATE INDEX extra" in page
+    assert "\n  → Revert unwanted changes by hand." in page
+    execute(head, "DROP INDEX extra")
+    assert "✓ No drift: " in shown(compared(head, server))
+
+
+def shown(found: drift.Drift) -> str:
+    """Print the page as into a pipe."""
+    console = Console(width=200, soft_wrap=True)
+    with console.capture() as captured:
+        console.print(drift.page(found))
+    return captured.get()
+
+
+def test_command(run: Launcher, head: URL) -> None:
+    """One document says it all, whatever the exit code; the password is in none."""
+    execute(head, "CREATE INDEX extra ON todo (title)")
+    url = head.set(password="s3cr3t")  # noqa: S106  # what must not be shown
+    result = run.run(ROOT, "drift", "--json", "--database-url", with_password(url))
+    assert (result.code, result.err) == (1, ""), result.everything
+    document = json.loads(result.out)
+    said = {name: document[name] for name in ("version", "drift", "error", "revision", "differing")}
+    assert said == {"version": 1, "drift": True, "error": None, "revision": HEAD, "differing": 1}
+    assert (document["equals"], document["nearest"], document["unverified"]) == (None, HEAD, [])
+    assert "+     index extra" in document["difference"]
+    refused = run.run(
+        ROOT, "drift", "--json", "--database-url", with_password(url.set(database="no_such"))
+    )
+    assert refused.code == 2, refused.everything
+    why = json.loads(refused.out)
+    assert why.keys() == document.keys()
+    assert 'database "no_such" does not exist' in why["error"]
+    assert why["drift"] is None
+    assert "s3cr3t" not in result.everything + refused.everything
+
+
+def with_password(url: URL) -> str:
+    """Write the URL as it is typed."""
+    return url.render_as_string(hide_password=False)

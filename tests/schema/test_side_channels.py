@@ -1,0 +1,149 @@
+"""What one user can learn of another without seeing a row: each channel is tried.
+
+The outcome of each is written in migrations/adr/0003-threat-model.md. A channel that is closed must
+stay closed; one that is open is shown to be open here, so that the day it closes is noticed.
+"""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import URL, Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from schema.postgres.connection import connect
+from tests.support.users import ALICE, BOB
+
+SECRET = "bob meets the notary"  # noqa: S105  # what Alice must not learn
+
+
+@pytest.fixture
+def alice(head: URL, application: URL) -> Iterator[Connection]:
+    """A transaction of the application's that acts for Alice; Bob has a todo and a tag."""
+    with connect(head) as owner:
+        for user in (ALICE, BOB):
+            owner.execute(
+                text('INSERT INTO "user" (id, name, email) VALUES (:id, :name, :name)'),
+                {"id": user, "name": f"{user}@example.invalid"},
+            )
+        owner.execute(
+            text("INSERT INTO todo (user_id, id, title) VALUES (:u, :u, :t)"),
+            {"u": BOB, "t": SECRET},
+        )
+        owner.execute(
+            text("INSERT INTO tag (user_id, id, name) VALUES (:u, :u, 'notary')"), {"u": BOB}
+        )
+        owner.commit()
+    with connect(head, autocommit=True) as owner:
+        owner.exec_driver_sql("ANALYZE")
+    with connect(application) as connection, connection.begin():
+        connection.execute(text(f"SELECT set_config('app.user_id', '{ALICE}', true)"))
+        yield connection
+
+
+def error(connection: Connection, statement: str) -> str:
+    """What PostgreSQL answers to a statement that fails; nothing to one that works."""
+    try:
+        with connection.begin_nested():
+            connection.execute(text(statement))
+    except DBAPIError as failure:
+        return str(failure.orig)
+    return ""
+
+
+def test_unique_violations_tell_nothing(alice: Connection) -> None:
+    """Every unique index leads with the user: the same id and the same name are free for Alice."""
+    assert not error(alice, f"INSERT INTO todo (user_id, id, title) VALUES ('{ALICE}','{BOB}','x')")
+    assert not error(alice, f"INSERT INTO tag (user_id, name) VALUES ('{ALICE}', 'notary')")
+
+
+def test_a_row_for_another_user_is_refused_the_same_whether_it_exists(alice: Connection) -> None:
+    """Row security is judged before the key: an id that Bob has and one that he has not."""
+    insertion = "INSERT INTO todo (user_id, id, title) VALUES ('{}', '{}', 'x')"
+    taken, free = (error(alice, insertion.format(BOB, one)) for one in (BOB, uuid4()))
+    assert "row-level security" in taken
+    assert taken == free
+
+
+def test_foreign_key_errors_tell_nothing(alice: Connection) -> None:
+    """A link to Bob's todo fails like a link to nothing: the key holds Alice's own id."""
+    error(alice, "SELECT")
+    alice.execute(text(f"INSERT INTO tag (user_id, id, name) VALUES ('{ALICE}', '{ALICE}', 'x')"))
+    link = "INSERT INTO todo_tag (user_id, todo_id, tag_id) VALUES ('{}', '{}', '{}')"
+    existing = error(alice, link.format(ALICE, BOB, ALICE))
+    missing_id = uuid4()
+    missing = error(alice, link.format(ALICE, missing_id, ALICE))
+    assert "violates foreign key constraint" in existing
+    assert existing.replace(str(BOB), "") == missing.replace(str(missing_id), "")
+
+
+def test_errors_show_no_row_of_another_user(alice: Connection) -> None:
+    """No constraint is checked on a row that the policy does not show: no DETAIL quotes it."""
+    for statement in (
+        "UPDATE todo SET title = ''",
+        f"UPDATE todo SET user_id = '{ALICE}'",
+        f"UPDATE todo SET title = '' WHERE user_id = '{BOB}'",
+        "SELECT title::int FROM todo",
+    ):
+        assert SECRET not in error(alice, statement)
+
+
+def test_leaky_functions_see_no_row_of_another_user(alice: Connection) -> None:
+    """A function that is not leakproof runs only on rows that the policy has let through."""
+    assert not error(
+        alice, "SELECT FROM todo WHERE (1 / (title <> 'bob meets the notary')::int) = 1"
+    )
+    assert not error(alice, "SELECT FROM todo WHERE title::xml IS NOT NULL")
+
+
+def test_statistics_show_no_value_of_another_user(alice: Connection) -> None:
+    """pg_stats leaves out tables whose row security holds for the one who asks."""
+    shown = alice.execute(text("SELECT * FROM pg_stats WHERE tablename IN ('todo', 'tag')")).all()
+    assert shown == []
+    assert "permission denied" in error(alice, "SELECT * FROM pg_statistic")
+
+
+def test_estimates_tell_how_many_rows_there_are(alice: Connection) -> None:
+    """Residual: EXPLAIN and pg_class say how many rows all users have together, not whose."""
+    rows = alice.execute(
+        text("SELECT reltuples FROM pg_class WHERE oid = 'todo'::regclass")
+    ).scalar_one()
+    assert rows == 1
+
+
+def test_there_is_no_sequence_to_read(alice: Connection) -> None:
+    """Ids are uuids: no counter tells how much others write. An id tells when its row was made."""
+    found = alice.execute(
+        text(
+            "SELECT count(*) FROM pg_class"
+            " WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
+        )
+    ).scalar_one()
+    assert found == 0
+
+
+def test_nothing_can_be_put_before_a_table(alice: Connection) -> None:
+    """Neither a temporary table nor one in a schema that is searched first hides the real one."""
+    assert "permission denied" in error(alice, "CREATE TEMPORARY TABLE todo (title text)")
+    assert "permission denied" in error(alice, "CREATE TABLE public.todos (title text)")
+    assert "permission denied" in error(alice, "CREATE SCHEMA other")
+
+
+def test_large_objects_and_notifications_are_shared(alice: Connection) -> None:
+    """Residual: PostgreSQL has no row security for them; an application must not use them."""
+    made = alice.execute(text("SELECT lo_from_bytea(0, 'note')")).scalar_one()
+    assert made > 0
+    assert not error(alice, "NOTIFY todo, 'anybody who listens hears this'")
+
+
+def test_locks_on_whole_tables_can_be_taken(alice: Connection) -> None:
+    """Residual: whoever may write a table may lock it; that stops others, and shows nothing."""
+    assert not error(alice, "LOCK TABLE todo IN ACCESS EXCLUSIVE MODE NOWAIT")
+
+
+def test_another_users_query_is_not_shown(alice: Connection, head: URL) -> None:
+    """pg_stat_activity shows the queries of one's own role: of the application, to itself."""
+    with connect(head) as owner:
+        owner.execute(text(f"SELECT '{SECRET}'"))
+        seen = alice.execute(text("SELECT query FROM pg_stat_activity")).scalars().all()
+    assert not [query for query in seen if SECRET in query]

@@ -1,0 +1,225 @@
+"""Copies of the checkout in which a test breaks something, and their own `schema` command.
+
+A copy runs in a process of its own, with its own code. Starting Python and importing SQLAlchemy,
+Alembic and SQLModel takes as long as the proofs do, and they are the same for every copy: so one
+process imports them, and forks for each run. What belongs to the repository is imported after the
+fork only.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from schema.project import ROOT
+
+PARTS = ("alembic.ini", "pyproject.toml", "migrations", "models", "scripts")
+"""What a copy holds: neither .venv nor .git."""
+
+COMMAND = "from schema.cli import main; main()"
+
+CHECK = ("check", "--no-lint")
+"""The command; how SQL is written has tests of its own, and takes longer than all proofs."""
+
+PROOFS = [
+    "history",
+    "upgrade head",
+    "round trip",
+    "models, by Alembic",
+    "models, by snapshot",
+    "comments",
+    "ownership",
+    "isolation",
+    "generated files",
+]
+"""The proofs that it tries, in their order."""
+
+IRREVERSIBLE = 'raise NotImplementedError("This cannot be undone, because a test says so.")'
+"""A downgrade that gives its reason."""
+
+REVISION = '''"""{summary}
+
+WHY: a test needs a revision that does this.
+"""
+
+from alembic import op
+
+revision = "{revision}"
+down_revision = {parents!r}
+
+
+def upgrade() -> None:
+    {upgrade}
+
+
+def downgrade() -> None:
+    {downgrade}
+'''
+
+_LAUNCHER = """
+import gc, json, os, sys
+import alembic.autogenerate, alembic.config, alembic.ext.checkconstraint_byname
+import alembic.runtime.environment, alembic.script, psycopg, rich.console, rich.live, rich.table
+import sqlalchemy.dialects.postgresql.psycopg, sqlalchemy.ext.hybrid, sqlmodel, typer
+
+gc.freeze()  # what was imported is no garbage, and a child that ends need not look through it
+for line in sys.stdin:
+    job = json.loads(line)
+    if os.fork() == 0:  # the child leaves the loop, and ends as any program does
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(job[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
+        os.chdir(job["root"])
+        sys.path[:0] = [job["root"], job["root"] + "/scripts"]
+        sys.argv = ["schema", *job["arguments"]]
+        break
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+else:
+    sys.exit()
+assert not {"schema", "models", "migrations"} & set(sys.modules)
+exec(job["code"])
+"""
+
+
+class Failure(NamedTuple):
+    """A failure as the command's page shows it."""
+
+    proof: str
+    message: str
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def everything(self) -> str:
+        """What the command wrote, for a person to read when a test fails."""
+        return f"exit code {self.code}\n{self.out}\n{self.err}"
+
+    def proofs(self, mark: str) -> list[str]:
+        """Name the proofs that the table marks so: `✓ holds`, `✗ failed` or `-`."""
+        rows = re.findall(rf"^{mark} +(.+?)  ", self.out, flags=re.MULTILINE)
+        return [row.strip() for row in rows]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Read the failures below the table."""
+        found = re.findall(
+            r"^✗ ([\w ,.]+): (.*)\n((?:    .*\n)*)  → (.*)$", self.out, flags=re.MULTILINE
+        )
+        return [Failure(*one) for one in found]
+
+
+class Launcher:
+    """Runs code in copies, each time in a new process."""
+
+    def __init__(self, folder: Path, to: IO[str], answers: IO[str]) -> None:
+        """Talk to the process that forks, through its standard streams."""
+        self._folder = folder
+        self._to = to
+        self._answers = answers
+
+    def run(self, root: Path, *arguments: str, code: str = COMMAND) -> Result:
+        """Run the code in the copy at root: its command, unless told otherwise."""
+        files = {name: self._folder / name for name in ("stdout", "stderr")}
+        job = {"root": str(root), "arguments": arguments, "code": code}
+        job |= {name: str(file) for name, file in files.items()}
+        self._to.write(json.dumps(job) + "\n")
+        self._to.flush()
+        answer = self._answers.readline()
+        out, err = (file.read_text(encoding="utf-8") for file in files.values())
+        return Result(int(answer), out, err)
+
+
+@contextmanager
+def launcher(folder: Path) -> Iterator[Launcher]:
+    """Start a launcher that keeps what its commands write in that folder, and end it."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-B", "-c", _LAUNCHER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with process.stdin as to, process.stdout as answers:
+            yield Launcher(folder, to, answers)
+            to.close()
+            answers.read()
+    finally:
+        process.wait()
+
+
+class Checkout:
+    """A copy of the checkout."""
+
+    def __init__(self, root: Path) -> None:
+        """Find what tests break in the copy in that folder."""
+        self.root = root
+        self.versions = root / "migrations" / "versions"
+        self.snapshot = root / "migrations" / "schema.txt"
+        self.head = self.snapshot.read_text(encoding="utf-8").split()[1]
+
+    def revision(self, slug: str) -> Path:
+        """Find the one revision file whose name ends so."""
+        (path,) = self.versions.glob(f"*_{slug}.py")
+        return path
+
+    def edit(self, path: str | Path, old: str, new: str) -> None:
+        """Replace a text that must be there, where it comes first."""
+        file = self.root / path
+        text = file.read_text(encoding="utf-8")
+        assert old in text, f"{file.name} has changed: it no longer holds {old!r}"
+        file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    def add(  # noqa: PLR0913  # each is a thing that can be wrong with a revision file
+        self,
+        upgrade: str = "pass",
+        downgrade: str = "pass",
+        *,
+        revision: str = "a0b1c2d3e4f5",
+        parents: str | tuple[str, ...] = "",
+        name: str = "",
+        summary: str = "Change something.",
+    ) -> Path:
+        """Write a revision file, after the head unless told otherwise."""
+        path = self.versions / (name or f"2099_01_01_0000_{revision}_change_something.py")
+        text = REVISION.format(
+            summary=summary,
+            revision=revision,
+            parents=parents or self.head,
+            upgrade=upgrade,
+            downgrade=downgrade,
+        )
+        path.write_text(text, encoding="utf-8")
+        return path
+
+
+def copy_to(folder: Path) -> Checkout:
+    """Copy the checkout into a folder that does not exist yet."""
+    folder.mkdir(parents=True)
+    for part in PARTS:
+        source, target = ROOT / part, folder / part
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+    return Checkout(folder)
+
+
+def sql(*statements: str) -> str:
+    """Write the body of a function of a revision file that executes these statements."""
+    return "\n    ".join(f"op.execute({statement!r})" for statement in statements)

@@ -1,0 +1,236 @@
+"""A server that may be killed and started again, a network to be cut, a pooler in between."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+
+from schema.errors import CannotRunError
+from schema.postgres.connection import connect
+from schema.postgres.dev_server import free_port
+from schema.postgres.embedded import Embedded, embedded
+
+
+class Disposable:
+    """An embedded server that listens on a port, behind a proxy that can be cut."""
+
+    def __init__(self, server: Embedded, stack: ExitStack) -> None:
+        """Keep what restarting it takes; the stack ends what is started here."""
+        self._process: subprocess.Popen[bytes] = server.process
+        self._arguments = server.process.args
+        self._user = server.folder.owner()
+        self._folder = server.folder
+        self._stack = stack
+        self.superuser = server.superuser
+        self.direct: URL = server.owner
+        """Connects without the proxy."""
+        self.proxy = stack.enter_context(proxy(server.owner.port or 0))
+
+    @contextmanager
+    def database(self, template: URL | None = None) -> Iterator[URL]:
+        """Make a database, empty or as the template is, and drop it afterwards."""
+        name = f"deployed_{secrets.token_hex(4)}"
+        clone = "" if template is None else f" TEMPLATE {template.database}"
+        with connect(self.direct, autocommit=True) as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}{clone}")
+        yield self.direct.set(database=name)
+        with connect(self.direct, autocommit=True) as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def kill(self) -> None:
+        """End the server with SIGKILL, all of it at once, as a machine that fails does."""
+        pids = [self._process.pid, *_children(self._process.pid)]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def start(self) -> None:
+        """Start it again; it recovers by itself, and then accepts connections.
+
+        It does not start while a child of the killed one is still about: then it is tried again.
+        """
+        deadline = time.monotonic() + 60
+        self._process = self._started()
+        while True:
+            try:
+                with connect(self.superuser):
+                    return
+            except CannotRunError:
+                assert time.monotonic() < deadline, "the server does not start again"
+                time.sleep(0.02)
+                if self._process.poll() is not None:
+                    self._process = self._started()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            self._arguments,
+            user=self._user if os.geteuid() == 0 else None,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._stack.callback(_stop, process)
+        return process
+
+
+@contextmanager
+def disposable(version: int) -> Iterator[Disposable]:
+    """Run a server to be ill-treated."""
+    with embedded(version, port=free_port(0)) as server, ExitStack() as stack:
+        yield Disposable(server, stack)
+
+
+def _children(pid: int) -> list[int]:
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    return [int(line) for line in found.stdout.split()]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGQUIT)
+    process.wait()
+
+
+class Proxy:
+    """Passes bytes between its port and the server's, until it is cut."""
+
+    def __init__(self, target: int | Path, pause: float) -> None:
+        """Listen on a port of its own."""
+        self._target = target
+        self._pause = pause
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def cut(self) -> None:
+        """Reset every connection; new ones may be made."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for end in pair:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Stop listening."""
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join()
+        self.cut()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            try:
+                server = _dial(self._target)
+            except OSError:
+                client.close()
+                continue
+            self._pairs.append((client, server))
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=_pump, args=(one, other, self._pause), daemon=True).start()
+
+
+@contextmanager
+def proxy(target: int | Path, pause: float = 0) -> Iterator[Proxy]:
+    """Run a proxy before a port or a socket of this machine.
+
+    It waits for `pause` seconds before it passes on what it has received.
+    """
+    opened = Proxy(target, pause)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _dial(target: int | Path) -> socket.socket:
+    if isinstance(target, int):
+        return socket.create_connection(("127.0.0.1", target))
+    dialled = socket.socket(socket.AF_UNIX)
+    dialled.connect(str(target))
+    return dialled
+
+
+def _pump(source: socket.socket, target: socket.socket, pause: float) -> None:
+    """Copy until either side ends, and end both."""
+    with suppress(OSError):
+        while data := source.recv(65536):
+            time.sleep(pause)
+            target.sendall(data)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):
+        source.close()
+
+
+@contextmanager
+def pooled(url: URL, setting: str = "") -> Iterator[URL]:
+    """Run Debian's PgBouncer in transaction mode before the server, with one more setting."""
+    program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
+    if program is None:
+        pytest.skip("PgBouncer is not installed (Debian: apt install pgbouncer)")
+    if "host" not in url.query:
+        pytest.skip("PgBouncer is started beside an embedded server only")
+    folder = Path(str(url.query["host"]))
+    port = free_port(0)
+    (folder / "users").write_text(f'"{url.username}" "{url.password}"\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"""
+[databases]
+* = host={folder}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {folder}/users
+pool_mode = transaction
+default_pool_size = 2
+{setting}
+"""
+    )
+    owner = (folder / "data").owner()
+    process = subprocess.Popen(
+        [program, "--quiet", str(folder / "pgbouncer.ini")],
+        user=owner,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    through = url.set(host="127.0.0.1", port=port, query={})
+    try:
+        for _ in range(200):
+            with suppress(psycopg.OperationalError):
+                psycopg.connect(conninfo(through)).close()
+                break
+            time.sleep(0.05)
+        yield through
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def conninfo(url: URL) -> str:
+    """Write the URL as libpq and psycopg read it."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)

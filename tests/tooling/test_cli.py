@@ -1,0 +1,439 @@
+"""The `schema` command says in one sentence what it cannot do, and keeps what it is told to itself.
+
+The theory: whatever is wrong with what it is given, the command ends with exit code 2 and one
+sentence that says what to do; no traceback, no password, and nothing changed anywhere.
+"""
+
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import DBAPIError
+
+from migrations.postgres import parse_url
+from schema.postgres.connection import connect
+from schema.postgres.dev_server import free_port
+from schema.postgres.embedded import OWNER, VERSIONS, Embedded, embedded
+from schema.postgres.scratch import Server
+from schema.project import ROOT, scripts
+from tests.support.repo_copy import Checkout, Launcher, Result, sql
+
+PASSWORD = "s3cr3t%40 /:@?#%s'\\ö"  # noqa: S105  # what must not be repeated
+PARTS = ("s3cr3t", "3cr3t%2540")
+"""Of the password as it is, and as a URL has it."""
+
+CHECK = ("check", "--no-lint")
+"""The command; how SQL is written has tests of its own, and takes longer than all proofs."""
+
+ESCAPE = "\x1b"
+
+
+@pytest.fixture
+def given(server: Server) -> str:
+    """The URL of the shared server."""
+    return server.maintenance.render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="module")
+def tcp() -> Iterator[Embedded]:
+    """A server that listens on a port and asks for passwords."""
+    with embedded(port=free_port(0)) as started:
+        with connect(started.superuser, autocommit=True) as connection:
+            quoted = PASSWORD.replace("'", "''")
+            for name, attributes in (
+                ("tester", "CREATEDB CREATEROLE"),
+                ("no_databases", "CREATEROLE"),
+                ("no_roles", "CREATEDB"),
+                ("nobody", ""),
+            ):
+                connection.exec_driver_sql(
+                    f"CREATE ROLE {name} LOGIN {attributes} PASSWORD '{quoted}'".replace("%", "%%")
+                )
+            connection.exec_driver_sql(f"ALTER ROLE {OWNER} PASSWORD '{quoted}'".replace("%", "%%"))
+        yield started
+
+
+def url_of(tcp: Embedded, role: str, **changes: str | int) -> str:
+    """Write the URL of that role on that server, changed in some part."""
+    url = tcp.owner.set(username=role, password=PASSWORD).set(**changes)  # type: ignore[arg-type]  # parts of a URL by name
+    return url.render_as_string(hide_password=False)
+
+
+def assert_refused(result: Result, *fragments: str) -> None:
+    """Assert that it is refused with one sentence, which says these things and no secret."""
+    assert result.code == 2, result.everything
+    assert result.out == ""
+    assert result.err.startswith("schema: "), result.everything
+    assert result.err.endswith(".\n"), result.everything
+    assert len(result.err.splitlines()) == 1, result.everything
+    for fragment in fragments:
+        assert fragment in result.err, result.everything
+    for secret in PARTS:
+        assert secret not in result.everything
+
+
+URLS = {
+    "no-url": ("s3cr3t", "The database URL cannot be read"),
+    "mysql": ("mysql://user:s3cr3t@host/database", "only PostgreSQL"),
+    "no-database": ("postgresql://user:s3cr3t@127.0.0.1", "names no database"),
+    "no-server": (
+        "postgresql://user:s3cr3t@127.0.0.1:1/database",
+        "No connection to database on 127.0.0.1:1 as user",
+    ),
+    "no-host": (
+        "postgresql://user:s3cr3t@host.invalid/database",
+        "No connection to database on host.invalid as user",
+    ),
+    "no-socket": (
+        "postgresql://user:s3cr3t@/database?host=/no/such/folder",
+        "No connection to database on /no/such/folder as user",
+    ),
+    "unencoded-at-sign": ("postgresql://user:pass@s3cr3t@127.0.0.1:1/database", "percent-encoded"),
+    "unknown-option": ("postgresql://user:s3cr3t@127.0.0.1:1/database?colour=red", "a parameter"),
+    "bad-option": ("postgresql://user:s3cr3t@127.0.0.1:1/database?sslmode=maybe", "sslmode"),
+    "password-as-an-option": (
+        "postgresql://user@127.0.0.1:1/database?password=s3cr3t",
+        "No connection to database",
+    ),
+}
+
+
+@pytest.mark.parametrize(("url", "fragment"), URLS.values(), ids=URLS.keys())
+def test_url_that_leads_nowhere(run: Launcher, url: str, fragment: str) -> None:
+    """A URL that cannot be used is refused; its password is not repeated, nor any part of it."""
+    assert_refused(run.run(ROOT, "check", "--database-url", url), fragment)
+
+
+@pytest.mark.parametrize("command", ["check", "snapshot"])
+@pytest.mark.parametrize(
+    ("role", "changes", "fragment"),
+    [
+        ("tester", {"password": "s3cr3t"}, "password authentication failed"),
+        ("stranger", {}, "password authentication failed"),
+        ("tester", {"database": "no_such"}, 'database "no_such" does not exist'),
+        ("no_databases", {}, "The role no_databases may not make scratch databases"),
+        ("no_roles", {}, "give it CREATEDB and CREATEROLE"),
+        ("nobody", {}, "The role nobody may not make"),
+    ],
+    ids=["wrong-password", "no-role", "no-database", "no-createdb", "no-createrole", "no-rights"],
+)
+def test_role_that_may_not(  # noqa: PLR0913, PLR0917  # each is a part of the case
+    run: Launcher, tcp: Embedded, command: str, role: str, changes: dict[str, str], fragment: str
+) -> None:
+    """Who may not connect, or not make databases and roles, is told so; the server is as before."""
+    before = state(tcp.superuser)
+    result = run.run(ROOT, command, "--database-url", url_of(tcp, role, **changes))
+    assert_refused(result, fragment)
+    assert state(tcp.superuser) == before
+
+
+def state(superuser: URL) -> list[str]:
+    """List the databases and roles of a server, and the tables of its maintenance database."""
+    with connect(superuser) as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT 'database ' || datname FROM pg_database"
+            " UNION ALL SELECT 'role ' || rolname FROM pg_roles"
+            " UNION ALL SELECT 'table ' || oid::regclass FROM pg_class"
+            " WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
+        )
+        return list(rows.scalars())
+
+
+@pytest.mark.parametrize(
+    "scheme", ["postgres", pytest.param("postgresql+psycopg", marks=pytest.mark.slow)]
+)
+def test_password_with_special_characters(
+    run: Launcher, copy: Checkout, tcp: Embedded, scheme: str
+) -> None:
+    """Any password that is percent-encoded works, over TCP too, and the page does not show it."""
+    url = url_of(tcp, OWNER).replace("postgresql+psycopg", scheme)
+    before = set(state(tcp.superuser))
+    result = run.run(copy.root, *CHECK, "--database-url", url)
+    assert result.code == 0, result.everything
+    assert result.err == ""
+    for secret in PARTS:
+        assert secret not in result.everything
+    assert set(state(tcp.superuser)) - before <= {"role todo_app", "role todo_auth"}
+
+
+def test_role_that_did_not_make_the_group_roles(run: Launcher, copy: Checkout) -> None:
+    """Who may not act as the group roles, because another role made them, is told who should."""
+    with embedded(port=free_port(0)) as started:
+        with connect(started.superuser, autocommit=True) as connection:
+            connection.exec_driver_sql("CREATE ROLE todo_app; CREATE ROLE todo_auth")
+        url = started.owner.render_as_string(hide_password=False)
+        result = run.run(copy.root, *CHECK, "--database-url", url)
+    assert_refused(result, "may not act as todo_app and todo_auth", "connect as the role that made")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["check", "--postgres", "17"], "There is no embedded PostgreSQL 17, only 16 and 18;"),
+        (["serve", "--postgres", "9"], "name a server with --database-url."),
+        (["snapshot", "--postgres", "17"], "There is no embedded PostgreSQL 17"),
+    ],
+)
+def test_version_that_is_not_embedded(run: Launcher, arguments: list[str], fragment: str) -> None:
+    """Another version of PostgreSQL has to be given."""
+    assert_refused(run.run(ROOT, *arguments), fragment)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["check", "--colour"], ["chekc"], ["check", "--postgres", "new"], ["serve", "--port", "x"]],
+    ids=" ".join,
+)
+def test_words_that_are_not_understood(run: Launcher, arguments: list[str]) -> None:
+    """What the command line does not know is exit code 2 too, without a traceback."""
+    result = run.run(ROOT, *arguments)
+    assert result.code == 2, result.everything
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    assert "Usage: schema" in result.err
+
+
+# ── schema snapshot ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_snapshot_of_an_unchanged_schema(run: Launcher, copy: Checkout, given: str) -> None:
+    """Where nothing has changed, nothing is written."""
+    before = (copy.snapshot.stat().st_mtime_ns, copy.snapshot.read_bytes())
+    result = run.run(copy.root, "snapshot", "--database-url", given)
+    assert (result.code, result.err) == (0, ""), result.everything
+    assert result.out == "Everything is up to date.\n"
+    assert (copy.snapshot.stat().st_mtime_ns, copy.snapshot.read_bytes()) == before
+
+
+@pytest.mark.slow
+def test_snapshot_shows_what_changed(run: Launcher, copy: Checkout, given: str) -> None:
+    """The difference is printed, line by line; a second run finds nothing to do."""
+    fresh = copy.snapshot.read_text(encoding="utf-8")
+    copy.edit(copy.snapshot, "1 to 500 characters", "0 to 500 characters")
+    result = run.run(copy.root, "snapshot", "--database-url", given)
+    assert result.code == 0, result.everything
+    changed = [line for line in result.out.splitlines() if line[:1] in {"-", "+"}]
+    assert [line[0] for line in changed] == ["-", "+"], result.out
+    assert "0 to 500 characters" in changed[0]
+    assert "1 to 500 characters" in changed[1]
+    assert result.out.endswith("migrations/schema.txt is rewritten.\n")
+    assert copy.snapshot.read_text(encoding="utf-8") == fresh
+    again = run.run(copy.root, "snapshot", "--database-url", given)
+    assert again.out == "Everything is up to date.\n"
+
+
+def test_snapshot_that_is_missing(run: Launcher, copy: Checkout, given: str) -> None:
+    """A file that is not there is written whole, for everybody to read, and nothing beside it."""
+    fresh = copy.snapshot.read_text(encoding="utf-8")
+    folder = sorted(copy.snapshot.parent.iterdir())
+    copy.snapshot.unlink()
+    result = run.run(copy.root, "snapshot", "--database-url", given)
+    assert result.code == 0, result.everything
+    assert copy.snapshot.read_text(encoding="utf-8") == fresh
+    assert copy.snapshot.stat().st_mode & 0o777 == 0o644
+    assert sorted(copy.snapshot.parent.iterdir()) == folder
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Keep everybody from writing in a folder; root too, where it can mount."""
+    if os.geteuid() != 0:
+        folder.chmod(0o555)
+        yield
+        folder.chmod(0o755)
+        return
+    done = subprocess.run(
+        ["mount", "--bind", folder, folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_snapshot_that_cannot_be_written(run: Launcher, copy: Checkout, given: str) -> None:
+    """Where the file cannot be written, it stays as it was, whole, and the command says why."""
+    copy.edit(copy.snapshot, "1 to 500 characters", "0 to 500 characters")
+    before = copy.snapshot.read_bytes()
+    with read_only(copy.snapshot.parent):
+        result = run.run(copy.root, "snapshot", "--database-url", given)
+    assert_refused(result, "migrations/schema.txt cannot be written")
+    assert copy.snapshot.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "fragment"),
+    [
+        (sql("SELECT no_such_column"), 'column "no_such_column" does not exist'),
+        ("raise ValueError('not today')", "not today"),
+        ("op.execute(", "run schema check"),
+    ],
+    ids=["wrong-sql", "raises", "syntax-error"],
+)
+def test_snapshot_of_a_history_that_does_not_build(
+    run: Launcher, copy: Checkout, given: str, upgrade: str, fragment: str
+) -> None:
+    """Without a schema there is nothing to write: one sentence says what is in the way."""
+    path = copy.add(upgrade, sql("SELECT 1"))
+    before = copy.snapshot.read_bytes()
+    result = run.run(copy.root, "snapshot", "--database-url", given)
+    assert_refused(result, fragment)
+    assert path.exists()
+    assert copy.snapshot.read_bytes() == before
+
+
+def test_snapshot_of_two_heads(run: Launcher, copy: Checkout, given: str) -> None:
+    """A snapshot is of one head."""
+    copy.add(revision="aaaaaaaaaaaa")
+    copy.add(revision="bbbbbbbbbbbb")
+    result = run.run(copy.root, "snapshot", "--database-url", given)
+    assert_refused(result, "The history has 2 heads", "run schema check")
+
+
+# ── what a person sees ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_check_in_a_pipe(run: Launcher, copy: Checkout, given: str) -> None:
+    """In a pipe there is no progress and no escape code: the page, and nothing else."""
+    result = run.run(copy.root, *CHECK, "--database-url", given)
+    assert result.code == 0, result.everything
+    assert result.err == ""
+    assert ESCAPE not in result.out
+
+
+@pytest.mark.slow
+def test_check_on_a_terminal(copy: Checkout, given: str) -> None:
+    """On a terminal progress is shown, on standard error only: the page can be redirected."""
+    theirs, ours = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from schema.cli import main; main()",
+         *CHECK, "--database-url", given],
+        cwd=copy.root,
+        env=os.environ
+        | {"PYTHONPATH": f"{copy.root}:{copy.root}/scripts"}
+        | {"TERM": "xterm-256color", "COLUMNS": "100"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=ours,
+    )  # fmt: skip  # the command on a line of its own
+    os.close(ours)
+    shown = b""
+    while select.select([theirs], [], [], 60)[0]:
+        try:
+            shown += os.read(theirs, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(theirs)
+    page = process.communicate()[0].decode()
+    assert process.returncode == 0, page + shown.decode()
+    assert "upgrade head" in shown.decode()
+    assert "round trip" in shown.decode() or "downgrade" in shown.decode()
+    assert "proofs hold" not in shown.decode()
+    assert ESCAPE not in page
+    assert "proofs hold" in page
+
+
+# ── schema serve ──────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[dict[str, URL]]:
+    """Run `schema serve`, and read the URLs that it prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from schema.cli import main; main()", "serve", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert "at the head revision, until Ctrl-C" in process.stdout.readline()
+        assert process.stdout.readline() == "\n"
+        lines = [process.stdout.readline().rpartition(" ") for _ in range(3)]
+        yield {name.strip(): make_url(url.strip()) for name, _, url in lines}
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=60)
+    assert (process.returncode, complaints) == (130, "")
+
+
+def with_driver(url: URL) -> URL:
+    """Read a printed URL as the command itself would."""
+    return parse_url(url.render_as_string(hide_password=False))
+
+
+def count(url: URL, statement: str) -> int:
+    """Run a query that counts."""
+    with connect(with_driver(url)) as connection:
+        number: int = connection.exec_driver_sql(statement).scalar_one()
+        return number
+
+
+def test_serve() -> None:
+    """Each of the three URLs connects as it stands, with the powers that its line names."""
+    with serving() as urls:
+        assert list(urls) == ["owner, for migrations", "application", "Better Auth"]
+        owner, application, auth = urls.values()
+        assert {url.drivername for url in urls.values()} == {"postgresql"}
+        assert owner.username == OWNER
+        head = scripts().get_current_head()
+        assert count(owner, f"SELECT count(*) FROM alembic_version WHERE version_num = '{head}'")
+        with connect(with_driver(owner), autocommit=True) as connection:
+            user = connection.exec_driver_sql(
+                "INSERT INTO \"user\" (name, email) VALUES ('A', 'a@example.invalid') RETURNING id"
+            ).scalar_one()
+            connection.exec_driver_sql(
+                "INSERT INTO todo (user_id, title) VALUES (%s, 'Write tests')", (user,)
+            )
+        todos = "SELECT count(*) FROM todo"
+        assert count(owner, todos) == 1
+        assert count(application, todos) == 0
+        with connect(with_driver(application)) as connection:
+            connection.exec_driver_sql("SELECT set_config('app.user_id', %s, true)", (str(user),))
+            assert connection.exec_driver_sql(todos).scalar_one() == 1
+        assert count(auth, 'SELECT count(*) FROM "user"') == 1
+        for login, table in ((auth, "todo"), (application, "session")):
+            with pytest.raises(DBAPIError, match=f"permission denied for table {table}"):
+                count(login, f"SELECT count(*) FROM {table}")
+        for login, role in ((application, "todo_app"), (auth, "todo_auth")):
+            with connect(with_driver(login)) as connection:
+                held = connection.exec_driver_sql(
+                    "SELECT rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb,"
+                    " ARRAY(SELECT roleid::regrole::text FROM pg_auth_members WHERE member = r.oid)"
+                    " FROM pg_roles AS r WHERE rolname = current_user"
+                ).one()
+            assert tuple(held) == (False, [role])
+
+
+@pytest.mark.parametrize("version", [pytest.param(VERSIONS[-1], marks=pytest.mark.slow)])
+def test_serve_on_a_chosen_port(version: int) -> None:
+    """The port and the version are what they were asked to be."""
+    port = free_port(0)
+    with serving("--port", str(port), "--postgres", str(version)) as urls:
+        assert {url.port for url in urls.values()} == {port}
+        number = "SELECT current_setting('server_version_num')::int / 10000"
+        assert count(urls["application"], number) == version
+
+
+def test_serve_on_a_port_that_is_taken(run: Launcher) -> None:
+    """A port that somebody listens on is refused, by its number."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = run.run(ROOT, "serve", "--port", str(port))
+    assert_refused(result, f"Port {port} on 127.0.0.1 cannot be used", "choose another with --port")

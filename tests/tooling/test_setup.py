@@ -1,0 +1,240 @@
+"""`scripts/setup` makes .venv when it has to, and does nothing when it has not.
+
+The theory: whatever state the checkout is in, one run of the script leads to a current .venv or
+to one sentence that says what is missing. A .venv that is current is not touched.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from schema.project import ROOT
+from tests.support.repo_copy import Checkout, copy_to
+
+TOOLS = ("cat", "cksum", "dirname", "rm", "uname", "mkdir")
+"""What the script calls besides Python."""
+
+WELL_KNOWN = ("/opt/homebrew/bin", "/usr/local/bin", "/usr/bin")
+"""Where the script looks for Python besides PATH and the home folder."""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Checkout:
+    """A copy of the checkout with its locks, and without .venv."""
+    made = copy_to(tmp_path / "checkout")
+    for lock in ("requirements.txt", "requirements-dev.txt"):
+        shutil.copy2(ROOT / lock, made.root)
+    return made
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the script finds its tools, and no Python."""
+    tools, home = tmp_path / "tools", tmp_path / "home"
+    tools.mkdir()
+    home.mkdir()
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        assert found is not None
+        (tools / tool).symlink_to(found)
+    return {"PATH": str(tools), "HOME": str(home)}
+
+
+def setup(root: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the script of that checkout."""
+    return subprocess.run(
+        ["/bin/sh", root / "scripts" / "setup"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def program(path: Path, text: str) -> None:
+    """Write an executable shell script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+no_python_elsewhere = pytest.mark.skipif(
+    any(list(Path(folder).glob("python3.1[3-9]")) for folder in WELL_KNOWN),
+    reason="this machine has a Python where the script looks for one, whatever PATH says",
+)
+
+
+@no_python_elsewhere
+def test_no_python(copy: Checkout, bare: dict[str, str]) -> None:
+    """Without a Python that can be used, one sentence says what to do, and nothing is made."""
+    done = setup(copy.root, bare)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("setup: no usable Python 3.13 or later was found.")
+    assert "uv python install 3.13" in done.stderr
+    assert "PYTHON=/path/to/python3.13 scripts/setup" in done.stderr
+    assert not (copy.root / ".venv").exists()
+
+
+@no_python_elsewhere
+def test_python_is_too_old(copy: Checkout, bare: dict[str, str]) -> None:
+    """A Python that is older than 3.13 is as good as none."""
+    program(Path(bare["PATH"]) / "python3", "exit 1")
+    done = setup(copy.root, bare)
+    assert done.returncode == 2
+    assert "no usable Python 3.13 or later" in done.stderr
+
+
+@no_python_elsewhere
+def test_python_cannot_make_environments(copy: Checkout, bare: dict[str, str]) -> None:
+    """A Python without venv is named, with the package that is missing."""
+    program(Path(bare["PATH"]) / "python3", 'case "$2" in *venv*) exit 1;; esac')
+    done = setup(copy.root, bare)
+    assert done.returncode == 2
+    assert "python3 cannot make virtual environments" in done.stderr
+    assert "apt install python3-venv" in done.stderr
+
+
+@no_python_elsewhere
+@pytest.mark.parametrize("script", ["check", "test"])
+def test_commands_stop_where_set_up_does(copy: Checkout, bare: dict[str, str], script: str) -> None:
+    """The two commands a newcomer types first fail the same way, and do not go on."""
+    done = subprocess.run(
+        ["/bin/sh", copy.root / "scripts" / script],
+        env=bare,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not (copy.root / "scripts" / script).exists():
+        pytest.fail(f"there is no scripts/{script}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("setup: no usable Python")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_current_environment_is_left_alone() -> None:
+    """Where .venv is current, nothing is written, nothing is said, and it takes no time."""
+    stamps = [ROOT / ".venv" / name for name in ("stamp", "stamp-packages")]
+    before = [(stamp.stat().st_mtime_ns, stamp.read_text(encoding="utf-8")) for stamp in stamps]
+    start = time.perf_counter()
+    done = setup(ROOT, dict(os.environ))
+    seconds = time.perf_counter() - start
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [
+        (stamp.stat().st_mtime_ns, stamp.read_text(encoding="utf-8")) for stamp in stamps
+    ] == before
+    assert seconds < 2, "it takes 20 ms on an idle machine"
+
+
+PYTHON_THAT_RECORDS = """
+echo "$*" >> "$RECORD"
+case "$*" in
+  "-m venv .venv") mkdir -p .venv/bin; cat "$0" > .venv/bin/python; cat "$0" > .venv/bin/schema ;;
+esac
+[ "$FAIL" = "" ] || case "$*" in *"$FAIL"*) exit 1 ;; esac
+"""
+"""Stands for Python, its venv and its pip: it writes down what it is asked for."""
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, bare: dict[str, str]) -> dict[str, str]:
+    """An environment whose Python only writes down what it is asked for."""
+    chmod = shutil.which("chmod")
+    assert chmod is not None
+    (Path(bare["PATH"]) / "chmod").symlink_to(chmod)
+    text = PYTHON_THAT_RECORDS.replace(" ;;\nesac", "; chmod +x .venv/bin/* ;;\nesac", 1)
+    program(tmp_path / "python" / "python", text)
+    return bare | {
+        "PYTHON": str(tmp_path / "python" / "python"),
+        "RECORD": str(tmp_path / "record"),
+        "FAIL": "",
+    }
+
+
+def asked(environment: dict[str, str]) -> list[str]:
+    """Tell what Python was asked to make or install since the last time, and forget it."""
+    record = Path(environment["RECORD"])
+    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+    record.unlink(missing_ok=True)
+    steps = {"venv .venv": "venv", "--require-hashes": "packages", "--editable": "project"}
+    return [name for line in lines for mark, name in steps.items() if mark in line]
+
+
+def test_each_step_is_done_once(copy: Checkout, recorded: dict[str, str]) -> None:
+    """The first run makes everything; the second finds it current and asks Python nothing."""
+    assert setup(copy.root, recorded).returncode == 0
+    assert asked(recorded) == ["venv", "packages", "project"]
+    assert setup(copy.root, recorded).returncode == 0
+    assert asked(recorded) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "again"),
+    [
+        ("venv .venv", ["venv", "packages", "project"]),
+        ("--require-hashes", ["venv", "packages", "project"]),
+        ("--editable", ["project"]),
+    ],
+    ids=["venv", "packages", "project"],
+)
+def test_interrupted_set_up_is_redone(
+    copy: Checkout, recorded: dict[str, str], step: str, again: list[str]
+) -> None:
+    """Whatever step is cut short, the run fails, and the next one does that step anew."""
+    assert setup(copy.root, recorded | {"FAIL": step}).returncode != 0
+    asked(recorded)
+    assert setup(copy.root, recorded).returncode == 0
+    assert asked(recorded) == again
+    assert setup(copy.root, recorded).returncode == 0
+    assert asked(recorded) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "again"),
+    [
+        ("requirements-dev.txt", ["venv", "packages", "project"]),
+        ("scripts/setup", ["venv", "packages", "project"]),
+        ("pyproject.toml", ["project"]),
+        ("README.md", []),
+    ],
+)
+def test_what_changed_is_redone(
+    copy: Checkout, recorded: dict[str, str], file: str, again: list[str]
+) -> None:
+    """A new lock makes a new .venv, new metadata only installs the project again."""
+    assert setup(copy.root, recorded).returncode == 0
+    asked(recorded)
+    with (copy.root / file).open("a", encoding="utf-8") as changed:
+        changed.write("\n# changed\n")
+    assert setup(copy.root, recorded).returncode == 0
+    assert asked(recorded) == again
+
+
+def test_moved_checkout_is_set_up_anew(copy: Checkout, recorded: dict[str, str]) -> None:
+    """A virtual environment names its own place: elsewhere it is made again."""
+    assert setup(copy.root, recorded).returncode == 0
+    asked(recorded)
+    moved = copy.root.rename(copy.root.with_name("elsewhere, with a blank"))
+    assert setup(moved, recorded).returncode == 0
+    assert asked(recorded) == ["venv", "packages", "project"]
+
+
+@pytest.mark.slow
+def test_real_set_up_after_an_interruption(copy: Checkout) -> None:
+    """A real .venv is made from the lock, though an earlier run was cut short; the command runs."""
+    (copy.root / ".venv" / "bin").mkdir(parents=True)
+    (copy.root / ".venv" / "stamp").write_text("half way", encoding="utf-8")
+    done = setup(copy.root, dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    command = copy.root / ".venv" / "bin" / "schema"
+    shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "Check, show and serve the schema" in shown.stdout
