@@ -1,14 +1,25 @@
-"""The database that a command works on, as people and Neon's console write its URL."""
+"""What deploys and the `schema` command both need of PostgreSQL: URLs, versions, errors."""
 
 import os
 import re
 
+import psycopg
 from alembic.util import CommandError
 from psycopg.pq import Conninfo
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 DRIVER = "postgresql+psycopg"
+
+OLDEST_VERSION = 16
+"""The oldest major version of PostgreSQL that is supported."""
+
+
+# Between the first quote and the last: the value may hold some itself.
+_QUOTED = re.compile(r'".*"', re.DOTALL)
+
+_DATA = "22"
+"""The class of errors that quote the value that they complain of; others quote names."""
 
 _PARAMETERS = {parameter.keyword.decode() for parameter in Conninfo.get_defaults()}
 """What may follow the ?, by libpq's names."""
@@ -27,7 +38,7 @@ class BadDatabaseURLError(CommandError):
     """
 
 
-def parse(text: str) -> URL:
+def parse_url(text: str) -> URL:
     """Read a database URL, `postgres://` and `postgresql://` alike, for SQLAlchemy and psycopg 3.
 
     No error repeats any part of it: what cannot be read may be a password, wherever it stands.
@@ -75,14 +86,14 @@ def _ambiguous(text: str) -> bool:
     )
 
 
-def pooled(url: URL) -> bool:
+def is_pooled(url: URL) -> bool:
     """Whether the host is Neon's pooler, in whose hands no session lock or setting lasts."""
     host = url.host or url.query.get("host") or ""
     hosts = [host] if isinstance(host, str) else host
     return any(one.lower().partition(".")[0].endswith("-pooler") for one in hosts)
 
 
-def from_environment() -> URL:
+def url_from_environment() -> URL:
     """Read the URL that DATABASE_URL holds.
 
     Raises:
@@ -96,10 +107,32 @@ def from_environment() -> URL:
             "DATABASE_URL is not set; set it to the database to migrate, for example"
             " DATABASE_URL=postgresql://user:password@host/database alembic upgrade head."
         )
-    url = parse(text)
-    if pooled(url):
+    url = parse_url(text)
+    if is_pooled(url):
         raise BadDatabaseURLError(
             "DATABASE_URL names Neon's pooled host, where a session's locks and settings do not"
             " hold; take the direct one, whose name has no -pooler."
         )
     return url
+
+
+def describe_url(url: URL) -> str:
+    """Name a database for people: role, host, port and database, never the password."""
+    host = url.host or url.query.get("host") or "the local socket"
+    port = f":{url.port}" if url.port else ""
+    return f"{url.database} on {host}{port} as {url.username or 'the default role'}"
+
+
+def first_error_line(error: BaseException) -> str:
+    """Say in one line what PostgreSQL or the driver complained of, without a row's values."""
+    first: BaseException | None = error
+    while first is not None and not isinstance(first, DBAPIError | psycopg.Error):
+        first = first.__context__
+    if first is None:
+        first = error
+    original = first.orig if isinstance(first, DBAPIError) else first
+    complaint = str(original)
+    if isinstance(original, psycopg.Error) and (original.sqlstate or "").startswith(_DATA):
+        complaint = _QUOTED.sub('"…"', original.diag.message_primary or "")
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(original).__name__

@@ -6,7 +6,7 @@
     warn      of drift, long transactions, indexes that somebody is building     obstacles.py
     migrate   one transaction per revision, giving way to whoever holds a lock   watch.py
     verify    the database's schema against the committed one                    verify.py
-    leave     a receipt                                                          receipt.py
+    leave     a report                                                          report.py
     end       at a signal, wherever the deploy is                            interruption.py
 
 The order, and what is tried again, is in run.py. Whatever ends a deploy, running it again goes on

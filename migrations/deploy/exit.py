@@ -1,4 +1,4 @@
-"""How a deploy ends: a receipt, and where something went wrong one sentence and an exit code."""
+"""How a deploy ends: a report, and where something went wrong one sentence and an exit code."""
 
 import sys
 import traceback
@@ -9,10 +9,10 @@ from pathlib import Path
 import psycopg
 from alembic import context
 from alembic.util import CommandError
-from migrations.deploy.errors import FailedError
 from sqlalchemy.exc import DBAPIError
 
-from migrations.deploy.connection import shown
+from migrations.deploy.activity import describe_sql
+from migrations.deploy.errors import FailedError
 from migrations.deploy.interruption import Interruption, interruptible
 from migrations.deploy.lock_monitor import LockWait
 from migrations.deploy.report import DeployReport
@@ -22,8 +22,8 @@ _INTERRUPTED = "Interrupted: what was committed stays; run this again to go on."
 
 
 @contextmanager
-def said(receipt: DeployReport) -> Iterator[Interruption]:
-    """Print the receipt, as text or JSON, and on the command line the sentence of what went wrong.
+def report_outcome(report: DeployReport) -> Iterator[Interruption]:
+    """Print the report, as text or JSON, and on the command line the sentence of what went wrong.
 
     Alembic's own command line would print the sentence twice, one of them to standard output.
 
@@ -36,7 +36,7 @@ def said(receipt: DeployReport) -> Iterator[Interruption]:
 
     """
     options = context.config.cmd_opts
-    as_json = "receipt=json" in context.get_x_argument()
+    as_json = "report=json" in context.get_x_argument()
     error: CommandError | KeyboardInterrupt | None = None
     code = 0
     with interruptible() as interruption:
@@ -51,17 +51,17 @@ def said(receipt: DeployReport) -> Iterator[Interruption]:
                 code = 1
             elif isinstance(raised, CommandError):
                 error = raised
-                code = 1 if isinstance(raised, FailedError) or receipt.attempts else 2
+                code = 1 if isinstance(raised, FailedError) or report.attempts else 2
             elif isinstance(raised, DBAPIError | psycopg.Error):
                 error = FailedError(f"The server ended the work: {first_error_line(raised)}.")
                 code = 1
             else:
                 raise
-    receipt.end(None if error is None else str(error).partition("\n")[0])
-    if as_json and (error is not None or receipt.server is not None):
-        context.config.print_stdout("%s", receipt.document())
-    elif receipt.server is not None and (error is None or receipt.revisions):
-        context.config.print_stdout("%s", receipt.page())
+    report.end(None if error is None else str(error).partition("\n")[0])
+    if as_json and (error is not None or report.server is not None):
+        context.config.print_stdout("%s", report.document())
+    elif report.server is not None and (error is None or report.revisions):
+        context.config.print_stdout("%s", report.page())
     if error is not None and options is None:
         raise error
     if error is not None:
@@ -69,7 +69,7 @@ def said(receipt: DeployReport) -> Iterator[Interruption]:
         raise SystemExit(code)
 
 
-def explain(error: Exception, receipt: DeployReport, wait: LockWait | None) -> CommandError:
+def to_command_error(error: Exception, report: DeployReport, wait: LockWait | None) -> CommandError:
     """Say in one sentence which revision failed, where and why, and where the database now is.
 
     Raises:
@@ -77,16 +77,16 @@ def explain(error: Exception, receipt: DeployReport, wait: LockWait | None) -> C
 
     """
     where = _where(error)
-    if isinstance(error, CommandError) and (receipt.current is None or not where):
+    if isinstance(error, CommandError) and (report.current is None or not where):
         return error
     if not isinstance(error, DBAPIError | psycopg.Error) and not where:
         raise error
-    if receipt.current is None:
+    if report.current is None:
         return FailedError(f"The server ended the work: {first_error_line(error)}.")
-    stays = f"the database is at {receipt.after or 'no revision'}"
-    revision = f"Revision {receipt.current}{where}"
+    stays = f"the database is at {report.after or 'no revision'}"
+    revision = f"Revision {report.current}{where}"
     statement = getattr(error, "statement", None)
-    of = f", in: {shown(statement)}" if statement else ""
+    of = f", in: {describe_sql(statement)}" if statement else ""
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, psycopg.errors.LockNotAvailable) and wait is not None:
         return FailedError(f"{revision} gave up waiting, and {stays}: {wait}.")

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from migrations.deploy.activity import BackendActivity, Log
-from migrations.deploy.errors import FailedError
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from migrations.deploy.connection import is_connection_lost, shown
+from migrations.deploy.activity import BackendActivity, Log, describe_sql
+from migrations.deploy.connection import is_connection_lost
+from migrations.deploy.errors import FailedError
 
 INTERVAL = 0.05
 """Seconds between two looks at a statement that has not ended: a fraction of lock_timeout."""
@@ -59,7 +59,7 @@ _PROGRESS = text(
 
 
 @dataclass(frozen=True)
-class Wait:
+class LockWait:
     """What a statement waited for when it was last looked at."""
 
     statement: str
@@ -70,7 +70,9 @@ class Wait:
 
     def __str__(self) -> str:
         """Say what waits for whom."""
-        return f"{shown(self.statement)} waits for {' and for '.join(map(str, self.sessions))}"
+        return (
+            f"{describe_sql(self.statement)} waits for {' and for '.join(map(str, self.sessions))}"
+        )
 
     @property
     def for_autovacuum(self) -> bool:
@@ -78,12 +80,12 @@ class Wait:
         return all(session.kind == "autovacuum worker" for session in self.sessions)
 
 
-class Watch:
+class LockMonitor:
     """What the second session has seen of the statement that the first one is at."""
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
-        self.last: Wait | None = None
+        self.last: LockWait | None = None
         """The last wait of the statement that was executed last."""
         self.longest = 0.0
         """Seconds of the longest wait so far."""
@@ -91,7 +93,7 @@ class Watch:
         """What is being executed, and since when (monotonic); the first session's thread says so,
         and the second one's writes the rest."""
 
-    def send_autovacuum_away(self, connection: Connection) -> None:
+    def wait_for_autovacuum(self, connection: Connection) -> None:
         """Have autovacuum leave the table that was waited for, where it alone is in the way.
 
         It goes when somebody has waited for deadlock_timeout, a second: longer than we may keep
@@ -111,14 +113,14 @@ class Watch:
 
 
 @contextmanager
-def watched(engine: Engine, connection: Connection, tell: Log) -> Iterator[Watch]:
+def monitor_locks(engine: Engine, connection: Connection, log: Log) -> Iterator[LockMonitor]:
     """Watch the connection's statements, and report on those that take or wait long.
 
     A concurrent index build may wait for other transactions for as long as they last: nobody waits
     behind it, and cutting it would throw the work away. Every other lock is waited for as long as
     the session's lock_timeout says.
     """
-    watch = Watch()
+    watch = LockMonitor()
     stop = threading.Event()
     pid: int = connection.scalar(text("SELECT pg_backend_pid()")) or 0
     connection.commit()
@@ -126,7 +128,7 @@ def watched(engine: Engine, connection: Connection, tell: Log) -> Iterator[Watch
     def before(_connection: Connection, cursor: Any, sql: str, *_rest: object) -> None:  # noqa: ANN401  # psycopg's
         if _OWN_TRANSACTION.match(sql):
             raise FailedError(
-                f"A revision's transaction is not its own to end ({shown(sql)}): use a"
+                f"A revision's transaction is not its own to end ({describe_sql(sql)}): use a"
                 " savepoint, or an autocommit block, and run this again."
             )
         if _PATIENT.match(sql):
@@ -140,7 +142,7 @@ def watched(engine: Engine, connection: Connection, tell: Log) -> Iterator[Watch
             cursor.connection.execute("RESET lock_timeout")  # to what the session began with
 
     hooks = {"before_cursor_execute": before, "after_cursor_execute": after}
-    thread = threading.Thread(target=_look, args=(engine, pid, watch, stop, tell), daemon=True)
+    thread = threading.Thread(target=_look, args=(engine, pid, watch, stop, log), daemon=True)
     for name, hook in hooks.items():
         event.listen(connection, name, hook)
     thread.start()
@@ -153,7 +155,7 @@ def watched(engine: Engine, connection: Connection, tell: Log) -> Iterator[Watch
             event.remove(connection, name, hook)
 
 
-def _look(engine: Engine, pid: int, watch: Watch, stop: threading.Event, tell: Log) -> None:
+def _look(engine: Engine, pid: int, watch: LockMonitor, stop: threading.Event, log: Log) -> None:
     """Look, in a thread of its own, at each statement that has not ended soon."""
     told: tuple[float, float] = (0, 0)  # since when the statement ran, and when it was reported on
     observer: Connection | None = None
@@ -169,13 +171,13 @@ def _look(engine: Engine, pid: int, watch: Watch, stop: threading.Event, tell: L
             if rows and watch.statement is running:
                 table, seconds = rows[0][:2]
                 sessions = tuple(BackendActivity(*row[2:]) for row in rows)
-                watch.last = Wait(sql, table, seconds or 0, sessions)
+                watch.last = LockWait(sql, table, seconds or 0, sessions)
                 watch.longest = max(watch.longest, watch.last.seconds)
             now = time.monotonic()
             if now - since > 1 and (told[0] != since or now - told[1] > NEWS):
                 told = (since, now)
                 doing = str(watch.last) if rows else _progress(observer, pid, sql)
-                tell(f"For {now - since:.0f} s: {doing}.")
+                log(f"For {now - since:.0f} s: {doing}.")
         except DBAPIError:  # the deploy goes on without knowing whom it waits for
             observer = None
             stop.wait(5)
@@ -185,4 +187,4 @@ def _look(engine: Engine, pid: int, watch: Watch, stop: threading.Event, tell: L
 
 def _progress(observer: Connection, pid: int, sql: str) -> str:
     phase = observer.scalar(_PROGRESS, {"pid": pid})
-    return shown(sql) + (f" ({phase})" if phase else "")
+    return describe_sql(sql) + (f" ({phase})" if phase else "")

@@ -4,13 +4,11 @@ from collections.abc import Iterator
 
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from migrations.deploy.activity import BackendActivity
 from sqlalchemy import Connection, text
 
 from migrations.deploy import verification
-
-OLDEST = 16
-"""The oldest major version of PostgreSQL that is supported."""
+from migrations.deploy.activity import BackendActivity
+from migrations.postgres import OLDEST_VERSION
 
 LONG = 10
 """Seconds from which on a transaction is one that a deploy may have to wait for."""
@@ -94,16 +92,16 @@ _PREPARED = text(
 ).bindparams(seconds=LONG)
 
 
-def of_the_server(connection: Connection) -> Iterator[str]:
+def check_server(connection: Connection) -> Iterator[str]:
     """Find fault with the server and the role, which keep any command from changing anything.
 
     A sentence each, the most fundamental first: what follows may be its consequence. Only reads.
     """
     row = connection.execute(_SERVER).one()
     version, standby, read_only, database, role, owner, may_make_roles, encoding = row
-    if version < OLDEST:
+    if version < OLDEST_VERSION:
         yield (
-            f"The server is PostgreSQL {version}; {OLDEST} is the oldest that is supported:"
+            f"The server is PostgreSQL {version}; {OLDEST_VERSION} is the oldest that is supported:"
             " upgrade it first."
         )
     if encoding != "UTF8":
@@ -135,9 +133,9 @@ def of_the_server(connection: Connection) -> Iterator[str]:
         )
 
 
-def of_the_state(connection: Connection, scripts: ScriptDirectory) -> Iterator[str]:
+def check_revision(connection: Connection, scripts: ScriptDirectory) -> Iterator[str]:
     """Find fault with the revision that the database says it is at, in a sentence; only reads."""
-    found = revisions(connection)
+    found = recorded_revisions(connection)
     if len(found) > 1:
         yield (
             f"The database names {len(found)} revisions ({', '.join(sorted(found))}), but a history"
@@ -159,7 +157,7 @@ def of_the_state(connection: Connection, scripts: ScriptDirectory) -> Iterator[s
         )
 
 
-def the_head(scripts: ScriptDirectory) -> str:
+def require_single_head(scripts: ScriptDirectory) -> str:
     """Name the one head of the history.
 
     Raises:
@@ -171,7 +169,7 @@ def the_head(scripts: ScriptDirectory) -> str:
     except Exception as error:
         what = " ".join(str(error).split()).rstrip(".")
         raise CommandError(
-            f"The revision files cannot be read ({type(error).__name__}: {what}); mend the one"
+            f"The revision files cannot be read ({type(error).__name__}: {what}); fix the one"
             " that is named, or bring it back."
         ) from error
     if not heads:
@@ -186,7 +184,7 @@ def the_head(scripts: ScriptDirectory) -> str:
     return heads[0]
 
 
-def revisions(connection: Connection) -> list[str]:
+def recorded_revisions(connection: Connection) -> list[str]:
     """The revisions that the database says it is at: none, one, or by mistake several."""
     if connection.scalar(text("SELECT to_regclass('public.alembic_version')")) is None:
         return []

@@ -24,7 +24,7 @@ class Applied:
 
 
 @dataclass
-class Receipt:
+class DeployReport:
     """What was done; its fields are those of the JSON document."""
 
     version: int = 1
@@ -88,11 +88,11 @@ class Receipt:
         self.seconds = round(time.monotonic() - self._start, 3)
 
     def document(self) -> str:
-        """The receipt as one line of JSON."""
+        """The report as one line of JSON."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     def page(self) -> str:
-        """The receipt for people."""
+        """The report for people."""
         lines = [
             f"  {one.direction:9} {one.revision}  {one.seconds:8.2f} s"
             f"  {one.attempts:3} {'try  ' if one.attempts == 1 else 'tries'}  {one.summary}"

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 
 from migrations import snapshot
 
-COMMITTED = Path(snapshot.__file__).with_name("schema.txt")
+COMMITTED = Path(__file__).parents[1] / "schema.txt"
 
 # Where nobody stumbles over it: no list of tables or columns shows a constraint's comment.
 _RECORD = """
@@ -16,7 +16,7 @@ _RECORD = """
 """
 
 
-def committed() -> str:
+def committed_schema() -> str:
     """The schema that the migrations lead to at the head, as schema.txt says it.
 
     Empty when there is no such file: nothing can be verified then.
@@ -24,25 +24,25 @@ def committed() -> str:
     return COMMITTED.read_text(encoding="utf-8") if COMMITTED.exists() else ""
 
 
-def found(connection: Connection, revision: str | None) -> str:
+def read_schema(connection: Connection, revision: str | None) -> str:
     """The schema as the database has it now, laid out as schema.txt is."""
-    return snapshot.layout(snapshot.read(connection, bookkeeping=True), revision)
+    return snapshot.layout(snapshot.read(connection, version_table=True), revision)
 
 
-def drift(connection: Connection, revision: str | None) -> str:
+def changes_since_deploy(connection: Connection, revision: str | None) -> str:
     """What was changed since the last deploy; '' too when there is nothing to compare with."""
-    for known in (committed(), recorded(connection)):
+    for known in (committed_schema(), stored_schema(connection)):
         if revision is not None and snapshot.revision(known) == revision:
-            return snapshot.text_difference(known, found(connection, revision))
+            return snapshot.text_difference(known, read_schema(connection, revision))
     return ""
 
 
-def recorded(connection: Connection) -> str:
+def stored_schema(connection: Connection) -> str:
     """The schema as the last deploy left it; empty when there was none that recorded it."""
     return str(connection.scalar(text(_RECORD)) or "")
 
 
-def record(connection: Connection, schema: str) -> None:
+def store_schema(connection: Connection, schema: str) -> None:
     """Leave the schema in the database, for the next deploy to see what was changed in between.
 
     A deploy has only the committed schema of the head, and the next one begins below its head.

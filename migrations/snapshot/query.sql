@@ -3,7 +3,7 @@
 -- Two schemas are equal when these rows are equal, so a row must depend on nothing else: not on object ids,
 -- not on the order of columns or grants, not on the server's major version (16 to 18), not on the owner's name.
 -- An object is a heading ('table todo'), a part is one fact below it ('column due_at').
--- Run it through migrations/snapshot.py, which pins search_path and every setting that changes how PostgreSQL
+-- Run it through migrations/snapshot, which pins search_path and every setting that changes how PostgreSQL
 -- prints a definition. It reads only what a role without superuser rights may read, and takes no lock stronger than
 -- ACCESS SHARE (pg_get_viewdef and pg_get_expr take that one).
 --

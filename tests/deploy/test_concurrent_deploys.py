@@ -68,7 +68,7 @@ def test_twenty_at_once(run: Launcher, copy: Checkout, empty: URL, tmp_path: Pat
     address = empty.render_as_string(hide_password=False)
     alembic = ALEMBIC.format(url=address, before="").replace("\n", "\n        ")
     code = TOGETHER.format(number=NUMBER, folder=tmp_path, alembic=alembic)
-    result = run.run(copy.root, "-x", "patience=2", "upgrade", "head", code=code)
+    result = run.run(copy.root, "-x", "timeout-minutes=2", "upgrade", "head", code=code)
     said = {name: [(tmp_path / f"{number}.{name}").read_text() for number in range(NUMBER)]
             for name in ("out", "err")}  # fmt: skip  # two lines read better
     assert Counter(result.out.split()) == {"0": NUMBER}, said["err"]

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from migrations.deploy.activity import one_line, without_values
 from sqlalchemy import URL, Connection, text
 
+from migrations.deploy.activity import one_line, without_values
 from schema.postgres.connection import connect
 from schema.project import ROOT
-from tests.support.alembic_process import deploy, execute, receipt, state, stopped_at, terminator
+from tests.support.alembic_process import deploy, execute, report, state, stopped_at, terminator
 from tests.support.repo_copy import IRREVERSIBLE, Checkout, Launcher, sql
 
 LAST = "c58e14a7d0b9"
@@ -59,9 +59,9 @@ def test_the_first_deploy(run: Launcher, empty: URL) -> None:
     assert again.err == ""
 
 
-def test_the_receipt_as_json(run: Launcher, empty: URL) -> None:
-    """For the deploy's log, the receipt is one JSON document and nothing else on that stream."""
-    document = receipt(deploy(run, ROOT, empty, "-x", "receipt=json", "upgrade", "head"))
+def test_the_report_as_json(run: Launcher, empty: URL) -> None:
+    """For the deploy's log, the report is one JSON document and nothing else on that stream."""
+    document = report(deploy(run, ROOT, empty, "-x", "report=json", "upgrade", "head"))
     assert document["ok"] is True
     assert document["error"] is None
     assert (document["before"], document["after"]) == (None, LAST)
@@ -70,14 +70,14 @@ def test_the_receipt_as_json(run: Launcher, empty: URL) -> None:
     assert {one["attempts"] for one in document["revisions"]} == {1}
     assert all(one["seconds"] >= 0 for one in document["revisions"])
     assert document["attempts"] == len(document["revisions"])
-    down = receipt(deploy(run, ROOT, empty, "-x", "receipt=json", "downgrade", "-1"))
+    down = report(deploy(run, ROOT, empty, "-x", "report=json", "downgrade", "-1"))
     assert (down["before"], down["after"]) == (LAST, TAGS)
     assert down["verified"] is None
     assert [one["direction"] for one in down["revisions"]] == ["downgrade"]
 
 
 def test_what_changes_nothing(run: Launcher, head: URL) -> None:
-    """Commands that only look do not wait for a deploy, and leave no receipt."""
+    """Commands that only look do not wait for a deploy, and leave no report."""
     with holding(head, "SELECT pg_advisory_lock(x'616c656d626963'::bigint)"):
         assert deploy(run, ROOT, head, "current").out == f"{LAST} (head)\n"
         assert deploy(run, ROOT, head, "check").out == "No new upgrade operations detected.\n"
@@ -98,13 +98,13 @@ def test_who_is_in_the_way(run: Launcher, head: URL) -> None:
     """
     with holding(head, "SELECT FROM todo_tag", "SELECT 'a secret' FROM todo_tag") as holder:
         with later(1.5, holder.rollback):
-            result = deploy(run, ROOT, head, "-x", "receipt=json", "downgrade", "-2")
+            result = deploy(run, ROOT, head, "-x", "report=json", "downgrade", "-2")
     assert result.code == 0, result.everything
     assert "DROP TABLE todo_tag waits for session" in result.err
     assert "idle in transaction for" in result.err
     assert "SELECT '…' FROM todo_tag; giving way, and trying again in" in result.err
     assert "secret" not in result.everything
-    document = receipt(result)
+    document = report(result)
     assert [one["revision"] for one in document["revisions"]] == [LAST, TAGS]
     assert document["revisions"][-1]["attempts"] > 2
     assert 0.05 < document["longest_lock_wait_seconds"] < 1
@@ -137,7 +137,7 @@ def test_patience_has_an_end(run: Launcher, head: URL) -> None:
     deploy(run, ROOT, head, "downgrade", "-1")
     before = state(head)
     with holding(head, "SELECT FROM todo_tag"):
-        result = deploy(run, ROOT, head, "-x", "patience=0.01", "downgrade", "-1")
+        result = deploy(run, ROOT, head, "-x", "timeout-minutes=0.01", "downgrade", "-1")
     assert result.code == 1, result.everything
     assert f"FAILED: Revision {TAGS}" in result.err
     assert f"gave up waiting, and the database is at {TAGS}: DROP TABLE todo_tag" in result.err
@@ -148,7 +148,7 @@ def test_another_deploy(run: Launcher, head: URL) -> None:
     """A second deploy says whom it waits for, and how long it will not wait."""
     lock = "SELECT pg_advisory_lock(x'616c656d626963'::bigint)"
     with holding(head, "SET application_name = 'alembic on another machine'", lock) as other:
-        gave_up = deploy(run, ROOT, head, "-x", "patience=0.01", "upgrade", "head")
+        gave_up = deploy(run, ROOT, head, "-x", "timeout-minutes=0.01", "upgrade", "head")
         assert gave_up.code == 2, gave_up.everything
         assert "FAILED: Another deploy has not ended within 0.01 minutes: session" in gave_up.err
         with later(1, other.invalidate):
@@ -171,7 +171,7 @@ def test_drift_is_seen_before_and_after(run: Launcher, head: URL) -> None:
         assert "-     index todo_due_idx" in said
     assert f"The database is at {LAST}, but its schema is not the committed one" in failure
     execute(head, "ALTER TABLE todo DROP COLUMN by_hand")
-    document = receipt(deploy(run, ROOT, head, "-x", "receipt=json", "upgrade", "head"))
+    document = report(deploy(run, ROOT, head, "-x", "report=json", "upgrade", "head"))
     assert document["verified"] is False
     assert "by_hand" not in document["difference"]
     assert "todo_due_idx" in document["difference"]
@@ -200,7 +200,7 @@ def test_remnants_of_a_cut_build(run: Launcher, copy: Checkout, head: URL) -> No
     copy.add(sql("CREATE INDEX todo_title_idx ON todo (title)"))
     result = deploy(run, copy.root, head)
     assert result.code == 0, result.everything
-    assert "Dropping the index many_idx, which a build that was cut left invalid." in result.err
+    assert "Dropping the index many_idx, which an interrupted build left invalid." in result.err
     with connect(head) as connection:
         names = connection.scalars(text("SELECT relname FROM pg_class WHERE relkind IN ('i', 'I')"))
         assert {"many_idx", "parted_idx", "todo_title_idx"} & set(names) == {
@@ -220,9 +220,9 @@ def test_a_concurrent_build_is_not_cut(run: Launcher, copy: Checkout, head: URL)
     writing = "INSERT INTO tag (user_id, id, name) SELECT id, id, 'x' FROM \"user\""
     with holding(head, writing, "LOCK TABLE todo IN ROW EXCLUSIVE MODE") as holder:
         with later(2, holder.rollback):
-            result = deploy(run, copy.root, head, "-x", "receipt=json", "upgrade", "head")
+            result = deploy(run, copy.root, head, "-x", "report=json", "upgrade", "head")
     assert result.code == 0, result.everything
-    document = receipt(result)
+    document = report(result)
     assert document["revisions"][0]["attempts"] == 1
     assert document["longest_lock_wait_seconds"] > 1
     assert (
@@ -290,14 +290,14 @@ VALUES = {
 def test_values_of_a_revision_that_fails(
     run: Launcher, copy: Checkout, head: URL, upgrade: str
 ) -> None:
-    """Neither log nor receipt holds a value, be it the statement's, a parameter's or a row's."""
+    """Neither log nor report holds a value, be it the statement's, a parameter's or a row's."""
     execute(head, "CREATE TABLE work ()")
     copy.add(upgrade)
-    options = ("-x", "receipt=json", "-x", "patience=0.01")
+    options = ("-x", "report=json", "-x", "timeout-minutes=0.01")
     with holding(head, "LOCK TABLE work IN SHARE MODE"):
         result = deploy(run, copy.root, head, *options, "upgrade", "head")
     assert result.code == 1, result.everything
-    assert "_change_something.py, line 13) " in receipt(result)["error"]
+    assert "_change_something.py, line 13) " in report(result)["error"]
     assert "hunter2" not in result.everything
 
 
@@ -447,7 +447,7 @@ def test_a_connection_that_is_lost(
     """A lost connection is replaced once or twice, visibly; the revisions are applied once."""
     terminate = terminator(next(iter(superusers.values())).set(database="postgres"))
     with stopped_at(60, tmp_path, terminate) as before:
-        result = deploy(run, ROOT, empty, "-x", "receipt=json", "upgrade", "head", before=before)
+        result = deploy(run, ROOT, empty, "-x", "report=json", "upgrade", "head", before=before)
     assert result.code == 0, result.everything
     assert "The connection was lost (terminating connection due to administrator" in result.err
     document = json.loads(result.out.splitlines()[0])

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import URL, text
 
 from schema.postgres.connection import connect
-from tests.support.alembic_process import deploy, receipt
+from tests.support.alembic_process import deploy, report
 from tests.support.repo_copy import Checkout, Launcher, sql
 from tests.support.servers import Disposable, disposable
 
@@ -57,8 +57,8 @@ def busy(url: URL) -> None:
 
 
 OFF = """
-from migrations.deploy.watch import Watch
-Watch.send_autovacuum_away = lambda *_: None
+from migrations.deploy.lock_monitor import LockMonitor
+LockMonitor.wait_for_autovacuum = lambda *_: None
 """
 
 
@@ -68,7 +68,7 @@ def test_autovacuum_leaves(run: Launcher, copy: Checkout, server: Disposable) ->
         assert deploy(run, copy.root, url).code == 0
         copy.add(sql("ALTER TABLE verification ADD COLUMN note text"))
         busy(url)
-        arguments = ("-x", "patience=0.05", "-x", "receipt=json", "upgrade", "head")
+        arguments = ("-x", "timeout-minutes=0.05", "-x", "report=json", "upgrade", "head")
         without = deploy(run, copy.root, url, *arguments, before=OFF)
         assert without.code == 1, without.everything
         assert "autovacuum worker" in without.err
@@ -88,5 +88,5 @@ def test_autovacuum_leaves(run: Launcher, copy: Checkout, server: Disposable) ->
         done.set()
         reader.join()
         assert result.code == 0, result.everything
-        assert receipt(result)["revisions"][0]["attempts"] > 1
+        assert report(result)["revisions"][0]["attempts"] > 1
         assert max(stalls) < 1

@@ -168,7 +168,7 @@ def test_a_build_that_is_under_way(run: Launcher, place: Place, fault: str, tmp_
         told = f"{first.everything}\n{again.everything}"
         assert again.code == 0, told
         # What the embedded server commits last it may forget when it is killed.
-        assert fault == "server killed" or "which a build that was cut left invalid" in told
+        assert fault == "server killed" or "which an interrupted build left invalid" in told
         assert state(url) == place.expected["up"], told
 
 

@@ -22,11 +22,11 @@ from schema.postgres.embedded import embedded
 from schema.postgres.scratch import Server
 from schema.project import ROOT
 from tests.deploy.test_database_url import PASSWORD, REFUSED
-from tests.support.alembic_process import deploy, execute, receipt, state
+from tests.support.alembic_process import deploy, execute, report, state
 from tests.support.repo_copy import Checkout, Launcher, Result, sql
 from tests.support.servers import pooled, proxy
 
-NOW = ("-x", "patience=0.003", "upgrade", "head")
+NOW = ("-x", "timeout-minutes=0.003", "upgrade", "head")
 """Without patience: what may pass is not waited for."""
 
 
@@ -239,10 +239,19 @@ def test_a_view_is_something_too(run: Launcher, empty: URL) -> None:
 
 ARGUMENTS = {
     "unknown-x": (("-x", "patiance=1", "upgrade", "head"), "There is no option -x patiance"),
-    "bad-patience": (("-x", "patience=long", "upgrade", "head"), "-x patience takes minutes"),
-    "negative-patience": (("-x", "patience=-1", "upgrade", "head"), "-x patience takes minutes"),
-    "endless-patience": (("-x", "patience=inf", "upgrade", "head"), "-x patience takes minutes"),
-    "bad-receipt": (("-x", "receipt=xml", "upgrade", "head"), "-x receipt=json"),
+    "bad-timeout": (
+        ("-x", "timeout-minutes=long", "upgrade", "head"),
+        "-x timeout-minutes takes a number",
+    ),
+    "negative-timeout": (
+        ("-x", "timeout-minutes=-1", "upgrade", "head"),
+        "-x timeout-minutes takes a number",
+    ),
+    "endless-timeout": (
+        ("-x", "timeout-minutes=inf", "upgrade", "head"),
+        "-x timeout-minutes takes a number",
+    ),
+    "bad-report": (("-x", "report=xml", "upgrade", "head"), "-x report=json"),
     "no-such-revision": (("upgrade", "nope"), "There is no way to nope from c58e14a7d0b9"),
     "too-far-up": (("upgrade", "+99"), "+99"),
     "too-far-down": (("downgrade", "-99"), "-99"),
@@ -301,8 +310,8 @@ def test_a_history_that_is_not_one(
 
 def test_a_refusal_as_json(run: Launcher, head: URL) -> None:
     """The deploy's log gets its document then, too."""
-    result = deploy(run, ROOT, head.set(database="nope"), "-x", "receipt=json", "upgrade", "head")
-    document = receipt(result)
+    result = deploy(run, ROOT, head.set(database="nope"), "-x", "report=json", "upgrade", "head")
+    document = report(result)
     assert result.code == 2
     assert document["ok"] is False
     assert document["error"] in result.err

@@ -1,7 +1,7 @@
 """The recipes for a table that is in use, tried on one that is: a million todos, under load.
 
 What is tried is what migrations/README.md prints. The figures are shown when this file is run in
-one process: `scripts/test --all -n 0 tests/test_under_load.py`.
+one process: `scripts/test --all -n 0 tests/deploy/test_under_load.py`.
 """
 
 import re
@@ -151,8 +151,8 @@ def made_safely(crowd: Crowd, name: str, recipe: Recipe, folder: Path) -> tuple[
         def next_revision() -> None:
             followed = follow(copy, recipe.good[len(tries)])
             deployed = deploy(copy.root, url)
-            assert deployed.receipt["after"] == followed, deployed.log
-            tries.append(deployed.receipt["attempts"])
+            assert deployed.report["after"] == followed, deployed.log
+            tries.append(deployed.report["attempts"])
 
         steps = [next_revision] * len(recipe.good)
         measured = measure(crowd.embedded, url, folder / f"{name}, good", USERS, *steps)
@@ -215,7 +215,7 @@ def test_a_backfill_that_is_killed_goes_on(crowd: Crowd, tmp_path: Path) -> None
         assert left
         second = deploy(copy.root, url)
         # A try that gave way to a client counts what it filled, too, but does not say so.
-        alone = second.receipt["attempts"] == 1
+        alone = second.report["attempts"] == 1
         assert not alone or f"{left} todos filled, none is left" in second.log
         assert done(url, "A backfill")
         again = """
@@ -277,6 +277,6 @@ def test_the_recipes_pass_the_check(run: Launcher, copy: Checkout, server: Serve
     result = run.run(copy.root, "check", "--database-url", url)
     # The models do not know of the recipes' columns, nor does the committed snapshot.
     expected = {"history", "upgrade head", "round trip", "comments", "isolation", "SQL lint"}
-    failures = [one for one in result.failures if one.proof in expected]
-    assert expected <= set(result.proofs("✓ holds")), failures or result.everything
+    failures = [one for one in result.failures if one.check in expected]
+    assert expected <= set(result.checks("✓ passes")), failures or result.everything
     assert re.search(r"round trip +\d+ revisions up, down, up", result.out)

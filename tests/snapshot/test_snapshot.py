@@ -23,12 +23,13 @@ import pytest
 from sqlalchemy import URL, Connection
 
 from migrations import snapshot
-from migrations.snapshot import Fact
+from migrations.snapshot import Fact, catalog
 from schema.postgres.connection import connect
-from schema.postgres.embedded import OWNER, VERSIONS
+from schema.postgres.embedded import OWNER
+from schema.postgres.installation import VERSIONS
 from schema.postgres.scratch import Server
 
-DATA = Path(__file__).with_name("snapshot")
+DATA = Path(__file__).parent
 NEWEST = VERSIONS[0]
 ROLES = ("rich_app", "rich_reader", "rich_lender", "rich_other", "rich_stranger")
 OLDER_SAMPLE = 10
@@ -373,7 +374,7 @@ def test_settings_of_the_session_make_no_difference(session: Session, setting: s
         run(session.connection, f"SET LOCAL search_path = public; SET LOCAL {setting}")
         driver = session.connection.connection.driver_connection
         assert driver is not None
-        bare = tuple(Fact(*row) for row in driver.execute(snapshot.QUERY))
+        bare = tuple(Fact(*row) for row in driver.execute(catalog.QUERY))
         transaction.rollback()
     assert bare != session.facts, "this setting need not be pinned"
 
@@ -533,3 +534,14 @@ def test_names_stay_in_their_line() -> None:
         '+     column "a  c"  text\n'
     )
     assert "\ntable other" not in snapshot.layout(before, None)
+
+
+@pytest.mark.parametrize("sign", ["\r", "\n"], ids=["carriage-return", "line-feed"])
+def test_a_control_sign_is_no_picture_of_it(sign: str) -> None:
+    """The text shows a control sign by a picture: a name that holds the picture differs from it."""
+    picture = {"\r": "␍", "\n": "␊"}[sign]
+    texts = {
+        snapshot.layout((Fact(f"table a{one}b", f"column a{one}b", f"x{one}y"),), None)
+        for one in (sign, picture, f"␛{picture}", f"␛{sign}", "␛")
+    }
+    assert len(texts) == 5

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from migrations.deploy.advisory_lock import LOCK
 from sqlalchemy import URL, text
 
 from migrations import snapshot
+from migrations.deploy.advisory_lock import LOCK
 from schema.postgres.connection import connect
 from tests.support.repo_copy import Launcher, Result
 
@@ -64,8 +64,8 @@ def deploy(run: Launcher, root: Path, url: URL | str, *arguments: str, before: s
     return run.run(root, *(arguments or ("upgrade", "head")), code=code)
 
 
-def receipt(result: Result) -> dict[str, Any]:
-    """Read the receipt that `-x receipt=json` printed, which must be all there is."""
+def report(result: Result) -> dict[str, Any]:
+    """Read the report that `-x report=json` printed, which must be all there is."""
     (line,) = result.out.splitlines()
     document = json.loads(line)
     assert isinstance(document, dict)

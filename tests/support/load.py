@@ -106,7 +106,7 @@ def follow(copy: Checkout, code: str) -> str:
 def deploying(root: Path, url: URL) -> subprocess.Popen[str]:
     """Start `alembic upgrade head` in the checkout at root, as it is typed."""
     return subprocess.Popen(
-        [sys.executable, "-B", "-m", "alembic", "-x", "receipt=json", "upgrade", "head"],
+        [sys.executable, "-B", "-m", "alembic", "-x", "report=json", "upgrade", "head"],
         cwd=root,
         env=os.environ | {"DATABASE_URL": url.render_as_string(hide_password=False)},
         stdout=subprocess.PIPE,
@@ -119,7 +119,7 @@ def deploying(root: Path, url: URL) -> subprocess.Popen[str]:
 class Deployed:
     """How a deploy ended."""
 
-    receipt: dict[str, Any]
+    report: dict[str, Any]
     log: str
 
 

@@ -1,0 +1,110 @@
+"""The text of a snapshot: schema.txt."""
+
+from migrations.snapshot.fact import Fact, Snapshot
+
+# The order in which a reviewer reads: what holds data, what works on it, what it is made of, who
+# may use it. Kinds that are not named come in place of OTHERS.
+OTHERS = ""
+
+OBJECTS = (
+    "table",
+    "foreign table",
+    "view",
+    "materialized view",
+    "sequence",
+    "function",
+    "procedure",
+    "aggregate",
+    "domain",
+    "type",
+    OTHERS,
+    "role",
+    "default privileges",
+    "schema",
+    "extension",
+    "database",
+)
+
+PARTS = (
+    "comment",
+    "of type",
+    "partition of",
+    "inherits",
+    "partitioned by",
+    "column",
+    "constraint",
+    "index",
+    "trigger",
+    "rule",
+    "row security",
+    "policy",
+    OTHERS,
+    "owner",
+    "grant",
+    "definition",
+)
+
+
+def layout(snapshot: Snapshot, head: str | None) -> str:
+    """The text of schema.txt: the head revision, then a block per object with one fact a line.
+
+    No line depends on another, so that git shows exactly what changed. Equal texts mean equal
+    snapshots.
+    """
+    blocks: dict[str, list[Fact]] = {}
+    for fact in snapshot:
+        blocks.setdefault(fact.object, []).append(fact)
+    lines = [f"revision {head or 'none'}"]
+    for heading in sorted(blocks, key=object_key):
+        lines += ["", _one_line(heading)]
+        for fact in sorted(blocks[heading], key=lambda fact: part_key(fact.part)):
+            lines += _entry(fact)
+    return "\n".join(lines) + "\n"
+
+
+def revision(text: str) -> str | None:
+    """The head revision that the first line of a laid-out schema names."""
+    name = text.partition("\n")[0].removeprefix("revision ")
+    return None if name == "none" else name
+
+
+def _entry(fact: Fact) -> list[str]:
+    part = "    " + _one_line(fact.part)
+    first, *rest = _visible(fact.definition).split("\n")
+    if rest:
+        return [part, *(f"        {line}" if line else "" for line in (first, *rest))]
+    return [f"{part}  {first}" if first else part]
+
+
+def _one_line(name: str) -> str:
+    return _visible(_escaped(name, "␊")).replace("\n", "␊")
+
+
+def _visible(text: str) -> str:
+    """The text with visible signs for the blanks that editors and git strip or rewrite."""
+    lines = _escaped(text, "␍").replace("\r", "␍").split("\n")
+    marked = [f"{line}¶" if line.endswith("¶") or line != line.rstrip() else line for line in lines]
+    if len(marked) > 1 and not marked[-1]:
+        marked[-1] = "¶"
+    return "\n".join(marked)
+
+
+def _escaped(text: str, sign: str) -> str:
+    """Tell a sign that the text holds from the one that this layout writes."""
+    return text.replace("␛", "␛␛").replace(sign, f"␛{sign}")
+
+
+def object_key(heading: str) -> tuple[int, str]:
+    """Sort objects in the order of OBJECTS."""
+    return _rank(heading, OBJECTS), heading
+
+
+def part_key(part: str) -> tuple[int, str]:
+    """Sort an object's parts in the order of PARTS."""
+    return _rank(part, PARTS), part
+
+
+def _rank(text: str, order: tuple[str, ...]) -> int:
+    """The place of the first entry of the order that the text starts with, as whole words."""
+    matches = (place for place, words in enumerate(order) if f"{text} ".startswith(f"{words} "))
+    return next(matches, order.index(OTHERS))
