@@ -8,9 +8,6 @@ one that `--postgres` names, or the server that `--database-url` names, which th
 import os
 import secrets
 import signal
-import subprocess
-import sys
-import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,17 +16,17 @@ from typing import Any
 
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
-from schema.roles import APPLICATION, BETTER_AUTH
 from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from migrations import postgres
 from schema.postgres.connection import connect
-from schema.postgres.embedded import LIKE_NEON, OWNER, VERSIONS, embedded, installation
+from schema.postgres.embedded import LIKE_NEON, OWNER, embedded
+from schema.postgres.installation import VERSIONS, find_installation
 from schema.postgres.scratch import Server, open_url
 from schema.project import ROOT, scripts
 from schema.revisions.runner import upgrade
-from tests.application.better_auth.service import Driver, Service, driver, find_node, install
+from schema.roles import APPLICATION, BETTER_AUTH
 from tests.support.repo_copy import CHECK, Checkout, Launcher, Result, copy_to, launcher
 from tests.support.users import ALICE, BOB
 
@@ -43,7 +40,11 @@ _STACK = pytest.StashKey[ExitStack]()
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Let the tests run on another version or server, and register what only exists with xdist."""
-    parser.addoption("--postgres", type=int, default=VERSIONS[0], help="embedded major version")
+    parser.addoption(
+        "--postgres",
+        default=str(VERSIONS[0]),
+        help="embedded major version, or a folder: the only one",
+    )
     parser.addoption("--database-url", help="a server to test on, instead of embedded ones")
     pluginmanager.register(Xdist())
 
@@ -68,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.TemporaryDirectory(prefix="todo-schema-tests-")
         config.option.basetemp = config.stash[_STACK].enter_context(folder)
     config.stash[_SERVERS] = {}
-    config.stash[_MAIN] = config.option.postgres
+    config.stash[_MAIN] = VERSIONS[0]
     if config.option.collectonly:
         return
     if config.option.database_url:
@@ -76,13 +77,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_MAIN] = version
         config.stash[_SERVERS][version] = addresses
         return
-    for version in VERSIONS:
-        started = config.stash[_STACK].enter_context(embedded(version))
-        config.stash[_SERVERS][version] = {
+    chosen = config.option.postgres
+    for which in VERSIONS if chosen.isdecimal() else [chosen]:
+        started = config.stash[_STACK].enter_context(embedded(which))
+        config.stash[_SERVERS][started.version] = {
             "owner": started.owner.render_as_string(hide_password=False),
             "superuser": started.superuser.render_as_string(hide_password=False),
-            "binaries": str(started.binaries),
+            # npm's folders hold a server, but not pg_dump and the others.
+            "binaries": str(started.binaries if chosen.isdecimal() else _wheels_programs()),
         }
+        if not chosen.isdecimal() or started.version == int(chosen):
+            config.stash[_MAIN] = started.version
+
+
+def _wheels_programs() -> Path:
+    return find_installation(VERSIONS[0]).programs
 
 
 def _given(superuser: URL) -> tuple[int, dict[str, str]]:
@@ -103,7 +112,7 @@ def _given(superuser: URL) -> tuple[int, dict[str, str]]:
     return int(number) // 10000, {
         "owner": owner.render_as_string(hide_password=False),
         "superuser": superuser.render_as_string(hide_password=False),
-        "binaries": str(installation(VERSIONS[0])),
+        "binaries": str(_wheels_programs()),
     }
 
 
@@ -268,66 +277,3 @@ def check(run: Launcher, copy: Checkout, server: Server) -> Callable[[], Result]
     """Run `schema check` in the copy, on the shared server."""
     url = server.maintenance.render_as_string(hide_password=False)
     return lambda: run.run(copy.root, *CHECK, "--database-url", url)
-
-
-@pytest.fixture(scope="session")
-def installed() -> tuple[str, Path]:
-    """Node, and the driver beside the installed Better Auth."""
-    return find_node(), install()
-
-
-@pytest.fixture(scope="session")
-def process(installed: tuple[str, Path]) -> Iterator[Driver]:
-    """One Node process for all tests: each opens its own database with it."""
-    with driver(*installed) as started:
-        yield started
-
-
-@pytest.fixture
-def service(process: Driver, better_auth: URL) -> Iterator[Service]:
-    """Better Auth on a database at head, as a login that holds `todo_auth` and nothing else."""
-    started = Service(process, better_auth)
-    yield started
-    started.close()
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built by the project's own build backend without network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(folder)],
-        cwd=ROOT / "models",
-        check=True,
-        capture_output=True,
-    )
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="session")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment in which only the wheel is installed, beside what it depends on.
-
-    The dependencies are those of this environment: nothing is fetched from a network.
-    """
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    inside = folder / "bin" / "python"
-    packages = subprocess.run(
-        [inside, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "--python", str(inside), "install", "--quiet"),
-            *("--no-deps", "--no-index", "--disable-pip-version-check", str(wheel)),
-        ],
-        check=True,
-    )
-    # A folder named in a .pth file is searched, but its own .pth files are not read: the project
-    # itself, which is installed there editable, stays out of sight.
-    Path(packages, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    return inside

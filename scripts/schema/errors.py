@@ -6,3 +6,7 @@ class CannotRunError(Exception):
 
     The message never holds a password.
     """
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM or SIGHUP arrived: like Ctrl-C, it unwinds the program, so that servers stop."""

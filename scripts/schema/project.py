@@ -8,10 +8,10 @@ from alembic.script import ScriptDirectory
 from schema.errors import CannotRunError
 
 ROOT = Path(__file__).resolve().parents[2]
-VERSIONS = ROOT / "migrations" / "versions"
+REVISIONS_DIR = ROOT / "migrations" / "versions"
 SNAPSHOT = ROOT / "migrations" / "schema.txt"
 VERSION = ROOT / "models" / "version.py"
-README = ROOT / "models" / "README.md"
+MODELS_README = ROOT / "models" / "README.md"
 
 
 def config() -> Config:

@@ -169,7 +169,7 @@ def test_assert_isolated_refuses_a_login_of_better_auth(
 
 
 def test_assert_isolated_refuses_a_database_without_the_tables(empty: URL) -> None:
-    """No table at all is no proof of anything."""
+    """No table at all is no check of anything."""
     with connect(empty) as connection, pytest.raises(NotIsolatedError, match="has no table"):
         assert_isolated(connection)
 

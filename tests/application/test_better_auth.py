@@ -26,10 +26,10 @@ from tests.application.better_auth.service import (
     Service,
     Statement,
     driver,
-    find_node,
-    install,
+    install_better_auth,
     sign_up,
 )
+from tests.support.npm import find_node
 
 OTHER_PASSWORD = "an altogether different one"  # noqa: S105  # it opens nothing
 
@@ -66,7 +66,7 @@ def can_sign_in(service: Service, email: str, password: str = PASSWORD) -> bool:
 def test_better_auths_own_migration_has_nothing_to_do(
     service: Service, browser: Browser, better_auth: URL
 ) -> None:
-    """It would create, add and mend nothing; neither that nor starting prints a warning.
+    """It would create, add and fix nothing; neither that nor starting prints a warning.
 
     It asks as the login that it has in production: in `todo_auth`, and nothing else.
     """
@@ -704,13 +704,13 @@ def test_an_installation_happens_once_and_is_complete(
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     program(programs, "npm", f"echo run >>{runs}; echo no network >&2; exit 1")
     with pytest.raises(AssertionError, match="no network"):
-        install(folder)
+        install_better_auth(folder)
     program(programs, "npm", f"echo run >>{runs}; sleep 0.2; touch complete")
     with ThreadPoolExecutor() as threads:
-        for found in threads.map(install, [folder] * 3):
+        for found in threads.map(install_better_auth, [folder] * 3):
             assert found.read_bytes() == (SOURCE / "driver.js").read_bytes()
     assert (folder / "complete").exists()
     assert runs.read_text(encoding="utf-8").split() == ["run", "run"]
     (folder / "installed").write_text("another lock's", encoding="utf-8")
-    install(folder)
+    install_better_auth(folder)
     assert runs.read_text(encoding="utf-8").split() == ["run"] * 3

@@ -64,7 +64,10 @@ def served(python: Path, folder: Path, url: URL, auth: str) -> Iterator[httpx.Cl
             stdout=log,
             stderr=log,
         )
-    transport = httpx.HTTPTransport(uds=str(address))
+    # The server may close a connection after an error; the next request takes a new one.
+    transport = httpx.HTTPTransport(
+        uds=str(address), limits=httpx.Limits(max_keepalive_connections=0)
+    )
     with httpx.Client(transport=transport, base_url="http://todo.example", timeout=30) as client:
 
         @retry(

@@ -11,7 +11,8 @@ from sqlalchemy import URL, text
 from models.version import HISTORY
 from schema.postgres.connection import connect
 from schema.project import ROOT
-from tests.application.better_auth.service import NodeMissingError, install, node
+from tests.application.better_auth.service import install_better_auth
+from tests.support.npm import NodeMissingError, node
 
 USER = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
 
@@ -107,7 +108,7 @@ def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: U
 def test_the_readmes_better_auth_snippet_runs(better_auth: URL) -> None:
     """The configuration is taken as it is written: it signs a user up as Better Auth's login."""
     try:
-        program, folder = node(), install().parent
+        program, folder = node(), install_better_auth().parent
     except NodeMissingError as error:
         if os.environ.get("CI"):
             pytest.fail(str(error), pytrace=False)

@@ -1,7 +1,7 @@
-"""`schema check` finds what is broken, says what it is and how it is mended.
+"""`schema check` finds what is broken, says what it is and how it is fixed.
 
 The theory: for each rule there is a way to break it, and a copy of the repository in which just
-that is broken fails: with exit code 1, in the proofs that see it and in no others, with the
+that is broken fails: with exit code 1, in the checks that see it and in no others, with the
 message that names it. The copy's own code runs, as the real command, against a real PostgreSQL.
 
 The rules of history and of ownership have files of their own.
@@ -12,30 +12,30 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.repo_copy import IRREVERSIBLE, PROOFS, Checkout, Result, sql
+from tests.support.repo_copy import CHECKS, IRREVERSIBLE, Checkout, Result, sql
 
 LAST, FIRST = "isolate_users", "create_better_auth_tables"
-ALEMBIC, SNAPSHOT = "models, by Alembic", "models, by snapshot"
+ALEMBIC, SNAPSHOT = "autogenerate", "create_all"
 
 
 def assert_fails(result: Result, failing: list[str], *fragments: str) -> None:
-    """Assert that these proofs failed and no others, and that the page says these things."""
+    """Assert that these checks failed and no others, and that the page says these things."""
     assert result.code == 1, result.everything
-    assert result.proofs("✗ failed") == failing, result.everything
-    assert {failure.proof for failure in result.failures} == set(failing), result.everything
+    assert result.checks("✗ fails") == failing, result.everything
+    assert {failure.check for failure in result.failures} == set(failing), result.everything
     for fragment in fragments:
         assert fragment in result.out, result.everything
-    assert f"{len(failing)} of {len(PROOFS)} proofs did not hold" in result.out
+    assert f"{len(failing)} of {len(CHECKS)} checks failed" in result.out
     assert "Traceback" not in result.out + result.err, result.everything
     assert result.err == ""
 
 
 def test_unbroken_copy_passes(check: Callable[[], Result]) -> None:
-    """Nothing is found where nothing is broken, and the page names every proof."""
+    """Nothing is found where nothing is broken, and the page names every check."""
     result = check()
     assert result.code == 0, result.everything
-    assert result.proofs("✓ holds") == PROOFS, result.everything
-    assert f"All {len(PROOFS)} proofs hold" in result.out
+    assert result.checks("✓ passes") == CHECKS, result.everything
+    assert f"All {len(CHECKS)} checks pass" in result.out
     assert result.failures == []
     assert result.err == ""
 
@@ -44,7 +44,7 @@ def test_unbroken_copy_passes(check: Callable[[], Result]) -> None:
 
 
 class Broken(NamedTuple):
-    """One way to break a copy: which proofs must fail, and what the page must say."""
+    """One way to break a copy: which checks must fail, and what the page must say."""
 
     name: str
     do: Callable[[Checkout], object]
@@ -148,7 +148,7 @@ ROUND_TRIP = (
             "The downgrade of 2026_11_22_0910_8e5d2f6c3b04_create_todo.py fails: function uuid_v8()"
             " does not exist.",
             "DROP FUNCTION uuid_v8()",
-            "Mend the revision.",
+            "Fix the revision.",
         ),
         slow=True,
     ),
@@ -283,7 +283,7 @@ PARITY = (
         "create-all-fails",
         edit(FUNCTIONS, "RETURNS trigger", "RETURNS triggre"),
         [SNAPSHOT],
-        ('metadata.create_all fails: type "triggre" does not exist.', "Mend the models."),
+        ('metadata.create_all fails: type "triggre" does not exist.', "Fix the models."),
         slow=True,
     ),
 )
@@ -330,7 +330,7 @@ ENTIRE = {"round trip": ROUND_TRIP, "models": PARITY, "generated files": SCHEMA_
     ],
 )
 def test_broken_copy_fails(copy: Checkout, check: Callable[[], Result], case: Broken) -> None:
-    """A copy in which one thing is broken fails in the proofs that see it, and in no others."""
+    """A copy in which one thing is broken fails in the checks that see it, and in no others."""
     case.do(copy)
     assert_fails(check(), case.failing, *case.fragments)
 
@@ -356,11 +356,11 @@ def test_history_that_does_not_build(
     copy.add(upgrade, sql("SELECT 1"))
     result = check()
     assert result.code == 1, result.everything
-    assert result.proofs("✗ failed") == ["upgrade head"], result.everything
-    assert result.proofs("-") == PROOFS[2:]
+    assert result.checks("✗ fails") == ["upgrade head"], result.everything
+    assert result.checks("-") == CHECKS[2:]
     assert message in result.out
-    assert "Mend the revision that" in result.out
-    assert f"{len(PROOFS) - 1} of {len(PROOFS)} proofs did not hold" in result.out
+    assert "Fix the revision that" in result.out
+    assert f"1 of {len(CHECKS)} checks failed, and {len(CHECKS) - 2} did not run" in result.out
 
 
 def test_models_that_cannot_be_imported(copy: Checkout, check: Callable[[], Result]) -> None:
@@ -370,7 +370,7 @@ def test_models_that_cannot_be_imported(copy: Checkout, check: Callable[[], Resu
     assert result.code in {1, 2}, result.everything
     assert "todo.py" in result.out + result.err
     assert "Traceback" not in result.out + result.err
-    assert "Mend the revision" not in result.out
+    assert "Fix the revision" not in result.out
 
 
 def test_irreversible_revision_is_accepted(copy: Checkout, check: Callable[[], Result]) -> None:
@@ -382,4 +382,4 @@ def test_irreversible_revision_is_accepted(copy: Checkout, check: Callable[[], R
     result = check()
     assert result.code == 0, result.everything
     assert "; 1 irreversible" in result.out
-    assert result.proofs("✓ holds") == PROOFS
+    assert result.checks("✓ passes") == CHECKS

@@ -1,23 +1,35 @@
 """The rules that revision files obey, and the immutability of what was merged: each is broken once.
 
-The history proof runs alone, with the copy's own code: it needs no database.
+The history check runs alone, with the copy's own code: it needs no database.
 """
 
 import json
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.support.repo_copy import IRREVERSIBLE, PROOFS, Checkout, Launcher, Result, sql
+from schema.postgres.scratch import Server
+from tests.support.repo_copy import (
+    CHECK,
+    CHECKS,
+    COMMAND,
+    IRREVERSIBLE,
+    Checkout,
+    Launcher,
+    Result,
+    sql,
+)
 
 HISTORY_ALONE = """
 import dataclasses, json
-from schema import history, repository
-outcome = history.check(repository.scripts())
-print(json.dumps([[one.message, one.remedy] for one in outcome.failures]))
+from schema import project
+from schema.checks import history
+result = history.check(project.scripts())
+print(json.dumps([[one.message, one.remedy] for one in result.failures]))
 """
 
 
@@ -185,7 +197,7 @@ HISTORY = (
         "syntax-error",
         lambda copy: copy.add("op.execute("),
         ("The revision files cannot be read: SyntaxError:",),
-        "Mend the file named.",
+        "Fix the file named.",
     ),
     Break(
         "unknown-parent",
@@ -254,9 +266,9 @@ def test_unreadable_history_ends_the_check(
     do(copy)
     result = check()
     assert result.code == 1, result.everything
-    assert result.proofs("✗ failed") == ["history"], result.everything
-    assert result.proofs("✓ holds") == []
-    assert result.proofs("-") == PROOFS[1:]
+    assert result.checks("✗ fails") == ["history"], result.everything
+    assert result.checks("✓ passes") == []
+    assert result.checks("-") == CHECKS[1:]
     assert message in result.out
     assert result.err == ""
 
@@ -365,3 +377,75 @@ def test_merge_base_of_a_remote_branch(run: Launcher, branch: Checkout) -> None:
     _change(branch)
     failures = json.loads(run.run(branch.root, code=HISTORY_ALONE).out)
     assert [message for message, _ in failures if "has changed" in message], failures
+
+
+WITH_CI = 'import os; os.environ["CI"] = "true"\n' + COMMAND
+
+
+def _without_git(copy: Checkout) -> Path:
+    return copy.root
+
+
+def _shallow(copy: Checkout) -> Path:
+    """A clone of the last commit of a branch, as actions/checkout makes it: main is not in it."""
+    _git(copy, "init", "--quiet", "--initial-branch=main")
+    for number in (1, 2):
+        _git(copy, "add", ".")
+        _git(copy, "commit", "--quiet", "--allow-empty", f"--message={number}")
+    _git(copy, "switch", "--quiet", "--create=feature")
+    _git(copy, "commit", "--quiet", "--allow-empty", "--message=3")
+    clone = copy.root.parent / "clone"
+    arguments = ("clone", "--quiet", "--depth=1", "--branch=feature", f"file://{copy.root}")
+    _git(copy, *arguments, str(clone))
+    return clone
+
+
+def _foreign(copy: Checkout) -> Path:
+    """A repository that belongs to another user, which git refuses."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder to another user")
+    _git(copy, "init", "--quiet", "--initial-branch=main")
+    for path in (copy.root, copy.root / ".git"):
+        os.chown(path, 65534, 65534)
+    return copy.root
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (_without_git, "the checkout is no git repository"),
+        (_shallow, "there is no branch main"),
+        (_foreign, "git refuses a checkout that belongs to another user"),
+    ],
+    ids=["no-git", "shallow", "foreign-owner"],
+)
+def test_what_git_cannot_compare_is_not_called_unchanged(
+    run: Launcher,
+    copy: Checkout,
+    server: Server,
+    make: Callable[[Checkout], Path],
+    why: str,
+) -> None:
+    """A person is told that nothing was compared; in CI, where it would hide a change, it fails."""
+    root = make(copy)
+    url = server.maintenance.render_as_string(hide_password=False)
+    told = run.run(root, *CHECK, "--database-url", url)
+    assert told.code == 0, told.everything
+    assert f"one line; merged ones not checked: {why}" in told.out
+    failed = run.run(root, *CHECK, "--database-url", url, code=WITH_CI)
+    assert failed.code == 1, failed.everything
+    (failure,) = failed.failures
+    assert failure.check == "history"
+    assert failure.message == f"Merged revisions cannot be compared: {why}."
+    assert "fetch-depth: 0" in failure.remedy
+
+
+def test_revisions_of_one_minute_sort_by_their_parents(run: Launcher, copy: Checkout) -> None:
+    """A folder listing reads as the history does, within a minute too."""
+    copy.add(revision="bbbbbbbbbbbb")
+    child = copy.add(revision="aaaaaaaaaaaa", parents="bbbbbbbbbbbb")
+    result = run.run(copy.root, code=HISTORY_ALONE)
+    assert [message for message, _ in json.loads(result.out)] == [
+        f"{child.name} sorts before 2099_01_01_0000_bbbbbbbbbbbb_change_something.py, which it"
+        " follows."
+    ]

@@ -312,7 +312,7 @@ ISOLATION = (
         (
             f"SELECT on user as todo_app reaches everybody's rows; {OWN}",
             f"COPY … TO on user as todo_app reaches everybody's rows; {OWN}",
-            "Rows of user are seen as nobody.",
+            "A transaction without a user sees rows of user.",
         ),
     ),
     Rule(
@@ -320,14 +320,14 @@ ISOLATION = (
         "CREATE OR REPLACE FUNCTION app_user_id() RETURNS uuid LANGUAGE sql STABLE RETURN coalesce("
         "nullif(current_setting('app.user_id', true), '')::uuid,"
         " gen_random_uuid())",
-        ("A transaction that names nobody acts for somebody.",),
+        ("A transaction without a user acts for somebody.",),
     ),
     Rule(
         "garbage-is-nobody",
         "CREATE OR REPLACE FUNCTION app_user_id() RETURNS uuid LANGUAGE sql STABLE RETURN CASE WHEN"
         " current_setting('app.user_id', true) ~ '^[0-9a-f-]{36}$'"
         " THEN current_setting('app.user_id', true)::uuid END",
-        ("An identity that is no uuid reads todo.",),
+        ("A transaction whose user is no uuid reads todo.",),
     ),
     Rule(
         "application-may-not-delete-its-own",
@@ -475,15 +475,15 @@ QUICK_COPIES = {
 
 
 @pytest.mark.parametrize(
-    ("rule", "proof"),
+    ("rule", "seen_by"),
     [
         pytest.param(
             rule,
-            proof,
-            id=f"{proof}-{rule.name}",
+            check,
+            id=f"{check}-{rule.name}",
             marks=() if rule.name in QUICK_COPIES else pytest.mark.slow,
         )
-        for proof, rules in (
+        for check, rules in (
             ("ownership", OWNERSHIP),
             ("isolation", ISOLATION),
             ("comments", COMMENTS),
@@ -497,17 +497,17 @@ def test_revision_that_breaks_a_rule(  # noqa: PLR0913, PLR0917  # each is a fix
     check: Callable[[], Result],
     server: Server,
     rule: Rule,
-    proof: str,
+    seen_by: str,
 ) -> None:
-    """The same, by a revision: the command fails in that proof, though schema.txt is fresh."""
+    """The same, by a revision: the command fails in that check, though schema.txt is fresh."""
     copy.add(sql(rule.sql), IRREVERSIBLE)
     url = server.maintenance.render_as_string(hide_password=False)
     fresh = run.run(copy.root, "snapshot", "--database-url", url, code=COMMAND)
     assert fresh.code == 0, fresh.everything
     result = check()
     assert result.code == 1, result.everything
-    failed = set(result.proofs("✗ failed"))
-    assert proof in failed, result.everything
+    failed = set(result.checks("✗ fails"))
+    assert seen_by in failed, result.everything
     assert not failed & {"history", "upgrade head", "round trip", "generated files"}, (
         result.everything
     )
@@ -569,9 +569,9 @@ ROLES = {
 }
 
 
-@pytest.mark.parametrize(("broken", "mended", "what"), ROLES.values(), ids=ROLES.keys())
+@pytest.mark.parametrize(("broken", "fixed", "what"), ROLES.values(), ids=ROLES.keys())
 def test_group_role_has_too_much(
-    own_server: Embedded, own_head: URL, broken: str, mended: str, what: str
+    own_server: Embedded, own_head: URL, broken: str, fixed: str, what: str
 ) -> None:
     """A group role that could see around row security is found, by rule and at every upgrade."""
     superuser = own_server.superuser.set(database="head")
@@ -583,7 +583,7 @@ def test_group_role_has_too_much(
             for one in messages(ownership.check(own_head))
         )
     finally:
-        execute(superuser, mended)
+        execute(superuser, fixed)
 
 
 def test_group_role_owns_something(own_server: Embedded, own_head: URL) -> None:
@@ -608,5 +608,5 @@ def test_upgrade_refuses_a_role_that_has_too_much(
     finally:
         execute(own_server.superuser, "ALTER ROLE todo_auth NOBYPASSRLS")
     assert result.code == 1, result.everything
-    assert result.proofs("✗ failed") == ["upgrade head"]
+    assert result.checks("✗ fails") == ["upgrade head"]
     assert "role todo_auth has attributes or memberships that it must not have" in result.out

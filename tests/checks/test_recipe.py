@@ -11,7 +11,7 @@ MODEL = '''"""`note`: what a user wants to remember. Owned: each user has notes 
 from sqlalchemy import Text
 from sqlmodel import Field
 
-from tests.ownership import Owned
+from .ownership import Owned
 
 
 class Note(Owned, table=True):
@@ -52,7 +52,7 @@ def downgrade() -> None:
 def test_an_owned_table_takes_one_line_and_the_recipe(
     run: Launcher, copy: Checkout, server: Server
 ) -> None:
-    """The model derives from Owned, the revision is the README's: every proof holds."""
+    """The model derives from Owned, the revision is the README's: every check holds."""
     readme = (ROOT / "migrations" / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## An owned table")[2]
     (recipe,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)

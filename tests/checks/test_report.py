@@ -1,7 +1,7 @@
 """What `schema check` prints is made for its reader: a program, a pipe, a terminal, a hurry.
 
 The theory: the JSON document has the same fields whatever happened, those that README.md lists;
-colour and progress go to terminals only; nothing that a proof found is lost in any layout.
+colour and progress go to terminals only; nothing that a check found is lost in any layout.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ from schema.project import ROOT
 from tests.support.repo_copy import COMMAND, Checkout, Launcher, Result, sql
 
 CHECK = ("check", "--no-lint")
-"""The command; how SQL is written has tests of its own, and takes longer than all proofs."""
+"""The command; how SQL is written has tests of its own, and takes longer than all checks."""
 
 COLOUR = r"\x1b\[[0-9;]*(3[0-7]|38|9[0-7])[;m]"
 """How a foreground colour begins."""
@@ -32,17 +32,17 @@ LONG = "column " + "of_a_long_definition " * 20 + "end"
 
 PAGE = f"""
 import sys
-from schema import report
-from schema.check import Proof
-from schema.proof import Failure, Outcome
-failure = Failure("It is not what was built.", "Mend it.", "  table todo\\n- {LONG}\\n+ column b")
-proofs = [
-    Proof("ownership", 1.2, Outcome("1 owned table, 4 of Better Auth's; 3 foreign keys; 2 roles")),
-    Proof("generated files", 0.1, Outcome("160 lines", [failure])),
-    Proof("isolation"),
+from schema.checks.result import Check, CheckResult, Failure
+from schema.cli.check import Report, page
+from schema.cli.output import console
+failure = Failure("It is not what was built.", "Fix it.", "  table todo\\n- {LONG}\\n+ column b")
+covered = "1 owned table, 4 of Better Auth's; 3 foreign keys; 2 roles"
+checks = [
+    Check("ownership", 1.2, CheckResult(covered)),
+    Check("generated files", 0.1, CheckResult("160 lines", [failure])),
+    Check("isolation"),
 ]
-result = report.Result(proofs, "18.4", "abc", 2.5, 0.5)
-report.console().print(report.page(result))
+console().print(page(Report(checks, "18.4", "abc", 2.5, 0.5)))
 """
 
 
@@ -78,7 +78,7 @@ def documented() -> dict[str, set[str]]:
             found[name.removesuffix("[]")] = set(types.split(" or "))
     for name in ("message", "remedy", "detail"):
         assert f"`{name}`" in section
-        found[f"proofs[].failures[].{name}"] = {"string"}
+        found[f"checks[].failures[].{name}"] = {"string"}
     return found
 
 
@@ -91,10 +91,10 @@ def assert_documented(result: Result) -> dict[str, Any]:
             continue
         allowed = documented()[place]
         assert kind in allowed or (kind == "integer" and "number" in allowed), (place, kind)
-    for proof in document["proofs"]:
-        names = {name for name in documented() if re.fullmatch(r"proofs\[\]\.\w+", name)}
-        assert {f"proofs[].{name}" for name in proof} == names
-        for failure in proof["failures"]:
+    for check in document["checks"]:
+        names = {name for name in documented() if re.fullmatch(r"checks\[\]\.\w+", name)}
+        assert {f"checks[].{name}" for name in check} == names
+        for failure in check["failures"]:
             assert set(failure) == {"message", "remedy", "detail"}
     assert document["version"] == 1
     assert result.out.isascii()
@@ -107,10 +107,10 @@ def test_document_of_success(check: Callable[..., Result]) -> None:
     result = check("--json")
     document = assert_documented(result)
     assert (result.code, result.err) == (0, "")
-    assert document["holds"] is True
+    assert document["passed"] is True
     assert document["error"] is None
-    assert all(proof["holds"] is True and not proof["failures"] for proof in document["proofs"])
-    assert len(document["proofs"]) == 9
+    assert all(check["passed"] is True and not check["failures"] for check in document["checks"])
+    assert len(document["checks"]) == 9
     assert document["seconds"] > document["starting_seconds"] > 0
 
 
@@ -120,10 +120,10 @@ def test_document_of_failure(copy: Checkout, check: Callable[..., Result]) -> No
     result = check("--json", "--quiet")
     document = assert_documented(result)
     assert (result.code, result.err) == (1, "")
-    assert document["holds"] is False
-    (proof,) = (proof for proof in document["proofs"] if not proof["holds"])
-    assert proof["name"] == "generated files"
-    (failure,) = proof["failures"]
+    assert document["passed"] is False
+    (failed,) = (one for one in document["checks"] if not one["passed"])
+    assert failed["name"] == "generated files"
+    (failure,) = failed["failures"]
     assert failure["message"] == "migrations/schema.txt (-) is not what the migrations build (+)."
     assert "schema snapshot" in failure["remedy"]
     assert "- table töödöö" in failure["detail"]
@@ -132,25 +132,25 @@ def test_document_of_failure(copy: Checkout, check: Callable[..., Result]) -> No
 def test_document_of_proofs_that_were_not_tried(
     copy: Checkout, check: Callable[..., Result]
 ) -> None:
-    """A proof that an earlier one made impossible is there, and says so."""
+    """A check that an earlier one made impossible is there, and says so."""
     copy.add(sql("SELECT 1 / 0"), sql("SELECT 1"))
     result = check("--json")
     document = assert_documented(result)
     assert result.code == 1
-    states = {proof["name"]: proof["holds"] for proof in document["proofs"]}
+    states = {check["name"]: check["passed"] for check in document["checks"]}
     assert states["history"] is True
     assert states["upgrade head"] is False
     assert states["isolation"] is None
 
 
 def test_document_of_refusal(run: Launcher) -> None:
-    """When the proofs cannot be tried: exit code 2, and the sentence in both places."""
+    """When the checks cannot be tried: exit code 2, and the sentence in both places."""
     result = run.run(ROOT, "check", "--json", "--database-url", "mysql://host/database")
     document = assert_documented(result)
     assert result.code == 2
-    assert document["holds"] is None
+    assert document["passed"] is None
     assert document["error"].startswith("The database URL is another system's; only")
-    assert document["proofs"] == []
+    assert document["checks"] == []
     assert result.err == f"schema: {document['error']}\n"
 
 
@@ -165,14 +165,14 @@ def test_quiet_when_all_holds(check: Callable[..., Result]) -> None:
 
 
 def test_quiet_when_something_does_not_hold(copy: Checkout, check: Callable[..., Result]) -> None:
-    """Only what does not hold is printed: no table, no proof that holds."""
+    """Only what does not hold is printed: no table, no check that holds."""
     copy.edit("migrations/schema.txt", "table todo", "table other")
     result = check("--quiet")
     assert result.code == 1
-    assert [failure.proof for failure in result.failures] == ["generated files"]
-    assert "holds" not in result.out
+    assert [failure.check for failure in result.failures] == ["generated files"]
+    assert "passed" not in result.out
     assert "what it covered" not in result.out
-    assert "1 of 9 proofs did not hold" in result.out
+    assert "1 of 9 checks failed" in result.out
 
 
 # ── terminals and pipes ───────────────────────────────────────────────────────────────────────────
@@ -222,8 +222,8 @@ def test_page_on_a_terminal_has_colour() -> None:
     """On a terminal, what holds and what does not can be told by colour."""
     code, shown = on_terminal(100, "-c", PAGE)
     assert code == 0, shown
-    assert "\x1b[32m✓ holds" in shown
-    assert "\x1b[1;31m✗ failed" in shown
+    assert "\x1b[32m✓ passes" in shown
+    assert "\x1b[1;31m✗ fails" in shown
     assert f"\x1b[31m- {LONG}" in shown
     assert "\x1b[32m+ column b" in shown
 
@@ -238,7 +238,7 @@ def test_page_without_colour(environment: dict[str, str]) -> None:
     code, shown = on_terminal(100, "-c", PAGE, **environment)
     assert code == 0, shown
     assert not re.search(COLOUR, shown)
-    for words in ("✓ holds", "✗ failed", "not tried", f"- {LONG}", "+ column b"):
+    for words in ("✓ passes", "✗ fails", "not tried", f"- {LONG}", "+ column b"):
         assert words in shown
 
 
@@ -248,7 +248,7 @@ def test_page_in_a_pipe() -> None:
     assert "\x1b" not in page
     lines = page.splitlines()
     assert f"    - {LONG}" in lines
-    assert "  → Mend it." in lines
+    assert "  → Fix it." in lines
     assert any("1 owned table, 4 of Better Auth's; 3 foreign keys; 2 roles" in one for one in lines)
 
 
@@ -278,7 +278,7 @@ def test_page_in_an_encoding_without_signs() -> None:
     """Where ✓ cannot be written something else is, and the page is whole."""
     page = in_pipe(PYTHONIOENCODING="ascii")
     assert "? holds" in page
-    assert "Mend it." in page
+    assert "Fix it." in page
 
 
 def test_progress_is_for_terminals(copy: Checkout, server: Server) -> None:
@@ -291,4 +291,4 @@ def test_progress_is_for_terminals(copy: Checkout, server: Server) -> None:
     progress, _, document = shown.partition("{\n")
     assert "\x1b[?25l" in progress  # the cursor is hidden meanwhile
     assert progress.rstrip().endswith(("\x1b[?25h", "\x1b[2K")), progress[-40:]
-    assert json.loads("{\n" + document)["holds"] is True
+    assert json.loads("{\n" + document)["passed"] is True

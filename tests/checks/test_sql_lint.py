@@ -316,7 +316,7 @@ def test_downgrade_is_linted(history: History) -> None:
 
 
 def test_generated_sql_is_not_judged_by_its_layout(history: History) -> None:
-    """SQLAlchemy's layout is nobody's to mend; the same layout from a person is a finding."""
+    """SQLAlchemy's layout is nobody's to fix; the same layout from a person is a finding."""
     layout = "SELECT note.id \nFROM note \nWHERE note.id IS NULL"
     generated = "op.execute(sa.select(NOTE.c.id).where(NOTE.c.id.is_(None)))"
     history.write(generated)
@@ -582,8 +582,8 @@ def test_clean_is_remembered(history: History, monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object, **__: object) -> list[object]:
         pytest.fail("it was linted again")
 
-    monkeypatch.setattr("schema.lint.safety._run_squawk", refuse)
-    monkeypatch.setattr("schema.lint.style._lint", refuse)
+    monkeypatch.setattr("schema.sql_lint.squawk._run_squawk", refuse)
+    monkeypatch.setattr("schema.sql_lint.sqlfluff._lint", refuse)
     assert history.lint() == []
 
 
@@ -600,7 +600,7 @@ def test_clean_is_remembered(history: History, monkeypatch: pytest.MonkeyPatch) 
     ids=["style", "safety"],
 )
 def test_memory_hides_nothing(history: History, good: str, bad: str, rule: str) -> None:
-    """After a clean run, a changed statement is linted, run for run until it is mended."""
+    """After a clean run, a changed statement is linted, run for run until it is fixed."""
     page = 'op.execute("CREATE TABLE page (body text)")\n'
     drop = 'op.execute("DROP TABLE page")'
     history.write(page + good, drop)
@@ -675,10 +675,10 @@ def test_whole_check_names_the_finding(server: Server, remembered: Callable[[], 
     for rule in ("CP01", "require-concurrent-index-creation"):
         assert f"SQL lint: {path.name}:13: {rule}: " in done.stdout, done.stdout + done.stderr
     assert f"    {create}\n" in done.stdout
-    assert "2 of 10 proofs did not hold" in done.stdout  # schema.txt names the older revision
+    assert "2 of 10 checks failed" in done.stdout  # schema.txt names the older revision
     done = run_check(copy, server.maintenance, "--no-lint")
     assert "SQL lint" not in done.stdout
-    assert "1 of 9 proofs did not hold" in done.stdout
+    assert "1 of 9 checks failed" in done.stdout
 
 
 @pytest.mark.slow
@@ -687,14 +687,14 @@ def test_whole_check_after_everything_is_forgotten(server: Server, tmp_path: Pat
     copy = copy_to(tmp_path / "checkout")
     done = run_check(copy, server.maintenance)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "✓ holds  SQL lint" in done.stdout
+    assert "✓ passes  SQL lint" in done.stdout
 
 
 @pytest.mark.slow
 def test_lint_is_not_waited_for_when_the_history_does_not_build(
     server: Server, remembered: Callable[[], Checkout]
 ) -> None:
-    """Where an earlier proof fails, the lint is said not to have been tried, and is ended."""
+    """Where an earlier check fails, the lint is said not to have been tried, and is ended."""
     copy = remembered()
     copy.add('op.execute("SELECT 1 / 0")')
     done = run_check(copy, server.maintenance)

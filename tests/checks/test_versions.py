@@ -20,7 +20,7 @@ from migrations.postgres import DRIVER
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect
 from schema.postgres.dev_server import free_port
-from schema.postgres.embedded import VERSIONS
+from schema.postgres.installation import VERSIONS
 from schema.postgres.scratch import Server
 from schema.project import ROOT, SNAPSHOT
 from tests.support.alembic_process import deploy
@@ -38,7 +38,7 @@ def test_whole_check_on_each_version(run: Launcher, version: int) -> None:
     result = run.run(ROOT, "check", "--postgres", str(version))
     assert result.code == 0, result.everything
     assert f"on PostgreSQL {version}." in result.out
-    assert "generated files" in result.proofs("✓ holds")
+    assert "generated files" in result.checks("✓ passes")
     assert SNAPSHOT.read_bytes() == before
 
 

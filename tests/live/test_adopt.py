@@ -11,20 +11,20 @@ from collections.abc import Mapping
 import pytest
 from alembic.script import Script
 from alembic.util import CommandError
-from migrations.deploy.advisory_lock import LOCK
 from rich.console import Console
-from schema.revisions.history import revisions_oldest_first
 from sqlalchemy import URL
 
 from migrations import snapshot
 from migrations.deploy import verification
+from migrations.deploy.advisory_lock import LOCK
 from models import metadata
-from schema.cli import adopt
+from schema.cli import adopt as adopt_page
 from schema.errors import CannotRunError
 from schema.live import adopt, history_schemas, read
 from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
+from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import run, upgrade_step
 from tests.support.alembic_process import execute
 from tests.support.repo_copy import Launcher
@@ -56,7 +56,7 @@ def apply(url: URL, revision: Script) -> None:
 def whole(url: URL) -> snapshot.Snapshot:
     """Read everything that can be different, Alembic's table included."""
     with connect(url) as connection:
-        return snapshot.read(connection, bookkeeping=True)
+        return snapshot.read(connection, version_table=True)
 
 
 def adopted(url: URL, server: Server, history: Mapping[str, snapshot.Snapshot]) -> adopt.Match:
@@ -84,7 +84,7 @@ def test_each_revision_is_found(
             found = adopted(url, server, history)
             assert (found.revision, found.difference) == (revision.revision, "")
             assert found.behind == len(REVISIONS) - 1 - REVISIONS.index(revision.revision)
-            assert found.taken_for_done == []
+            assert found.unverified == []
             assert whole(url) == history[revision.revision]
         with connect(url) as connection:
             assert verification.changes_since_deploy(connection, HEAD) == ""
@@ -108,7 +108,7 @@ def test_a_revision_that_shows_in_no_schema(
     """What it did to rows cannot be seen: it is taken for done, and named."""
     further = {**history, "0123456789ab": history[HEAD]}
     found = adopt.match(adopt.look(unknown), further, server)
-    assert (found.revision, found.taken_for_done) == ("0123456789ab", ["0123456789ab"])
+    assert (found.revision, found.unverified) == ("0123456789ab", ["0123456789ab"])
     assert "! What 0123456789ab did, to rows perhaps, shows in no schema" in shown(found)
 
 
@@ -120,7 +120,7 @@ def test_the_nearest_is_shown(
     before = whole(unknown)
     found = adopted(unknown, server, history)
     assert found.revision == HEAD
-    assert found.differing > 1
+    assert found.difference_count > 1
     page = shown(found)
     assert f"✗ It equals no revision. The nearest is {HEAD}" in page
     assert "    - table todo_tag\n" in page
@@ -133,7 +133,7 @@ def shown(found: adopt.Match) -> str:
     """Print the page as into a pipe."""
     console = Console(width=200, soft_wrap=True)
     with console.capture() as captured:
-        console.print(adopt.page(found))
+        console.print(adopt_page.page(found))
     return captured.get()
 
 

@@ -1,7 +1,7 @@
 """`schema doctor`: what keeps a deploy from a database is said before the first one is tried.
 
 The theory: a new database and one that was deployed are ready; whatever a deploy would refuse, or
-fail at when it compares the schema in the end, is named with what mends it; looking changes
+fail at when it compares the schema in the end, is named with what fixes it; looking changes
 nothing.
 """
 
@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from rich.console import Console
-from schema.revisions.history import revisions_oldest_first
 from sqlalchemy import URL
 
-from schema.cli import doctor
+from schema.cli import doctor as doctor_page
 from schema.errors import CannotRunError
 from schema.live import doctor, history_schemas, read
 from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
+from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import downgrade_step
 from schema.revisions.runner import run as run_steps
 from tests.support.alembic_process import execute
@@ -47,16 +47,16 @@ def examine(server: Server) -> Examine:
     return checks
 
 
-def mended(checks: dict[str, doctor.Check]) -> dict[str, Sequence[str]]:
-    """What there is to mend, by what it was found at."""
-    return {name: check.mend for name, check in checks.items() if check.mend}
+def fixed(checks: dict[str, doctor.Check]) -> dict[str, Sequence[str]]:
+    """What there is to fix, by what it was found at."""
+    return {name: check.fix for name, check in checks.items() if check.fix}
 
 
 def test_a_new_database_is_ready(any_server: Server, examine: Examine) -> None:
-    """On each version there is nothing to mend, and nothing that is worth a note."""
+    """On each version there is nothing to fix, and nothing that is worth a note."""
     with any_server.database() as url:
         checks = examine(url)
-    assert not mended(checks)
+    assert not fixed(checks)
     assert not [check for check in checks.values() if check.notes]
     found = {name: check.found for name, check in checks.items()}
     assert found["revision"] == "empty: the first deploy builds everything"
@@ -67,7 +67,7 @@ def test_a_new_database_is_ready(any_server: Server, examine: Examine) -> None:
 def test_a_deployed_database_is_ready(head: URL, examine: Examine) -> None:
     """Where it is, is said; that it has tables is no fault."""
     checks = examine(head)
-    assert not mended(checks)
+    assert not fixed(checks)
     assert checks["revision"].found == f"at {HEAD}; that is the head"
     assert checks["group roles"].found == "todo_app, todo_auth"
 
@@ -107,9 +107,9 @@ def test_what_keeps_a_new_database_from_a_deploy(
 ) -> None:
     """Each is found, and said what to do about, in one sentence."""
     execute(empty, statement.format(database=empty.database))
-    mend = mended(examine(empty))
-    sentences = [sentence for sentence in mend.get(name, ()) if fragment in sentence]
-    assert len(sentences) == 1, mend
+    fix = fixed(examine(empty))
+    sentences = [sentence for sentence in fix.get(name, ()) if fragment in sentence]
+    assert len(sentences) == 1, fix
     assert sentences[0].endswith(".")
 
 
@@ -117,14 +117,14 @@ def test_what_the_platform_owns_is_left_alone(empty: URL, examine: Examine) -> N
     """Neon's own schemas are named, and nobody is asked to drop them."""
     execute(empty, "CREATE SCHEMA neon_auth", "CREATE TABLE neon_auth.x ()")
     checks = examine(empty)
-    assert not mended(checks)
+    assert not fixed(checks)
     assert checks["schemas"].found.endswith("the platform's, left alone: neon_auth")
 
 
 def test_what_everybody_may_read(head: URL, examine: Examine) -> None:
     """A grant to PUBLIC is found on a deployed database too."""
     execute(head, "GRANT SELECT ON todo TO PUBLIC")
-    assert mended(examine(head))["PUBLIC"] == [
+    assert fixed(examine(head))["PUBLIC"] == [
         "Every role of the server has SELECT on todo; take it away: REVOKE ALL ON todo FROM PUBLIC."
     ]
 
@@ -132,7 +132,7 @@ def test_what_everybody_may_read(head: URL, examine: Examine) -> None:
 def test_a_schema_that_is_not_the_recorded_one(head: URL, examine: Examine) -> None:
     """A deploy would fail at it, or say so in the end: the database is not ready."""
     execute(head, "CREATE VIEW extra AS SELECT 1 AS one")
-    (sentence,) = mended(examine(head))["drift"]
+    (sentence,) = fixed(examine(head))["drift"]
     assert f"not what the history builds at {HEAD}" in sentence
     assert "schema drift" in sentence
 
@@ -141,9 +141,9 @@ def test_a_wrong_stamp(head: URL, examine: Examine) -> None:
     """A deploy would go on from a revision that the schema is past; no object is to be touched."""
     stamped = revisions_oldest_first(scripts())[0].revision
     execute(head, f"UPDATE alembic_version SET version_num = '{stamped}'")
-    mend = mended(examine(head))
-    assert list(mend) == ["drift"]
-    (sentence,) = mend["drift"]
+    fix = fixed(examine(head))
+    assert list(fix) == ["drift"]
+    (sentence,) = fix["drift"]
     assert f"alembic_version says {stamped}, but the schema equals {HEAD}." in sentence
     assert f" run DATABASE_URL=… alembic stamp {HEAD}" in sentence
 
@@ -158,9 +158,9 @@ def test_an_unknown_revision(head: URL, examine: Examine) -> None:
     """A deploy of this checkout would not know where to go on."""
     execute(head, "UPDATE alembic_version SET version_num = 'ffff'")
     checks = examine(head)
-    assert f"the schema equals {HEAD}. Check out the commit" in checks["drift"].mend[0]
+    assert f"the schema equals {HEAD}. Check out the commit" in checks["drift"].fix[0]
     assert checks["revision"].found == "at ffff"
-    assert "revision ffff, which is not in migrations/versions" in checks["revision"].mend[0]
+    assert "revision ffff, which is not in migrations/versions" in checks["revision"].fix[0]
 
 
 def test_group_roles_that_revisions_refuse(
@@ -176,7 +176,7 @@ def test_group_roles_that_revisions_refuse(
     superuser = superusers[read.major(server.version)]
     execute(superuser, f"CREATE ROLE {name} LOGIN CREATEDB IN ROLE pg_monitor")
     try:
-        (sentences,) = mended(examine(empty)).values()
+        (sentences,) = fixed(examine(empty)).values()
     finally:
         execute(superuser, f"DROP ROLE {name}")
     assert [sentence.rpartition(": ")[2] for sentence in sentences] == [
@@ -189,12 +189,12 @@ def test_group_roles_that_revisions_refuse(
 def test_a_role_that_does_not_deploy(head: URL, application: URL, examine: Examine) -> None:
     """An application's login is told who deploys; what it may not see is said."""
     checks = examine(application)
-    assert any("connect as neondb_owner" in one for one in checks["server and role"].mend)
+    assert any("connect as neondb_owner" in one for one in checks["server and role"].fix)
     assert checks["sessions"].found.endswith("(pg_monitor would show the others)")
     execute(head, "REVOKE USAGE ON SCHEMA public FROM todo_app")
     blind = examine(application)
     assert blind["revision"].found == "not readable"
-    assert "permission denied for schema public" in blind["revision"].mend[0]
+    assert "permission denied for schema public" in blind["revision"].fix[0]
 
 
 def test_an_invalid_index(
@@ -206,13 +206,13 @@ def test_an_invalid_index(
         superusers[read.major(server.version)].set(database=head.database),
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'extra'::regclass",
     )
-    assert list(mended(examine(head))) == ["drift"]
+    assert list(fixed(examine(head))) == ["drift"]
     directory = scripts()
     with connect(head) as connection:
         last = revisions_oldest_first(directory)[-1]
         run_steps(connection, directory, lambda _context: [downgrade_step(directory, last)])
     checks = examine(head)
-    assert not mended(checks)
+    assert not fixed(checks)
     assert checks["indexes"].found == "invalid: extra"
     assert "the next deploy" in checks["indexes"].notes[0]
 
@@ -226,7 +226,7 @@ def test_another_encoding(server: Server, examine: Examine) -> None:
     )
     try:
         url = server.maintenance.set(database=name)
-        assert list(mended(examine(url))) == ["server and role"]
+        assert list(fixed(examine(url))) == ["server and role"]
         with pytest.raises(CannotRunError, match="SQL_ASCII"):
             read.read(url, read.version)
     finally:
@@ -237,7 +237,7 @@ def test_another_encoding(server: Server, examine: Examine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "mode", "encrypted", "mend", "notes"),
+    ("host", "mode", "encrypted", "fix", "notes"),
     [
         ("/tmp/socket", "prefer", False, 0, 0),  # noqa: S108  # nothing is made there
         ("127.0.0.1", "disable", False, 0, 0),
@@ -248,39 +248,39 @@ def test_another_encoding(server: Server, examine: Examine) -> None:
         ("ep-x.eu.neon.invalid", "verify-full", True, 0, 0),
     ],
 )
-def test_encryption(host: str, mode: str, *, encrypted: bool, mend: int, notes: int) -> None:
+def test_encryption(host: str, mode: str, *, encrypted: bool, fix: int, notes: int) -> None:
     """What libpq would do without is to be asked for; who the server is, is a note."""
     check = doctor.encryption(host, mode, encrypted=encrypted)
-    assert (len(check.mend), len(check.notes)) == (mend, notes)
+    assert (len(check.fix), len(check.notes)) == (fix, notes)
 
 
 def test_through_a_pooler(head: URL, examine: Examine) -> None:
     """It looks through a pooled host, and says that a deploy cannot go that way."""
     with pooled(head) as through:
         named = through.set(host="ep-x-pooler.invalid").update_query_dict({"hostaddr": "127.0.0.1"})
-        mend = mended(examine(named))
-    assert list(mend) == ["host", "encryption"]
-    assert "leave -pooler out" in mend["host"][0]
-    assert "sslmode=require" in mend["encryption"][0]
+        fix = fixed(examine(named))
+    assert list(fix) == ["host", "encryption"]
+    assert "leave -pooler out" in fix["host"][0]
+    assert "sslmode=require" in fix["encryption"][0]
 
 
 # ── the page and the command ──────────────────────────────────────────────────────────────────────
 
 
 def test_page(empty: URL) -> None:
-    """A row for everything that was looked at; below, what to mend and what to know."""
+    """A row for everything that was looked at; below, what to fix and what to know."""
     checks = [
         *doctor.examine(empty, scripts()).checks,
         doctor.Check("colour", "red", ["It is red; paint it."], ["It was blue."]),
     ]
     console = Console(width=200, soft_wrap=True)
     with console.capture() as captured:
-        console.print(doctor.page(empty, checks))
+        console.print(doctor_page.page(empty, checks))
     page = captured.get()
     assert ", UTF8; " in page
-    assert "✗ mend  colour           red" in page
+    assert "✗ fix   colour           red" in page
     assert "\n✗ colour: It is red; paint it.\n! colour: It was blue.\n" in page
-    assert page.endswith("\n1 thing to mend before a deploy.\n")
+    assert page.endswith("\n1 thing to fix before a deploy.\n")
 
 
 def test_command(run: Launcher, head: URL) -> None:

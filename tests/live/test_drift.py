@@ -9,20 +9,21 @@ import json
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from schema.revisions.history import revisions_oldest_first
 from sqlalchemy import URL
 
 from migrations import snapshot
-from schema.cli import drift
+from schema.cli import drift as drift_page
 from schema.errors import CannotRunError
 from schema.live import comparison, drift, history_schemas, read
 from schema.live.comparison import Comparison
 from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
+from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import downgrade_step, run, upgrade
 from tests.support.alembic_process import deploy, execute
 from tests.support.repo_copy import COMMAND, Launcher
@@ -62,7 +63,7 @@ def test_what_was_only_deployed_has_not_drifted(any_server: Server, server: Serv
         with connect(url) as connection:
             upgrade(connection, scripts())
         at_head = compare(url, server)
-        assert (at_head.difference, at_head.differing, at_head.behind) == ("", 0, 0)
+        assert (at_head.difference, at_head.difference_count, at_head.behind) == ("", 0, 0)
         step_back(url, steps=2)
         behind = compare(url, server)
         assert (behind.difference, behind.revision, behind.behind) == ("", REVISIONS[-3], 2)
@@ -89,7 +90,7 @@ def test_what_was_done_by_hand_is_shown(
     execute(head, statement.format(database=head.database))
     found = compare(head, server)
     assert found.difference
-    assert found.differing >= 1
+    assert found.difference_count >= 1
     assert line in found.difference
 
 
@@ -145,7 +146,11 @@ def test_another_revision_is_nearer(head: URL, server: Server) -> None:
         "CREATE INDEX extra ON todo (title)",
     )
     found = compared(head, server)
-    assert (found.found.equals, found.found.nearest, found.found.differing) == (None, HEAD, 1)
+    assert (found.found.equals, found.found.nearest, found.found.difference_count) == (
+        None,
+        HEAD,
+        1,
+    )
     page = shown(found)
     far = found.found.differing_at_revision
     assert page.startswith(
@@ -220,7 +225,7 @@ def test_a_record_that_leads_nowhere(
 
 # ── what other sessions do meanwhile ──────────────────────────────────────────────────────────────
 
-IMPATIENT = "from schema import reference; reference.LOCK_TIMEOUT = 0.2; " + COMMAND
+IMPATIENT = "from schema.live import read; read.LOCK_TIMEOUT = 0.2; " + COMMAND
 """The command, which does not wait as long for a lock as it does otherwise."""
 
 
@@ -326,7 +331,7 @@ def test_a_revision_that_cannot_be_read(head: URL, application: URL, server: Ser
     """Before its grant an application cannot read the revision: the nearest one is looked for."""
     step_back(head, steps=2)
     found = compared(application, server)
-    assert found.unseen == [
+    assert found.limitations == [
         "The revision could not be read (permission denied for table alembic_version): compared"
         " with the nearest one."
     ]
@@ -340,7 +345,7 @@ def test_a_revision_that_row_security_hides(head: URL, application: URL, server:
     """A row that a policy hides is not taken for one that is not there."""
     execute(head, "ALTER TABLE alembic_version ENABLE ROW LEVEL SECURITY")
     found = compared(application, server)
-    assert "row-level security policy" in found.unseen[0]
+    assert "row-level security policy" in found.limitations[0]
     assert found.found.nearest == HEAD
     assert "+     row security  enabled" in found.found.difference
 
@@ -372,7 +377,7 @@ def test_a_revision_that_says_nothing(head: URL, statement: str, fragment: str) 
 
 def test_a_server_that_is_too_old(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     """The query is for the supported versions; nothing is read on another."""
-    monkeypatch.setattr(read, "OLDEST", 99)
+    monkeypatch.setattr(read, "OLDEST_VERSION", 99)
     with pytest.raises(CannotRunError, match=r"is too old; 99 is the oldest that is supported\.$"):
         drift.look(head, scripts())
 
@@ -402,7 +407,8 @@ def test_nothing_can_be_written(head: URL, statement: str) -> None:
 def test_through_a_pooler(head: URL) -> None:
     """In a pooler's transaction mode it reads the same, and leaves the next client no setting."""
     with pooled(head) as through:
-        assert drift.look(through, scripts()) == drift.look(head, scripts())
+        pooled_read, direct = (drift.look(url, scripts()) for url in (through, head))
+        assert replace(pooled_read, where=direct.where) == direct
         with connect(through) as connection:
             left = connection.exec_driver_sql(
                 "SELECT current_setting('transaction_read_only'), current_setting('lock_timeout'),"
@@ -431,7 +437,7 @@ def shown(found: drift.Drift) -> str:
     """Print the page as into a pipe."""
     console = Console(width=200, soft_wrap=True)
     with console.capture() as captured:
-        console.print(drift.page(found))
+        console.print(drift_page.page(found))
     return captured.get()
 
 
@@ -442,8 +448,17 @@ def test_command(run: Launcher, head: URL) -> None:
     result = run.run(ROOT, "drift", "--json", "--database-url", with_password(url))
     assert (result.code, result.err) == (1, ""), result.everything
     document = json.loads(result.out)
-    said = {name: document[name] for name in ("version", "drift", "error", "revision", "differing")}
-    assert said == {"version": 1, "drift": True, "error": None, "revision": HEAD, "differing": 1}
+    said = {
+        name: document[name]
+        for name in ("version", "drift", "error", "revision", "difference_count")
+    }
+    assert said == {
+        "version": 1,
+        "drift": True,
+        "error": None,
+        "revision": HEAD,
+        "difference_count": 1,
+    }
     assert (document["equals"], document["nearest"], document["unverified"]) == (None, HEAD, [])
     assert "+     index extra" in document["difference"]
     refused = run.run(

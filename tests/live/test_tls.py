@@ -184,11 +184,11 @@ def test_deploy(run: Launcher, ports: Ports) -> None:
 
 @pytest.mark.slow
 def test_whole_check_encrypted(run: Launcher, ports: Ports) -> None:
-    """Every proof's connections are verified, the lint's own process included."""
+    """Every check's connections are verified, the lint's own process included."""
     options = f"sslmode=verify-full&sslrootcert={ports.authority}"
     result = run.run(ROOT, "check", "--database-url", url(ports.tls, options))
     assert result.code == 0, result.everything
-    assert "✓ holds  SQL lint" in result.out
+    assert "✓ passes  SQL lint" in result.out
     assert not any(secret in result.everything for secret in PARTS)
 
 

@@ -172,7 +172,7 @@ def test_a_user_reads_their_own_row_and_changes_none(application: URL) -> None:
     [(table, column) for table, columns in SECRETS.items() for column in columns],
 )
 def test_the_application_reads_no_secret(application: URL, table: str, column: str) -> None:
-    """Tokens, hashes, proofs and personal traces are Better Auth's alone, even a user's own."""
+    """Tokens, hashes, checks and personal traces are Better Auth's alone, even a user's own."""
     with acting(application, ALICE) as connection:
         with pytest.raises(DBAPIError, match=f"permission denied for table {table}"):
             connection.execute(text(f"SELECT {column} FROM {table}"))

@@ -8,13 +8,13 @@ catalogs, which a mutation has changed.
 from collections.abc import Iterator
 from uuid import UUID, uuid4
 
-from schema.checks.isolation import expected
-from schema.roles import APPLICATION, BETTER_AUTH
 from sqlalchemy.exc import DBAPIError
 
 from models import metadata
 from schema.access.probe import FORMS, ROLES, can_access
 from schema.access.sample_rows import PUBLIC, Rows, Trial, role_to_set
+from schema.checks.isolation import expected
+from schema.roles import APPLICATION, BETTER_AUTH
 
 # Rows that nobody may write, a superuser neither: table, and the columns that make it bad.
 NEW = {"id": "gen_random_uuid()"}

@@ -4,6 +4,7 @@ The theory: whatever is wrong with what it is given, the command ends with exit 
 sentence that says what to do; no traceback, no password, and nothing changed anywhere.
 """
 
+import json
 import os
 import pty
 import select
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,8 @@ from sqlalchemy.exc import DBAPIError
 from migrations.postgres import parse_url
 from schema.postgres.connection import connect
 from schema.postgres.dev_server import free_port
-from schema.postgres.embedded import OWNER, VERSIONS, Embedded, embedded
+from schema.postgres.embedded import OWNER, Embedded, embedded
+from schema.postgres.installation import VERSIONS
 from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
 from tests.support.repo_copy import Checkout, Launcher, Result, sql
@@ -32,7 +35,7 @@ PARTS = ("s3cr3t", "3cr3t%2540")
 """Of the password as it is, and as a URL has it."""
 
 CHECK = ("check", "--no-lint")
-"""The command; how SQL is written has tests of its own, and takes longer than all proofs."""
+"""The command; how SQL is written has tests of its own, and takes longer than all checks."""
 
 ESCAPE = "\x1b"
 
@@ -190,7 +193,7 @@ def test_version_that_is_not_embedded(run: Launcher, arguments: list[str], fragm
 
 @pytest.mark.parametrize(
     "arguments",
-    [["check", "--colour"], ["chekc"], ["check", "--postgres", "new"], ["serve", "--port", "x"]],
+    [["check", "--colour"], ["chekc"], ["serve", "--port", "x"]],
     ids=" ".join,
 )
 def test_words_that_are_not_understood(run: Launcher, arguments: list[str]) -> None:
@@ -319,7 +322,7 @@ def test_check_on_a_terminal(copy: Checkout, given: str) -> None:
     """On a terminal progress is shown, on standard error only: the page can be redirected."""
     theirs, ours = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from schema.cli import main; main()",
+        [sys.executable, "-c", "from schema.cli.main import main; main()",
          *CHECK, "--database-url", given],
         cwd=copy.root,
         env=os.environ
@@ -341,9 +344,9 @@ def test_check_on_a_terminal(copy: Checkout, given: str) -> None:
     assert process.returncode == 0, page + shown.decode()
     assert "upgrade head" in shown.decode()
     assert "round trip" in shown.decode() or "downgrade" in shown.decode()
-    assert "proofs hold" not in shown.decode()
+    assert "checks pass" not in shown.decode()
     assert ESCAPE not in page
-    assert "proofs hold" in page
+    assert "checks pass" in page
 
 
 # ── schema serve ──────────────────────────────────────────────────────────────────────────────────
@@ -353,7 +356,7 @@ def test_check_on_a_terminal(copy: Checkout, given: str) -> None:
 def serving(*arguments: str) -> Iterator[dict[str, URL]]:
     """Run `schema serve`, and read the URLs that it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-c", "from schema.cli import main; main()", "serve", *arguments],
+        [sys.executable, "-c", "from schema.cli.main import main; main()", "serve", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -437,3 +440,61 @@ def test_serve_on_a_port_that_is_taken(run: Launcher) -> None:
         port = taken.getsockname()[1]
         result = run.run(ROOT, "serve", "--port", str(port))
     assert_refused(result, f"Port {port} on 127.0.0.1 cannot be used", "choose another with --port")
+
+
+@pytest.mark.parametrize(
+    ("module", "not_imported"),
+    [
+        ("schema.cli.main", ("alembic", "sqlalchemy", "psycopg", "models", "schema.checks")),
+        ("schema.cli.drift", ("models", "sqlmodel", "sqlfluff", "pglast", "schema.checks")),
+        ("schema.cli.doctor", ("models", "sqlmodel", "sqlfluff", "pglast", "schema.checks")),
+        ("schema.cli.check", ("models", "sqlmodel", "sqlfluff", "pglast", "schema.live")),
+    ],
+)
+def test_a_command_imports_what_it_needs(module: str, not_imported: tuple[str, ...]) -> None:
+    """`schema --help` answers at once, and no command waits for another one's libraries."""
+    code = f"import {module}, sys; print(*(set({not_imported!r}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == []
+
+
+def test_the_time_is_what_a_person_waits(server: Server) -> None:
+    """From the start of the process to its end: most of what a clock beside it shows."""
+    url = server.maintenance.render_as_string(hide_password=False)
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "schema.cli.main", *CHECK, "--json", "--database-url", url],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    waited = time.monotonic() - start
+    assert 0.8 * waited < json.loads(done.stdout)["seconds"] <= waited
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("17", "There is no embedded PostgreSQL 17, only 16 and 18"),
+        ("{folder}", "There is no initdb and postgres in {folder}"),
+        ("{folder}/old", "PostgreSQL 15 in {folder}/old is too old; 16 is the oldest"),
+        ("{folder}/broken", "{folder}/broken/postgres does not run on this machine"),
+    ],
+    ids=["unknown-version", "empty-folder", "too-old", "does-not-run"],
+)
+def test_a_folder_of_programs_that_cannot_be_used(
+    run: Launcher, tmp_path: Path, given: str, words: str
+) -> None:
+    """One sentence that says what is wrong with it, and exit code 2."""
+    for name, script in (("old", "echo 'postgres (PostgreSQL) 15.8'"), ("broken", "exit 1")):
+        (tmp_path / name).mkdir()
+        for program in ("initdb", "postgres"):
+            (tmp_path / name / program).write_text(f"#!/bin/sh\n{script}\n")
+            (tmp_path / name / program).chmod(0o755)
+    result = run.run(ROOT, "check", "--postgres", given.format(folder=tmp_path))
+    assert (result.code, result.out) == (2, ""), result.everything
+    assert result.err.startswith(f"schema: {words.format(folder=tmp_path)}")
+    assert len(result.err.splitlines()) == 1

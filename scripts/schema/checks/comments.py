@@ -1,10 +1,10 @@
 """Every table, column and function says what it is for: the comments are the data dictionary."""
 
-from schema.text import pluralize
 from sqlalchemy import URL, text
 
 from schema.checks.result import CheckResult, Failure
 from schema.postgres.connection import connect
+from schema.text import pluralize
 
 DESCRIBABLE = """
 SELECT 'TABLE ' || c.oid::regclass, obj_description(c.oid, 'pg_class')

@@ -2,16 +2,17 @@
 
 import ast
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from alembic.script import Script, ScriptDirectory
-from schema.text import pluralize
 
+from schema.checks import merged_revisions
 from schema.checks.result import CheckResult, Failure
-from schema.project import REVISIONS_DIR, ROOT
+from schema.project import REVISIONS_DIR
+from schema.revisions.history import body, functions, only_raises, parse
+from schema.text import pluralize
 
 NAME = re.compile(
     r"(?P<date>\d{4}_\d\d_\d\d_\d{4})_(?P<revision>[0-9a-z]+)_(?P<slug>[a-z0-9_]+)\.py"
@@ -24,44 +25,23 @@ IMPORTABLE = {"alembic", "sqlalchemy", *sys.stdlib_module_names}
 
 
 def check(scripts: ScriptDirectory) -> CheckResult:
-    """Prove that the history is one line and that every file obeys the rules.
+    """Check that the history is one line and that every file obeys the rules.
 
     The rules and where they come from are in migrations/README.md.
     """
+    changed, not_compared = merged_revisions.check()
+    note = f"; merged ones not checked: {not_compared}" if not_compared else ""
     try:
         revisions = list(scripts.walk_revisions())[::-1]
         heads = scripts.get_heads()
     except Exception as error:  # noqa: BLE001  # a revision file may raise whatever it likes
-        message = f"The revision files cannot be read: {type(error).__name__}: {error}."
-        unreadable = Failure(message, "Mend the file named.")
-        return CheckResult("revision files", [*_unchanged(), unreadable])
-    failures = [*_one_line(revisions, heads), *_unchanged()]
+        what = str(error).rstrip(".")
+        message = f"The revision files cannot be read: {type(error).__name__}: {what}."
+        return CheckResult("revision files", [*changed, Failure(message, "Fix the file named.")])
+    failures = [*_one_line(revisions, heads), *changed]
     for revision in revisions:
         failures += _file(Path(revision.path), revision)
-    return CheckResult(f"{pluralize(len(revisions), 'revision')}, one line", failures)
-
-
-def readable_line(scripts: ScriptDirectory) -> bool:
-    """Whether the files can be read and form one line: nothing else can be tried otherwise."""
-    try:
-        revisions = list(scripts.walk_revisions())
-    except Exception:  # noqa: BLE001  # a revision file may raise whatever it likes
-        return False
-    return bool(revisions) and not any(_one_line(revisions, scripts.get_heads()))
-
-
-def head_of(scripts: ScriptDirectory) -> str | None:
-    """Name the head, when the files can be read and there is one."""
-    try:
-        heads = scripts.get_heads()
-    except Exception:  # noqa: BLE001  # a revision file may raise whatever it likes
-        return None
-    return heads[0] if len(heads) == 1 else None
-
-
-def irreversible(revision: Script) -> bool:
-    """Whether the revision says that it cannot be undone: its downgrade only raises."""
-    return _raises(_functions(_parse(Path(revision.path))).get("downgrade"))
+    return CheckResult(f"{pluralize(len(revisions), 'revision')}, one line{note}", failures)
 
 
 def _one_line(revisions: list[Script], heads: list[str]) -> Iterator[Failure]:
@@ -91,8 +71,8 @@ def _one_line(revisions: list[Script], heads: list[str]) -> Iterator[Failure]:
 
 
 def _file(path: Path, revision: Script) -> Iterator[Failure]:
-    tree = _parse(path)
-    functions = _functions(tree)
+    tree = parse(path)
+    found = functions(tree)
     yield from _named(path, revision)
     yield from _explained(path, ast.get_docstring(tree) or "")
     for module in _imports(tree):
@@ -103,15 +83,15 @@ def _file(path: Path, revision: Script) -> Iterator[Failure]:
                 " it was merged, and the revision with it.",
             )
     for name in ("upgrade", "downgrade"):
-        if name not in functions:
+        if name not in found:
             yield Failure(f"{path.name} has no {name} function.", f"Add def {name}() -> None.")
-    downgrade = functions.get("downgrade")
-    if not _empty(functions.get("upgrade")) and _empty(downgrade):
+    downgrade = found.get("downgrade")
+    if not _empty(found.get("upgrade")) and _empty(downgrade):
         yield Failure(
             f"{path.name} has a downgrade that does nothing.",
             "Undo what upgrade does, or raise NotImplementedError with the reason why nobody can.",
         )
-    if downgrade and _raises(downgrade) and not _gives_reason(downgrade):
+    if downgrade and only_raises(downgrade) and not _gives_reason(downgrade):
         yield Failure(
             f"{path.name} has a downgrade that raises without a reason.",
             'Say why: raise NotImplementedError("… cannot be undone, because …").',
@@ -127,7 +107,7 @@ def _named(path: Path, revision: Script) -> Iterator[Failure]:
         )
         return
     parent = next(iter(REVISIONS_DIR.glob(f"*_{revision.down_revision}_*.py")), None)
-    if parent is not None and parent.name[:15] > match["date"]:
+    if parent is not None and parent.name > path.name:
         yield Failure(
             f"{path.name} sorts before {parent.name}, which it follows.",
             "Rename it with a later time, so that a folder listing reads as the history does.",
@@ -156,50 +136,6 @@ def _explained(path: Path, docstring: str) -> Iterator[Failure]:
         )
 
 
-def _unchanged() -> Iterator[Failure]:
-    """Compare with the merge base, where git has one: merged revisions may run anywhere by now."""
-    base = _merge_base()
-    if base is None:
-        return
-    changes = _git("diff", "--name-status", "--no-renames", base, "--", str(REVISIONS_DIR)) or ""
-    for line in changes.splitlines():
-        status, _, name = line.partition("\t")
-        if status != "A" and name.endswith(".py"):
-            verb = "was deleted" if status == "D" else "has changed"
-            yield Failure(
-                f"{Path(name).name} {verb} since it was merged ({base[:10]}).",
-                f"Restore it (git checkout {base[:10]} -- {name}) and write a new revision:"
-                " databases that ran the old text will not run it again.",
-            )
-
-
-def _merge_base() -> str | None:
-    for branch in ("origin/HEAD", "origin/main", "main"):
-        base = _git("merge-base", "HEAD", branch)
-        if base:
-            return base.strip()
-    return None
-
-
-def _git(*arguments: str) -> str | None:
-    """Run git on the checkout; None when there is no git, no repository or no such branch."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), path.name)
-
-
-def _functions(tree: ast.Module) -> dict[str, ast.FunctionDef]:
-    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-
-
 def _imports(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -208,28 +144,13 @@ def _imports(tree: ast.Module) -> Iterator[str]:
             yield "." * node.level + (node.module or "")
 
 
-def _body(function: ast.FunctionDef | None) -> list[ast.stmt]:
-    """The statements that do something: neither a docstring nor `pass`."""
-    return [
-        statement
-        for statement in (function.body if function else [])
-        if not isinstance(statement, ast.Pass)
-        and not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
-    ]
-
-
 def _empty(function: ast.FunctionDef | None) -> bool:
-    return function is not None and not _body(function)
-
-
-def _raises(function: ast.FunctionDef | None) -> bool:
-    body = _body(function)
-    return bool(body) and isinstance(body[0], ast.Raise)
+    return function is not None and not body(function)
 
 
 def _gives_reason(function: ast.FunctionDef) -> bool:
     """Whether the error that is raised has a text."""
-    raised = _body(function)[0]
+    raised = body(function)[0]
     call = raised.exc if isinstance(raised, ast.Raise) else None
     if not isinstance(call, ast.Call) or not call.args:
         return False

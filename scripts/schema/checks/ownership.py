@@ -5,91 +5,28 @@ neither group role nor PUBLIC has more than it needs. Why these rules:
 migrations/adr/0001-ownership-in-the-database.md.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from schema.text import pluralize
 from sqlalchemy import URL, Connection, Row, text
 
+from schema.access.privileges import IDENTITY, OURS, TABLES, WRITE, owned_tables, role_privileges
 from schema.checks.result import CheckResult, Failure
 from schema.postgres.connection import connect
+from schema.roles import APPLICATION, BETTER_AUTH, BETTER_AUTH_TABLES
+from schema.text import pluralize
 
-APPLICATION = "todo_app"
-BETTER_AUTH = "todo_auth"
-BETTER_AUTH_TABLES = frozenset({"user", "session", "account", "verification"})
 OTHER_TABLES: dict[str, str] = {
     "alembic_version": "Alembic's own: which revision the database is at; no user data",
 }
 """Tables that are neither owned nor Better Auth's, each with the reason why that is safe."""
-
-WRITE = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
-PRIVILEGES = (*sorted(WRITE), "TRUNCATE", "REFERENCES", "TRIGGER")
-
-IDENTITY = "(user_id = ( SELECT app_user_id() AS app_user_id))"
-"""How PostgreSQL prints the one condition that a policy of an owned table may have."""
-
-_FOREIGN_SCHEMAS = "('information_schema', 'auth', 'neon_auth')"
-_OURS = f"n.nspname !~ '^pg_' AND n.nspname NOT IN {_FOREIGN_SCHEMAS}"
-
-TABLES = f"""
-SELECT
-  c.oid,
-  CASE n.nspname WHEN 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END AS name,
-  c.relrowsecurity AND c.relforcerowsecurity AS secured,
-  EXISTS (
-    SELECT FROM pg_attribute AS a
-    WHERE a.attrelid = c.oid AND a.attname = 'user_id' AND NOT a.attisdropped
-  ) AS has_user,
-  coalesce((
-    SELECT a.attname = 'user_id'
-    FROM pg_constraint AS k
-    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.conkey[1]
-    WHERE k.conrelid = c.oid AND k.contype = 'p'
-  ), false) AS key_leads_with_user,
-  -- To the user, or by owner to a parent that is owned itself.
-  EXISTS (
-    SELECT FROM pg_constraint AS k
-    CROSS JOIN unnest(k.conkey, k.confkey) AS pair (child, parent)
-    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = pair.child
-    JOIN pg_attribute AS p ON p.attrelid = k.confrelid AND p.attnum = pair.parent
-    WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.convalidated AND k.confdeltype = 'c'
-      AND a.attname = 'user_id' AND a.attnotnull AND (
-        k.confrelid = to_regclass('public."user"') AND p.attname = 'id'
-        OR k.confrelid <> c.oid AND p.attname = 'user_id'
-      )
-  ) AS references_user,
-  ARRAY(
-    SELECT k.conname::text FROM pg_constraint AS k
-    WHERE k.conrelid = c.oid AND k.contype = 'f' AND EXISTS (
-      SELECT FROM pg_attribute AS p
-      WHERE p.attrelid = k.confrelid AND p.attname = 'user_id' AND NOT p.attisdropped
-    ) AND NOT EXISTS (
-      SELECT FROM unnest(k.conkey, k.confkey) AS pair (child, parent)
-      JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = pair.child
-      JOIN pg_attribute AS p ON p.attrelid = k.confrelid AND p.attnum = pair.parent
-      WHERE a.attname = 'user_id' AND p.attname = 'user_id'
-    )
-  ) AS ownerless_keys,
-  ARRAY(
-    SELECT p.polname::text FROM pg_policy AS p
-    WHERE p.polrelid = c.oid AND p.polpermissive AND (
-      coalesce(pg_get_expr(p.polqual, c.oid), :identity) <> :identity
-      OR coalesce(pg_get_expr(p.polwithcheck, c.oid), :identity) <> :identity
-    )
-  ) AS other_policies,
-  EXISTS (SELECT FROM pg_policy AS p WHERE p.polrelid = c.oid) AS has_policy
-FROM pg_class AS c
-JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND {_OURS}
-ORDER BY 2
-"""
 
 # A partial index does not serve the deletion of a parent row, nor does one on an expression.
 UNINDEXED_FOREIGN_KEYS = f"""
 SELECT k.conrelid::regclass::text, k.conname, pg_get_constraintdef(k.oid)
 FROM pg_constraint AS k
 JOIN pg_namespace AS n ON n.oid = k.connamespace
-WHERE k.contype = 'f' AND {_OURS} AND NOT EXISTS (
+WHERE k.contype = 'f' AND {OURS} AND NOT EXISTS (
   SELECT FROM pg_index AS i
   WHERE i.indrelid = k.conrelid AND i.indisvalid AND i.indpred IS NULL
     AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey
@@ -97,47 +34,31 @@ WHERE k.contype = 'f' AND {_OURS} AND NOT EXISTS (
 ORDER BY 1, 2
 """
 
-# Privileges as they work out, whether granted to the role, to PUBLIC, or through a membership.
-RELATION_PRIVILEGES = f"""
-SELECT c.relname, c.relkind::text, r.rolname, array_agg(p.name ORDER BY p.name)
-FROM pg_class AS c
-JOIN pg_namespace AS n ON n.oid = c.relnamespace
-CROSS JOIN (SELECT rolname FROM pg_roles WHERE rolname IN ('{APPLICATION}', '{BETTER_AUTH}')) AS r
-CROSS JOIN unnest(CAST(:privileges AS text[])) AS p (name)
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {_OURS} AND (
-  has_table_privilege(r.rolname, c.oid, p.name)
-  OR p.name IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')
-    AND has_any_column_privilege(r.rolname, c.oid, p.name)
-)
-GROUP BY 1, 2, 3
-ORDER BY 1, 3
-"""
-
 PUBLIC_PRIVILEGES = f"""
 SELECT 'table ' || c.oid::regclass::text, g.privilege_type
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN aclexplode(c.relacl) AS g
-WHERE g.grantee = 0 AND {_OURS}
+WHERE g.grantee = 0 AND {OURS}
 UNION ALL
 SELECT 'column ' || a.attrelid::regclass::text || '.' || a.attname, g.privilege_type
 FROM pg_attribute AS a
 JOIN pg_class AS c ON c.oid = a.attrelid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN aclexplode(a.attacl) AS g
-WHERE g.grantee = 0 AND {_OURS}
+WHERE g.grantee = 0 AND {OURS}
 UNION ALL
 SELECT 'function ' || p.oid::regprocedure::text, g.privilege_type
 FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
 CROSS JOIN aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g
-WHERE g.grantee = 0 AND {_OURS}
+WHERE g.grantee = 0 AND {OURS}
   AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = p.oid AND d.deptype = 'e')
 UNION ALL
 SELECT 'schema ' || n.nspname, g.privilege_type
 FROM pg_namespace AS n
 CROSS JOIN aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS g
-WHERE g.grantee = 0 AND {_OURS}
+WHERE g.grantee = 0 AND {OURS}
 UNION ALL
 SELECT 'the database', g.privilege_type
 FROM pg_database AS b
@@ -152,7 +73,7 @@ SELECT CASE c.relkind WHEN 'm' THEN 'materialized view ' ELSE 'view ' END || c.r
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
-WHERE c.relkind IN ('v', 'm') AND {_OURS} AND has_any_column_privilege(r.oid, c.oid, 'SELECT')
+WHERE c.relkind IN ('v', 'm') AND {OURS} AND has_any_column_privilege(r.oid, c.oid, 'SELECT')
   AND NOT coalesce(
     (SELECT o.option_value::boolean FROM pg_options_to_table(c.reloptions) AS o
      WHERE o.option_name = 'security_invoker'), false)
@@ -161,14 +82,14 @@ SELECT 'SECURITY DEFINER function ' || p.oid::regprocedure::text, r.rolname
 FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
 JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
-WHERE p.prosecdef AND {_OURS} AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+WHERE p.prosecdef AND {OURS} AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
 UNION ALL
 SELECT 'rule ' || w.rulename || ' on ' || c.relname, r.rolname
 FROM pg_rewrite AS w
 JOIN pg_class AS c ON c.oid = w.ev_class
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
-WHERE w.rulename <> '_RETURN' AND {_OURS}
+WHERE w.rulename <> '_RETURN' AND {OURS}
   AND has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
 ORDER BY 1, 2
 """
@@ -199,19 +120,6 @@ ORDER BY 1
 """
 
 
-def owned_tables(connection: Connection) -> list[str]:
-    """Name the tables whose rows belong to one user each: those with a `user_id`."""
-    rows = connection.execute(text(TABLES), {"identity": IDENTITY})
-    return [row.name for row in rows if row.has_user]
-
-
-def privileges(connection: Connection) -> Sequence[Any]:
-    """List what each group role holds on each relation: (relation, kind, role, privileges)."""
-    version = connection.execute(text("SHOW server_version_num")).scalar_one()
-    known = [*PRIVILEGES, *(["MAINTAIN"] if int(version) >= 170000 else [])]
-    return connection.execute(text(RELATION_PRIVILEGES), {"privileges": known}).all()
-
-
 def check(head: URL) -> CheckResult:
     """Prove the rules on a database at head."""
     with connect(head) as connection:
@@ -239,7 +147,7 @@ def _table(table: Row[Any]) -> Iterator[Failure]:
         yield Failure(
             f"Table {table.name} is neither a user's own nor Better Auth's.",
             "Give it a user_id (derive its model from Owned), or list it in OTHER_TABLES of"
-            " scripts/schema/ownership.py with the reason why it needs no owner.",
+            " scripts/schema/checks/ownership.py with the reason why it needs no owner.",
         )
         return
     if not table.secured:
@@ -290,7 +198,7 @@ def _foreign_keys(connection: Connection) -> Iterator[Failure]:
 
 def _privileges(connection: Connection) -> Iterator[Failure]:
     owned = set(owned_tables(connection))
-    for relation, kind, role, held in privileges(connection):
+    for relation, kind, role, held in role_privileges(connection):
         # Reading a view is judged by whose rights it runs with.
         excess = set(held) - (
             _allowed(role, relation, owned) | ({"SELECT"} if kind == "v" else set())

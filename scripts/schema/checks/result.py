@@ -1,4 +1,4 @@
-"""What a proof leaves behind: what it covered, and what is wrong."""
+"""The result of a check: what it looked at, and what is wrong."""
 
 from dataclasses import dataclass, field
 
@@ -16,14 +16,23 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The result of one proof; it holds when nothing failed."""
+class CheckResult:
+    """What a check found; it passes when there is no failure."""
 
     covered: str
     """What was looked at, counted: `3 revisions, one line`."""
     failures: list[Failure] = field(default_factory=list)
 
 
-def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """Say how many, in words that agree: `1 table`, `2 policies`."""
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+@dataclass(frozen=True)
+class Check:
+    """A check by its name, its time, and its result; None when an earlier failure prevented it."""
+
+    name: str
+    seconds: float = 0
+    result: CheckResult | None = None
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether it passed; None when it was not tried."""
+        return None if self.result is None else not self.result.failures

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import Script, ScriptDirectory
-from schema.revisions.history import is_irreversible, revisions_oldest_first
-from schema.text import pluralize
 from sqlalchemy import URL, Connection
 
 from migrations import snapshot
 from schema.checks.result import CheckResult, Failure
 from schema.postgres.connection import connect, describe_error, statement_of
+from schema.revisions.history import is_irreversible, revisions_oldest_first
 from schema.revisions.runner import downgrade_step, run, upgrade_step
+from schema.text import pluralize
 
 REMEDY = "Make its downgrade undo exactly what its upgrade does."
 
@@ -32,7 +32,7 @@ def check(url: URL, scripts: ScriptDirectory, tell: Callable[[str], None]) -> Ch
             run(connection, scripts, walk.steps)
         except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
             message = f"The {walk.step} fails: {describe_error(error)}."
-            walk.failures.append(Failure(message, "Mend the revision.", statement_of(error)))
+            walk.failures.append(Failure(message, "Fix the revision.", statement_of(error)))
     covered = f"{pluralize(len(walk.revisions), 'revision')} up, down, up; {walk.reads} snapshots"
     if walk.irreversible:
         covered += f"; {len(walk.irreversible)} irreversible"

@@ -1,117 +1,110 @@
-"""The main job: every proof, in scratch databases on one server, in one pass."""
+"""Run every check, in scratch databases on one server, in one pass."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
 from alembic.script import ScriptDirectory
-from schema.revisions.history import revisions_oldest_first
-from schema.text import pluralize
 from sqlalchemy import URL, event
 
 from migrations import snapshot
-from schema.access import probe
+from schema.access.probe import ProbeResult, probe
 from schema.checks import (
     comments,
     generated_files,
     history,
     isolation,
+    models,
     ownership,
     round_trip,
 )
-from schema.checks.result import CheckResult, Failure
+from schema.checks.result import Check, CheckResult, Failure
 from schema.checks.subprocess import start_check_process
-from schema.postgres.connection import connect, describe_error, statement_of
+from schema.postgres.connection import (
+    connect,
+    describe_error,
+    missing_extension,
+    statement_of,
+)
 from schema.postgres.scratch import Server
 from schema.project import scripts
-from schema.revisions import history
+from schema.revisions.history import is_linear, revisions_oldest_first
 from schema.revisions.runner import upgrade
+from schema.text import pluralize
 
+UPGRADE = "upgrade head"
 LINT = "SQL lint"
 
-type Tell = Callable[[str], None]
-type Prove = Callable[[], CheckResult]
+type Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Proof:
-    """A proof that was tried, or, without an outcome, could not be: an earlier one failed."""
-
-    name: str
-    seconds: float = 0
-    outcome: CheckResult | None = None
-
-
-def check(server: Server, tell: Tell, *, lint: bool = True) -> Iterator[Proof]:
-    """Try every proof, and yield each when it is done; `tell` is told what goes on meanwhile.
+def run_checks(server: Server, progress: Progress, *, lint: bool = True) -> Iterator[Check]:
+    """Yield each check when it is done; `progress` is called with what begins.
 
     Raises:
-        CannotRunError: the server does not let the proofs be tried.
+        CannotRunError: the server does not allow the checks to run.
 
     """
     directory = scripts()
-    yield _try("history", lambda: history.check(directory))
+    yield _timed("history", lambda: history.check(directory))
     with ExitStack() as scope:
         head = scope.enter_context(server.database())
-        proofs = _proofs_at_head(server, directory, head, tell)
-        names = [*proofs, *([LINT] if lint else [])]
-        if not history.is_linear(directory):
-            yield from map(Proof, ("upgrade head", *names))
+        at_head = _checks_at_head(server, directory, head, progress)
+        names = [*at_head, *([LINT] if lint else [])]
+        if not is_linear(directory):
+            yield from map(Check, (UPGRADE, *names))
             return
         if lint:
             empty = scope.enter_context(server.database())
-            linted = scope.enter_context(start_check_process("schema.lint", empty))
-        tell("upgrade head")
-        yield (build := _try("upgrade head", lambda: _build(head, directory)))
-        if build.outcome is None or build.outcome.failures:
-            yield from map(Proof, names)
+            lint_result = scope.enter_context(start_check_process("schema.checks.sql_lint", empty))
+        progress(UPGRADE)
+        yield (build := _timed(UPGRADE, lambda: _build(head, directory)))
+        if not build.passed:
+            yield from map(Check, names)
             return
-        for name, prove in proofs.items():
-            tell(name)
-            yield _try(name, prove)
+        for name, run in at_head.items():
+            progress(name)
+            yield _timed(name, run)
         if lint:
-            tell(LINT)
-            outcome, seconds = linted()
-            yield Proof(LINT, seconds, outcome)
+            progress(LINT)
+            result, seconds = lint_result()
+            yield Check(LINT, seconds, result)
 
 
-def _proofs_at_head(
-    server: Server, directory: ScriptDirectory, head: URL, tell: Tell
-) -> dict[str, Prove]:
-    """Name the proofs that need a database at head, in the order in which they are tried."""
-
-    def migrated() -> snapshot.Snapshot:
-        with connect(head) as connection:
-            return snapshot.read(connection)
+def _checks_at_head(
+    server: Server, directory: ScriptDirectory, head: URL, progress: Progress
+) -> dict[str, Callable[[], CheckResult]]:
+    """Name the checks that need a database at head, in the order in which they run."""
 
     @cache
-    def tried() -> probe.ProbeResult:
-        return probe.probe(head)
+    def probed() -> ProbeResult:
+        return probe(head)
 
     def walk() -> CheckResult:
         with server.database() as empty:
-            return round_trip.check(empty, directory, tell)
+            return round_trip.check(empty, directory, progress)
 
-    def models() -> CheckResult:
+    def create_all() -> CheckResult:
+        with connect(head) as connection:
+            migrated = snapshot.read(connection)
         with server.database() as empty:
-            return models.snapshots(migrated(), empty)
+            return models.create_all(migrated, empty)
 
     return {
         "round trip": walk,
-        "models, by Alembic": lambda: models.autogenerate(head, directory),
-        "models, by snapshot": models,
+        "autogenerate": lambda: models.autogenerate(head, directory),
+        "create_all": create_all,
         "comments": lambda: comments.check(head),
         "ownership": lambda: ownership.check(head),
-        "isolation": lambda: isolation.check(tried()),
-        "generated files": lambda: generated_files.check(head, directory, tried()),
+        "isolation": lambda: isolation.check(probed()),
+        "generated files": lambda: generated_files.check(head, directory, probed().accesses),
     }
 
 
 def _build(head: URL, directory: ScriptDirectory) -> CheckResult:
-    """Prove that the history builds a schema from nothing, as the first deploy does."""
+    """Check that the history builds a schema from nothing, as the first deploy does."""
     statements = 0
 
     def count(*_: object) -> None:
@@ -122,7 +115,7 @@ def _build(head: URL, directory: ScriptDirectory) -> CheckResult:
         import_module("models")
     except Exception as error:  # noqa: BLE001  # a model may raise whatever it likes
         message = f"The models cannot be imported: {describe_error(error)}."
-        return CheckResult("the models", [Failure(message, "Mend the models.")])
+        return CheckResult("the models", [Failure(message, "Fix the models.")])
     failures = []
     with connect(head) as connection:
         event.listen(connection, "before_cursor_execute", count)
@@ -130,14 +123,14 @@ def _build(head: URL, directory: ScriptDirectory) -> CheckResult:
             upgrade(connection, directory)
         except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
             message = f"The history does not build from nothing: {describe_error(error)}."
-            remedy = "Mend the revision that holds it."
+            remedy = missing_extension(error) or "Fix the revision that holds it."
             failures.append(Failure(message, remedy, statement_of(error)))
     number = len(revisions_oldest_first(directory))
     covered = f"{pluralize(number, 'revision')}, {pluralize(statements, 'statement')}"
     return CheckResult(covered, failures)
 
 
-def _try(name: str, prove: Prove) -> Proof:
+def _timed(name: str, run: Callable[[], CheckResult]) -> Check:
     start = time.perf_counter()
-    outcome = prove()
-    return Proof(name, time.perf_counter() - start, outcome)
+    result = run()
+    return Check(name, time.perf_counter() - start, result)

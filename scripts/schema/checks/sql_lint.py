@@ -1,10 +1,12 @@
-"""The lint as a process of its own, beside the other proofs: a URL in, an outcome out."""
+"""The SQL that runs is what `--sql` shows, and the linters find nothing in it.
+
+It runs in a process of its own, beside the other checks: a URL in, a result out.
+"""
 
 import sys
 import time
 from pathlib import Path
 
-from schema.text import pluralize
 from sqlalchemy import URL, make_url
 
 from schema.checks.result import CheckResult, Failure
@@ -14,10 +16,12 @@ from schema.project import ROOT, scripts
 from schema.sql_lint import findings, offline_sql, sqlfluff, squawk
 from schema.sql_lint.cache import CleanTexts
 from schema.sql_lint.capture import record
+from schema.sql_lint.findings import Finding
+from schema.text import pluralize
 
 
 def check(empty: URL) -> CheckResult:
-    """Prove on an empty database that what runs is what `--sql` shows, and lint it."""
+    """Run the history up and down on an empty database, and lint what it executes."""
     directory = scripts()
     try:
         with connect(empty) as connection:
@@ -36,8 +40,14 @@ def check(empty: URL) -> CheckResult:
     revisions = {Path(direction.revision.path) for direction in recorded}
     number = sum(len(direction.statements) for direction in recorded)
     covered = f"{pluralize(number, 'statement')}, up and down; {pluralize(len(files), '.sql file')}"
-    settled = findings.apply_allowances(found, [*sorted(revisions), *files])
-    return CheckResult(covered, [one.failure() for one in settled])
+    remaining = findings.apply_allowances(found, [*sorted(revisions), *files])
+    return CheckResult(covered, [_failure(one) for one in remaining])
+
+
+def _failure(finding: Finding) -> Failure:
+    message = f"{finding.file}:{finding.line}: {finding.rule}: {finding.message}"
+    remedy = f"Fix it, or accept it with a comment above: # lint: allow {finding.rule}: <reason>."
+    return Failure(message, remedy, finding.sql)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A proof in a process of its own, beside the others.
+"""A check in a process of its own, beside the others.
 
 It uses the second core, and shares no state with Alembic, which keeps its context in a module.
 """
@@ -21,7 +21,7 @@ type Result = Callable[[], tuple[CheckResult, float]]
 
 
 @contextmanager
-def beside(module: str, url: URL) -> Iterator[Result]:
+def start_check_process(module: str, url: URL) -> Iterator[Result]:
     """Start the module on that database; the function that is yielded waits for its outcome.
 
     The URL goes in by standard input, where no list of processes shows its password.
@@ -57,7 +57,7 @@ def beside(module: str, url: URL) -> Iterator[Result]:
         process.wait()
 
 
-def write(outcome: CheckResult, seconds: float) -> None:
+def write_result(outcome: CheckResult, seconds: float) -> None:
     """Hand the outcome to the process that started this one."""
     failures = [vars(failure) for failure in outcome.failures]
     json.dump({"covered": outcome.covered, "failures": failures, "seconds": seconds}, sys.stdout)

@@ -7,19 +7,20 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from difflib import unified_diff
 from pathlib import Path
 
 from alembic.script import ScriptDirectory
-from schema.revisions.history import revisions_oldest_first
 from sqlalchemy import URL
 
 from migrations import snapshot
-from schema.access import probe
+from schema.access.probe import Access, probe
 from schema.errors import CannotRunError
 from schema.generate import models_readme
 from schema.postgres.connection import connect, describe_error
 from schema.postgres.scratch import Server
 from schema.project import MODELS_README, ROOT, SNAPSHOT, VERSION, scripts
+from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import upgrade
 
 _VERSION = re.compile(r'^__version__ = "(?P<number>[0-9.]+)\+', re.MULTILINE)
@@ -53,20 +54,18 @@ def rewrite(server: Server) -> str:
                 f"The history does not build ({describe_error(error)}); run schema check."
             ) from error
         connection.commit()
-        found = probe.probe(scratch)
-        return _write(fresh(scratch, directory, found.accesses))
+        found = probe(scratch)
+        return _write(render(scratch, directory, found.accesses))
 
 
-def fresh(
-    head: URL, directory: ScriptDirectory, found: Sequence[probe.Access]
-) -> Mapping[Path, str]:
+def render(head: URL, directory: ScriptDirectory, found: Sequence[Access]) -> Mapping[Path, str]:
     """What the files should hold, from a database at head and what was found by trying.
 
     Where nothing could be tried, which is a failure of its own, the matrix is left as it is.
     """
     revisions = [revision.revision for revision in revisions_oldest_first(directory)]
     with connect(head) as connection:
-        migrated = snapshot.read(connection, bookkeeping=True)
+        migrated = snapshot.read(connection, version_table=True)
     files = {
         SNAPSHOT: snapshot.layout(migrated, revisions[-1]),
         VERSION: _version(read(VERSION), revisions),
@@ -83,11 +82,10 @@ def read(path: Path) -> str:
 
 
 def difference(path: Path, before: str, after: str) -> str:
-    """What changes in a file: fact by fact in the snapshot, as a whole in the other."""
+    """What changes in a file: fact by fact in the snapshot, line by line in the others."""
     if path != SNAPSHOT:
-        return "".join(f"- {one}\n" for one in before.splitlines() if one not in after) + "".join(
-            f"+ {one}\n" for one in after.splitlines() if one not in before
-        )
+        hunks = list(unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))[2:]
+        return "".join(f"{one[0]} {one[1:]}\n" for one in hunks if not one.startswith("@@"))
     heads = "".join(
         f"{sign} revision {snapshot.revision(text)}\n"
         for sign, text in (("-", before), ("+", after))

@@ -11,20 +11,16 @@ from dataclasses import dataclass
 import psycopg
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from migrations.deploy.advisory_lock import hold_deploy_lock
-from rich.console import Group
-from rich.text import Text
-from schema.live.history_schemas import BASE
-from schema.text import pluralize
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
 from migrations import snapshot
 from migrations.deploy import verification
+from migrations.deploy.advisory_lock import hold_deploy_lock
 from migrations.postgres import describe_url, first_error_line, is_pooled
-from schema.cli.output import coloured, document_of
 from schema.errors import CannotRunError
 from schema.live import comparison, history_schemas, read
+from schema.live.history_schemas import BASE
 from schema.live.read import Live, Recorded
 from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
@@ -35,20 +31,6 @@ PATIENCE = 60
 REMEDY = (
     "Nothing was changed. Bring the database to {revision} by hand (what stands after - is missing,"
     " what stands after + is too much), and run this again."
-)
-
-_FIELDS = (
-    "adopted",
-    "error",
-    "server",
-    "compared_on",
-    "revision",
-    "head",
-    "behind",
-    "taken_for_done",
-    "differing",
-    "difference",
-    "remedy",
 )
 
 # Unqualified, Alembic's table goes where the revisions make theirs.
@@ -87,9 +69,9 @@ class Match:
     head: str
     behind: int
     """How many revisions the head is further."""
-    taken_for_done: Sequence[str]
+    unverified: Sequence[str]
     """Revisions up to this one that no schema shows: they change rows, or nothing."""
-    differing: int
+    difference_count: int
     """How many facts only one side has; none when they are equal."""
     difference: str
     """What the history builds ('-') and the database has ('+')."""
@@ -104,8 +86,8 @@ def look(target: URL) -> Live:
     """
     if is_pooled(target):
         raise CannotRunError(
-            f"A pooled host cannot hold the lock that keeps deploys out ({describe_url(target)}); name the"
-            " direct host, the one without -pooler."
+            "A pooled host cannot hold the lock that keeps deploys out"
+            f" ({describe_url(target)}); name the direct host, the one without -pooler."
         )
 
     def adoptable(connection: Connection) -> Live:
@@ -127,11 +109,11 @@ def match(live: Live, history: Mapping[str, snapshot.Snapshot], server: Server) 
     if live.recorded.revisions:
         raise CannotRunError(_already(live, history))
     schemas = {
-        revision: read.without_bookkeeping(facts)
+        revision: read.without_version_table(facts)
         for revision, facts in history.items()
         if revision != BASE
     }
-    facts = read.without_bookkeeping(live.facts)
+    facts = read.without_version_table(live.facts)
     known = list(schemas)
     revision = history_schemas.nearest(schemas, facts)
     expected = schemas[revision]
@@ -142,8 +124,8 @@ def match(live: Live, history: Mapping[str, snapshot.Snapshot], server: Server) 
         revision=revision,
         head=known[-1],
         behind=len(known) - len(up_to),
-        taken_for_done=history_schemas.rows_only(history, up_to),
-        differing=history_schemas.distance(expected, facts),
+        unverified=history_schemas.rows_only(history, up_to),
+        difference_count=history_schemas.distance(expected, facts),
         difference=snapshot.difference(expected, facts),
     )
 
@@ -174,15 +156,15 @@ def stamp(
             connection.exec_driver_sql(_SETTINGS)
             recorded, schema = read.recorded(connection), snapshot.read(connection)
             _require_adoptable(connection, recorded, schema)
-            if schema != read.without_bookkeeping(expected):
+            if schema != read.without_version_table(expected):
                 raise CannotRunError(
-                    f"The schema was changed while it was compared ({describe_url(target)}); run this"
-                    " again."
+                    f"The schema was changed while it was compared ({describe_url(target)}); run"
+                    " this again."
                 )
             MigrationContext.configure(connection).stamp(scripts, revision)
             _hand_over(connection)
             _grant(connection, expected)
-            found = snapshot.read(connection, bookkeeping=True)
+            found = snapshot.read(connection, version_table=True)
             if found != expected:
                 first = snapshot.difference(expected, found).splitlines()
                 raise CannotRunError(
@@ -193,55 +175,10 @@ def stamp(
             verification.store_schema(connection, verification.read_schema(connection, revision))
     except (DBAPIError, psycopg.Error) as error:
         raise CannotRunError(
-            f"The revision could not be stamped: {first_error_line(error)} ({describe_url(target)}); mend that, and"
+            f"The revision could not be stamped: {first_error_line(error)}"
+            f" ({describe_url(target)}); fix that, and"
             " run this again."
         ) from error
-
-
-def document(found: Match) -> str:
-    """Lay the result out for machines; README.md describes the fields."""
-    return document_of(
-        _FIELDS,
-        adopted=not found.difference,
-        server=found.server,
-        compared_on=found.compared_on,
-        revision=found.revision,
-        head=found.head,
-        behind=found.behind,
-        taken_for_done=found.taken_for_done,
-        differing=found.differing,
-        difference=found.difference,
-        remedy=REMEDY.format(revision=found.revision) if found.difference else None,
-    )
-
-
-def refusal(sentence: str) -> str:
-    """Say for machines why the database could not be adopted."""
-    return document_of(_FIELDS, error=sentence, taken_for_done=[])
-
-
-def page(found: Match) -> Group:
-    """Lay the result out for people."""
-    distance = history_schemas.describe_distance(found.head, found.behind)
-    if found.difference:
-        facts = pluralize(found.differing, "fact")
-        return Group(
-            Text(f"PostgreSQL {found.server}, without a revision.", "bold"),
-            Text(f"✗ It equals no revision. The nearest is {found.revision} ({distance}):", "red"),
-            Text(f"  {facts} only in the history (-) or only in the database (+)."),
-            *coloured(found.difference),
-            Text(f"  → {REMEDY.format(revision=found.revision)}"),
-        )
-    applies = pluralize(found.behind, "revision") if found.behind else "nothing"
-    lines = [
-        Text(f"✓ Stamped {found.revision}: its schema, to the last fact.", "bold green"),
-        Text(f"  The next deploy applies {applies} ({distance})."),
-    ]
-    if found.taken_for_done:
-        unseen = ", ".join(found.taken_for_done)
-        told = f"! What {unseen} did, to rows perhaps, shows in no schema: it is taken for done."
-        lines.append(Text(told, "yellow"))
-    return Group(*lines)
 
 
 def _already(live: Live, history: Mapping[str, snapshot.Snapshot]) -> str:
@@ -277,7 +214,7 @@ def _require_adoptable(
             f"The role may not make Alembic's table in schema public ({where}); connect as the"
             " owner."
         )
-    schema = read.without_bookkeeping(facts)
+    schema = read.without_version_table(facts)
     if not any(fact.object.startswith("table ") for fact in schema):
         raise CannotRunError(
             f"The database has no tables ({where}): there is nothing to adopt; deploy it (alembic"
@@ -297,7 +234,7 @@ def _grant(connection: Connection, expected: snapshot.Snapshot) -> None:
     for grantee in connection.exec_driver_sql(_GRANTEES).scalars().all():
         connection.exec_driver_sql(f"REVOKE ALL ON public.alembic_version FROM {grantee}")
     for heading, part, privileges in expected:
-        granted = heading == read.BOOKKEEPING and part.startswith("grant to ")
+        granted = heading == read.VERSION_TABLE and part.startswith("grant to ")
         if granted and _PRIVILEGES.fullmatch(privileges):
             grantee = part.removeprefix("grant to ")
             connection.exec_driver_sql(f"GRANT {privileges} ON public.alembic_version TO {grantee}")

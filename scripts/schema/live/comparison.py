@@ -7,12 +7,11 @@ depends on what the schema is, and not on what the record says.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from schema.live.history_schemas import BASE
-from schema.text import pluralize
-
 from migrations import snapshot
 from schema.live import history_schemas
+from schema.live.history_schemas import BASE
 from schema.live.read import Live, Recorded
+from schema.text import pluralize
 
 REMEDY = (
     "Revert unwanted changes by hand. To keep a change, write a revision for it, revert the manual"
@@ -29,7 +28,7 @@ class Comparison:
     """The recorded revision; None where it is not exactly one that the history has."""
     nearest: str
     """The revision, or `base`, whose schema differs in the fewest facts."""
-    differing: int
+    difference_count: int
     """How many facts only one of the two has: `nearest`, or the database."""
     difference: str
     """What the history builds at `nearest` ('-') and the database has ('+')."""
@@ -68,7 +67,7 @@ def compare(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Comparison:
         recorded=live.recorded,
         revision=revision,
         nearest=nearest,
-        differing=history_schemas.distance(history[nearest], live.facts),
+        difference_count=history_schemas.distance(history[nearest], live.facts),
         difference=snapshot.difference(history[nearest], live.facts),
         differing_at_revision=at,
         head=names[-1],
@@ -87,7 +86,7 @@ def verdict(found: Comparison) -> str:
     """Say which revision the schema is, in a clause."""
     if found.equals is not None:
         return f"the schema equals {_named(found.equals)}"
-    away = f"{pluralize(found.differing, 'fact')} away"
+    away = f"{pluralize(found.difference_count, 'fact')} away"
     if found.differing_at_revision is not None:
         away += f", and {found.differing_at_revision:,} from {found.revision}"
     return f"the schema equals no revision, and is nearest to {_named(found.nearest)} ({away})"

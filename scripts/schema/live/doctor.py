@@ -1,4 +1,4 @@
-"""`schema doctor`: what has to be mended in a database, a server or a URL before the first deploy.
+"""`schema doctor`: what has to be fixed in a database, a server or a URL before the first deploy.
 
 What a deploy itself refuses or warns of is asked of the deploy's own code. The rest is what it
 would only notice afterwards, or never. Nothing is written.
@@ -10,28 +10,22 @@ from typing import Any
 
 from alembic.script import ScriptDirectory
 from psycopg.errors import InsufficientPrivilege
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-from schema.roles import APPLICATION, BETTER_AUTH
-from schema.text import pluralize
 from sqlalchemy import URL, Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from migrations import postgres, snapshot
 from migrations.deploy import preflight, verification
-from migrations.postgres import describe_url, first_error_line, is_pooled
-from schema.cli.output import document_of
+from migrations.postgres import first_error_line, is_pooled
 from schema.live import comparison, history_schemas, read
 from schema.live.read import Live
+from schema.roles import APPLICATION, BETTER_AUTH
+from schema.text import pluralize
 
 NEWEST = 18
 """The newest major version that the schema was proved on."""
 
 SHOWN = 5
 """How many objects a sentence names."""
-
-_FIELDS = ("ready", "error", "database", "checks")
 
 _ROLE = """
 SELECT
@@ -108,15 +102,15 @@ class Check:
 
     name: str
     found: str
-    mend: Sequence[str] = ()
+    fix: Sequence[str] = ()
     """What a deploy would fail at, with what to do: a sentence each."""
     notes: Sequence[str] = ()
     """What is good to know, and keeps nobody from a deploy."""
 
     @property
     def ready(self) -> bool:
-        """Whether there is nothing to mend."""
-        return not self.mend
+        """Whether there is nothing to fix."""
+        return not self.fix
 
 
 @dataclass(frozen=True)
@@ -168,7 +162,7 @@ def compared(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Check:
         what = comparison.verdict(found)
         sentence = f"{comparison.statement(found)}. {comparison.remedy(found)}"
     else:
-        what = f"{pluralize(found.differing, 'fact')} away from {found.nearest}"
+        what = f"{pluralize(found.difference_count, 'fact')} away from {found.nearest}"
         sentence = (
             f"The schema is not what the history builds at {found.nearest}: a deploy would fail, or"
             " end by saying so. Compare them (schema drift --database-url …)."
@@ -177,53 +171,9 @@ def compared(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Check:
     return Check("drift", what, [sentence])
 
 
-def document(target: URL, checks: Sequence[Check]) -> str:
-    """Lay the checks out for machines; README.md describes the fields."""
-    rows = [
-        {
-            "name": check.name,
-            "ready": check.ready,
-            "found": check.found,
-            "mend": list(check.mend),
-            "notes": list(check.notes),
-        }
-        for check in checks
-    ]
-    return document_of(_FIELDS, ready=ready(checks), database=describe_url(target), checks=rows)
-
-
-def refusal(sentence: str) -> str:
-    """Say for machines why nothing could be looked at."""
-    return document_of(_FIELDS, error=sentence, checks=[])
-
-
 def ready(checks: Iterable[Check]) -> bool:
     """Whether a deploy may go on."""
     return all(check.ready for check in checks)
-
-
-def page(target: URL, checks: Sequence[Check]) -> Group:
-    """Lay the checks out as a table, and below it what to mend and what to know."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("", "looked at", "found"):
-        table.add_column(heading)
-    lines: list[RenderableType] = []
-    for check in checks:
-        mark = Text("✓ fine", "green")
-        if check.notes:
-            mark = Text("! note", "yellow")
-        if check.mend:
-            mark = Text("✗ mend", "bold red")
-        table.add_row(mark, check.name, Text(check.found))
-        lines += [Text(f"✗ {check.name}: {one}", "bold red") for one in check.mend]
-        lines += [Text(f"! {check.name}: {one}", "yellow") for one in check.notes]
-    number = sum(len(check.mend) for check in checks)
-    verdict = Text("Ready for a deploy.", "bold green")
-    if number:
-        verdict = Text(f"{pluralize(number, 'thing')} to mend before a deploy.", "bold red")
-    title = Text(describe_url(target), "bold")
-    between = [Text()] if lines else []
-    return Group(title, Text(), table, *between, *lines, Text(), verdict)
 
 
 def _sentences(connection: Connection, find: Callable[[], Iterator[str]]) -> list[str]:
@@ -296,11 +246,11 @@ def encryption(host: str, mode: str, *, encrypted: bool) -> Check:
 
 
 def _server_and_role(shown: str, role: Row[Any], refused: Sequence[str]) -> Check:
-    mend, notes = [*refused], []
+    fix, notes = [*refused], []
     if not role.has_public:
-        mend.append("There is no schema public; make it: CREATE SCHEMA public.")
+        fix.append("There is no schema public; make it: CREATE SCHEMA public.")
     elif role.owns and not role.creates:
-        mend.append(
+        fix.append(
             f"The role {role.name} may not make objects in schema public; have the schema handed"
             f" over: ALTER SCHEMA public OWNER TO {role.name}."
         )
@@ -316,28 +266,28 @@ def _server_and_role(shown: str, role: Row[Any], refused: Sequence[str]) -> Chec
     found = (
         f"PostgreSQL {shown}, {role.encoding}; {role.name}: {role.attributes or 'no attributes'}"
     )
-    return Check("server and role", found, mend, notes)
+    return Check("server and role", found, fix, notes)
 
 
 def _group_roles(connection: Connection) -> Check:
     names = [APPLICATION, BETTER_AUTH]
-    mend = []
+    fix = []
     rows = connection.execute(text(_GROUP_ROLES), {"names": names}).all()
     for row in rows:
         if row.attributes:
             without = " ".join(f"NO{word}" for word in row.attributes.split())
-            mend.append(
+            fix.append(
                 f"The role {row.name} has {row.attributes.replace(' ', ', ')}, and revisions refuse"
                 f" it; take it away: ALTER ROLE {row.name} {without}."
             )
         if row.memberships:
             held = ", ".join(row.memberships)
-            mend.append(
+            fix.append(
                 f"The role {row.name} is a member of {held}, and revisions refuse it; take it away:"
                 f" REVOKE {held} FROM {row.name}."
             )
         if not row.grantable:
-            mend.append(
+            fix.append(
                 f"Another role has made {row.name}, and this one may not give it to logins; have it"
                 f" granted by whoever may: GRANT {row.name} TO … WITH ADMIN OPTION."
             )
@@ -345,16 +295,16 @@ def _group_roles(connection: Connection) -> Check:
     missing = ", ".join(name for name in names if name not in there)
     found = [", ".join(there)] if there else []
     found += [f"made by the first deploy: {missing}"] if missing else []
-    return Check("group roles", "; ".join(found), mend)
+    return Check("group roles", "; ".join(found), fix)
 
 
 def _public(connection: Connection) -> Check:
     rows = connection.execute(text(_PUBLIC)).all()
-    mend = [
+    fix = [
         f"Every role of the server has {what}; take it away: REVOKE ALL ON {where} FROM PUBLIC."
         for what, where in rows
     ]
-    return Check("PUBLIC", "; ".join(what for what, _ in rows) or "nothing beyond defaults", mend)
+    return Check("PUBLIC", "; ".join(what for what, _ in rows) or "nothing beyond defaults", fix)
 
 
 def _platform(connection: Connection) -> Check:
@@ -375,7 +325,8 @@ def _content(live: Live, known: Sequence[str], lost: Sequence[str]) -> Iterator[
     if recorded.unreadable is not None:
         found = "not readable"
     elif at in known:
-        found = f"at {at}; {history_schemas.describe_distance(known[-1], len(known) - 1 - known.index(at))}"
+        behind = len(known) - 1 - known.index(at)
+        found = f"at {at}; {history_schemas.describe_distance(known[-1], behind)}"
     elif recorded.revisions:
         found = f"at {', '.join(recorded.revisions)}"
     else:
@@ -383,7 +334,7 @@ def _content(live: Live, known: Sequence[str], lost: Sequence[str]) -> Iterator[
     yield Check("revision", found, lost)
     if recorded.revisions or lost:
         return
-    strangers = _strangers(read.without_bookkeeping(live.facts))
+    strangers = _strangers(read.without_version_table(live.facts))
     named = ", ".join(strangers[:SHOWN])
     if len(strangers) > SHOWN:
         named += f" and {len(strangers) - SHOWN} more"

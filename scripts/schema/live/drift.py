@@ -7,36 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alembic.script import ScriptDirectory
-from rich.console import Group, RenderableType
-from rich.text import Text
-from schema.text import pluralize
 from sqlalchemy import URL
 
 from migrations import snapshot
-from schema.cli.output import coloured, document_of
 from schema.errors import CannotRunError
 from schema.live import comparison, history_schemas, read
 from schema.live.comparison import Comparison
 from schema.live.read import Live
 from schema.postgres.scratch import Server
-
-_FIELDS = (
-    "drift",
-    "error",
-    "server",
-    "compared_on",
-    "revision",
-    "revision_read",
-    "head",
-    "behind",
-    "unseen",
-    "equals",
-    "nearest",
-    "unverified",
-    "differing",
-    "difference",
-    "remedy",
-)
 
 
 @dataclass(frozen=True)
@@ -49,7 +27,7 @@ class Drift:
     found: Comparison
 
     @property
-    def unseen(self) -> list[str]:
+    def limitations(self) -> list[str]:
         """What the role could not see, and what was done instead: a sentence each."""
         if self.live.recorded.unreadable is None:
             return []
@@ -91,54 +69,3 @@ def compare(live: Live, server: Server, history: Mapping[str, snapshot.Snapshot]
             f"{comparison.statement(found)} ({live.where}); {comparison.advice(found)}."
         )
     return Drift(live, server.version, found)
-
-
-def document(drift: Drift) -> str:
-    """Lay the comparison out for machines; README.md describes the fields."""
-    found = drift.found
-    return document_of(
-        _FIELDS,
-        drift=found.drifted,
-        server=drift.live.server,
-        compared_on=drift.compared_on,
-        revision=found.revision or found.nearest,
-        revision_read=found.revision is not None,
-        head=found.head,
-        behind=found.behind,
-        unseen=drift.unseen,
-        equals=found.equals,
-        nearest=found.nearest,
-        unverified=found.unverified,
-        differing=found.differing,
-        difference=found.difference,
-        remedy=comparison.remedy(found),
-    )
-
-
-def refusal(sentence: str) -> str:
-    """Say for machines why nothing could be compared."""
-    return document_of(_FIELDS, error=sentence, unseen=[], unverified=[])
-
-
-def page(drift: Drift) -> Group:
-    """Lay the comparison out for people."""
-    found = drift.found
-    at = "at" if found.revision else "nearest to"
-    where = f"PostgreSQL {drift.live.server}, {at} {found.revision or found.nearest}"
-    lines: list[RenderableType] = []
-    if found.misplaced:
-        lines.append(Text(f"✗ {comparison.statement(found)}.", "bold red"))
-    lines.append(
-        Text(f"{where}; {history_schemas.describe_distance(found.head, found.behind)}.", "bold")
-    )
-    lines += [Text(f"! {sentence}", "yellow") for sentence in drift.unseen]
-    if not found.drifted:
-        facts = pluralize(len(drift.live.facts), "fact")
-        verdict = f"✓ No drift: {facts}, as the history builds them on PostgreSQL"
-        return Group(*lines, Text(f"{verdict} {drift.compared_on}.", "bold green"))
-    if found.difference:
-        facts = pluralize(found.differing, "fact")
-        history = f"the history at {found.nearest}" if found.misplaced else "the history"
-        verdict = f"✗ Drift: {facts} only in {history} (-) or only in the database (+)."
-        lines += [Text(verdict, "bold red"), *coloured(found.difference)]
-    return Group(*lines, Text(f"  → {comparison.remedy(found)}"))

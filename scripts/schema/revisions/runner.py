@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterable
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 
+from schema.postgres.connection import connect
 from schema.project import config
+from schema.project import scripts as script_directory
+from schema.revisions.history import revisions_oldest_first
 
 type Steps = Callable[[MigrationContext], Iterable[MigrationStep]]
 
@@ -27,19 +30,24 @@ def run(connection: Connection, scripts: ScriptDirectory, steps: Steps) -> None:
 
 def upgrade(connection: Connection, scripts: ScriptDirectory) -> None:
     """Upgrade an empty database to the head, as `alembic upgrade head` does."""
-    run(connection, scripts, lambda _context: [up(scripts, one) for one in line(scripts)])
+    run(
+        connection,
+        scripts,
+        lambda _context: [upgrade_step(scripts, one) for one in revisions_oldest_first(scripts)],
+    )
 
 
-def line(scripts: ScriptDirectory) -> list[Script]:
-    """List the revisions, oldest first."""
-    return list(scripts.walk_revisions())[::-1]
+def upgrade_database(url: URL) -> None:
+    """Upgrade an empty database to the head."""
+    with connect(url) as connection:
+        upgrade(connection, script_directory())
 
 
-def up(scripts: ScriptDirectory, revision: Script) -> MigrationStep:
+def upgrade_step(scripts: ScriptDirectory, revision: Script) -> MigrationStep:
     """Apply one revision."""
     return MigrationStep.upgrade_from_script(scripts.revision_map, revision)
 
 
-def down(scripts: ScriptDirectory, revision: Script) -> MigrationStep:
+def downgrade_step(scripts: ScriptDirectory, revision: Script) -> MigrationStep:
     """Undo one revision."""
     return MigrationStep.downgrade_from_script(scripts.revision_map, revision)

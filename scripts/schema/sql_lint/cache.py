@@ -12,7 +12,7 @@ from schema.project import ROOT
 FILE = ROOT / ".venv" / "lint-clean"
 
 
-class Clean:
+class CleanTexts:
     """The texts that earlier runs found clean, and those that this one does."""
 
     def __init__(self) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from schema.checks.result import Failure
 from schema.project import ROOT
 
 ALLOWANCE = re.compile(r"(?:#|--) lint: allow (?P<rule>[\w-]+): *(?P<reason>.*)")
@@ -22,11 +21,6 @@ class Finding:
     rule: str
     message: str
     sql: str = ""
-
-    def failure(self) -> Failure:
-        """Say where it is and what to do."""
-        remedy = f"Mend it, or accept it with a comment above: # lint: allow {self.rule}: <reason>."
-        return Failure(f"{self.file}:{self.line}: {self.rule}: {self.message}", remedy, self.sql)
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ def _end_of_statement(path: Path, line: int) -> int:
     return min(ends, default=line)
 
 
-def settle(findings: list[Finding], files: Iterable[Path]) -> list[Finding]:
+def apply_allowances(findings: list[Finding], files: Iterable[Path]) -> list[Finding]:
     """Take away what is accepted; add what accepts nothing, or gives no reason."""
     accepting = [one for file in files for one in allowances(file)]
     open_findings = [

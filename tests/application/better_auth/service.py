@@ -3,10 +3,9 @@
 `driver.js` holds what runs in Node; everything that a test says and expects stays in Python.
 """
 
-import fcntl
-import hashlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -15,26 +14,17 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import urlencode
 
-import pytest
 from sqlalchemy import URL
 
 from schema.project import ROOT
+from tests.support.npm import install
 
 SOURCE = Path(__file__).parent
 FOLDER = ROOT / ".venv" / "better-auth"
-OLDEST_NODE = 20
-
-INSTALL_TIMEOUT = 300
-"""Seconds that `npm ci` may take on a slow network."""
-
 PASSWORD = "correct horse battery staple"  # noqa: S105  # it opens nothing
 
 PLAN = {"toBeCreated", "toBeAdded", "toBeAddedIndexes", "unsafeChanges", "schemaProblems"}
 """The lists in what Better Auth's `getMigrations` returns."""
-
-
-class NodeMissingError(Exception):
-    """Better Auth cannot run on this machine; the message is one sentence that says what to do."""
 
 
 class Answer(NamedTuple):
@@ -66,70 +56,15 @@ class Outcome(NamedTuple):
     code: str | None
 
 
-def node() -> str:
-    """Find Node, new enough and with npm beside it.
-
-    Raises:
-        NodeMissingError: there is none.
-
-    """
-    found = {name: shutil.which(name) for name in ("node", "npm")}
-    missing = [name for name, path in found.items() if path is None]
-    remedy = f"install Node {OLDEST_NODE} or later, with npm, to run Better Auth's tests"
-    if missing:
-        raise NodeMissingError(f"{' and '.join(missing)} cannot be found; {remedy}.")
-    path = str(found["node"])
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-    number = version.stdout.strip().removeprefix("v")
-    if not number.partition(".")[0].isdecimal():
-        raise NodeMissingError(f"{path} does not run ({version.stderr.strip()}); {remedy}.")
-    if int(number.partition(".")[0]) < OLDEST_NODE:
-        raise NodeMissingError(f"{path} is version {number}, which is too old; {remedy}.")
-    return path
-
-
-def find_node() -> str:
-    """Find Node; without it these tests fail where nobody looks at what was skipped."""
-    try:
-        return node()
-    except NodeMissingError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-
-
-def install(folder: Path = FOLDER) -> Path:
-    """Install Better Auth from the lock into a folder, unless it is there; return the driver.
-
-    One process installs at a time, and the stamp comes last: what was interrupted is done anew.
-    npm holds the lock too, so that one which outlives its parent keeps the next one waiting.
-    """
-    manifests = [SOURCE / "package.json", SOURCE / "package-lock.json"]
-    wanted = hashlib.sha256(b"".join(file.read_bytes() for file in manifests)).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp, driver = folder / "installed", folder / "driver.js"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-            stamp.unlink(missing_ok=True)
-            for file in manifests:
-                shutil.copyfile(file, folder / file.name)
-            done = subprocess.run(
-                ["npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts"],
-                cwd=folder,
-                pass_fds=(lock.fileno(),),
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=INSTALL_TIMEOUT,
-            )
-            assert done.returncode == 0, f"npm ci could not install Better Auth:\n{done.stderr}"
-            stamp.write_text(wanted, encoding="utf-8")
-        if not driver.exists() or driver.read_bytes() != (SOURCE / driver.name).read_bytes():
-            # In one step: another run may start Node on it at this moment.
-            making = folder / "driver.new"
-            shutil.copyfile(SOURCE / driver.name, making)
-            making.replace(driver)
+def install_better_auth(folder: Path = FOLDER) -> Path:
+    """Install Better Auth, and return the driver beside it."""
+    driver = folder / "driver.js"
+    install(SOURCE, folder)
+    if not driver.exists() or driver.read_bytes() != (SOURCE / driver.name).read_bytes():
+        # In one step: another run may start Node on it at this moment.
+        making = folder / f"driver.{secrets.token_hex(4)}"
+        shutil.copyfile(SOURCE / driver.name, making)
+        making.replace(driver)
     return driver
 
 

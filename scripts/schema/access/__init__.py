@@ -1,0 +1,1 @@
+"""What each role can do: statements tried on rows, and privileges as they work out."""

@@ -1,0 +1,26 @@
+"""The files that are written from the migrations are what the migrations build."""
+
+from collections.abc import Sequence
+
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL
+
+from schema.access.probe import Access
+from schema.checks.result import CheckResult, Failure
+from schema.generate import files
+
+REMEDY = "Run `schema snapshot`, read what it changes (git diff), and commit it."
+
+
+def check(head: URL, scripts: ScriptDirectory, accesses: Sequence[Access]) -> CheckResult:
+    """Compare each file with what the migrations build now."""
+    failures = []
+    rendered = files.render(head, scripts, accesses)
+    for path, text in rendered.items():
+        name, before = files.name(path), files.read(path)
+        if not before:
+            failures.append(Failure(f"{name} is missing.", REMEDY))
+        elif before != text:
+            message = f"{name} (-) is not what the migrations build (+)."
+            failures.append(Failure(message, REMEDY, files.difference(path, before, text)))
+    return CheckResult(", ".join(path.name for path in rendered), failures)

@@ -1,0 +1,95 @@
+"""What `schema adopt` prints: a page for people, or a document for machines."""
+
+from rich.console import Group
+from rich.text import Text
+
+from migrations.postgres import parse_url
+from schema.cli.exits import answer, exit_codes
+from schema.cli.output import coloured, json_document, progress
+from schema.live import adopt as live_adopt
+from schema.live import history_schemas
+from schema.live.adopt import REMEDY, Match
+from schema.postgres.scratch import open_server
+from schema.project import scripts
+from schema.text import pluralize
+
+_FIELDS = (
+    "adopted",
+    "error",
+    "server",
+    "compared_on",
+    "revision",
+    "head",
+    "behind",
+    "unverified",
+    "difference_count",
+    "difference",
+    "remedy",
+)
+
+
+def run(database_url: str, *, as_json: bool) -> None:
+    """Find the revision that the database equals, and stamp it."""
+    with exit_codes(refusal if as_json else None), progress() as tell:
+        target = parse_url(database_url)
+        directory = scripts()
+        history_schemas.require_linear_history(directory)
+        tell("the database")
+        live = live_adopt.look(target)
+        version = history_schemas.closest_embedded_version(live.server)
+        with open_server(None, version, tell) as server:
+            tell("the history")
+            history = history_schemas.build(server, directory)
+            found = live_adopt.match(live, history, server)
+        if not found.difference:
+            tell("stamp")
+            live_adopt.stamp(target, directory, found.revision, history[found.revision], tell)
+    answer(document(found) if as_json else page(found), good=not found.difference)
+
+
+def document(found: Match) -> str:
+    """Lay the result out for machines; README.md describes the fields."""
+    return json_document(
+        _FIELDS,
+        adopted=not found.difference,
+        server=found.server,
+        compared_on=found.compared_on,
+        revision=found.revision,
+        head=found.head,
+        behind=found.behind,
+        unverified=found.unverified,
+        difference_count=found.difference_count,
+        difference=found.difference,
+        remedy=REMEDY.format(revision=found.revision) if found.difference else None,
+    )
+
+
+def refusal(sentence: str) -> str:
+    """Say for machines why the database could not be adopted."""
+    return json_document(_FIELDS, error=sentence, unverified=[])
+
+
+def page(found: Match) -> Group:
+    """Lay the result out for people."""
+    distance = history_schemas.describe_distance(found.head, found.behind)
+    if found.difference:
+        facts = pluralize(found.difference_count, "fact")
+        return Group(
+            Text(f"PostgreSQL {found.server}, without a revision.", "bold"),
+            Text(f"✗ It equals no revision. The nearest is {found.revision} ({distance}):", "red"),
+            Text(f"  {facts} only in the history (-) or only in the database (+)."),
+            *coloured(found.difference),
+            Text(f"  → {REMEDY.format(revision=found.revision)}"),
+        )
+    applies = pluralize(found.behind, "revision") if found.behind else "nothing"
+    lines = [
+        Text(f"✓ Stamped {found.revision}: its schema, to the last fact.", "bold green"),
+        Text(f"  The next deploy applies {applies} ({distance})."),
+    ]
+    if found.unverified:
+        limitations = ", ".join(found.unverified)
+        told = (
+            f"! What {limitations} did, to rows perhaps, shows in no schema: it is taken for done."
+        )
+        lines.append(Text(told, "yellow"))
+    return Group(*lines)

@@ -1,0 +1,81 @@
+"""What `schema doctor` prints: a page for people, or a document for machines."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import URL
+
+from migrations.postgres import describe_url, parse_url
+from schema.cli.exits import answer, exit_codes
+from schema.cli.output import json_document, progress
+from schema.live import doctor as live_doctor
+from schema.live import history_schemas
+from schema.live.doctor import Check, ready
+from schema.postgres.scratch import open_server
+from schema.project import scripts
+from schema.text import pluralize
+
+_FIELDS = ("ready", "error", "database", "checks")
+
+
+def run(database_url: str, *, as_json: bool) -> None:
+    """Examine the database and print what to fix."""
+    with exit_codes(refusal if as_json else None), progress() as tell:
+        target = parse_url(database_url)
+        tell("the database")
+        directory = scripts()
+        examined = live_doctor.examine(target, directory)
+        checks = list(examined.checks)
+        if examined.live is not None:
+            version = history_schemas.closest_embedded_version(examined.live.server)
+            with open_server(None, version, tell) as server:
+                tell("the history")
+                history = history_schemas.build(server, directory)
+            checks.append(live_doctor.compared(examined.live, history))
+    answer(document(target, checks) if as_json else page(target, checks), good=ready(checks))
+
+
+def document(target: URL, checks: Sequence[Check]) -> str:
+    """Lay the checks out for machines; README.md describes the fields."""
+    rows = [
+        {
+            "name": check.name,
+            "ready": check.ready,
+            "found": check.found,
+            "fix": list(check.fix),
+            "notes": list(check.notes),
+        }
+        for check in checks
+    ]
+    return json_document(_FIELDS, ready=ready(checks), database=describe_url(target), checks=rows)
+
+
+def refusal(sentence: str) -> str:
+    """Say for machines why nothing could be looked at."""
+    return json_document(_FIELDS, error=sentence, checks=[])
+
+
+def page(target: URL, checks: Sequence[Check]) -> Group:
+    """Lay the checks out as a table, and below it what to fix and what to know."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("", "looked at", "found"):
+        table.add_column(heading)
+    lines: list[RenderableType] = []
+    for check in checks:
+        mark = Text("✓ fine", "green")
+        if check.notes:
+            mark = Text("! note", "yellow")
+        if check.fix:
+            mark = Text("✗ fix", "bold red")
+        table.add_row(mark, check.name, Text(check.found))
+        lines += [Text(f"✗ {check.name}: {one}", "bold red") for one in check.fix]
+        lines += [Text(f"! {check.name}: {one}", "yellow") for one in check.notes]
+    number = sum(len(check.fix) for check in checks)
+    verdict = Text("Ready for a deploy.", "bold green")
+    if number:
+        verdict = Text(f"{pluralize(number, 'thing')} to fix before a deploy.", "bold red")
+    title = Text(describe_url(target), "bold")
+    between = [Text()] if lines else []
+    return Group(title, Text(), table, *between, *lines, Text(), verdict)

@@ -1,0 +1,96 @@
+"""What `schema drift` prints: a page for people, or a document for machines."""
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from migrations.postgres import parse_url
+from schema.cli.exits import answer, exit_codes
+from schema.cli.output import coloured, json_document, progress
+from schema.live import comparison, history_schemas
+from schema.live import drift as live_drift
+from schema.live.drift import Drift
+from schema.postgres.scratch import open_server
+from schema.project import scripts
+from schema.text import pluralize
+
+_FIELDS = (
+    "drift",
+    "error",
+    "server",
+    "compared_on",
+    "revision",
+    "revision_read",
+    "head",
+    "behind",
+    "limitations",
+    "equals",
+    "nearest",
+    "unverified",
+    "difference_count",
+    "difference",
+    "remedy",
+)
+
+
+def run(database_url: str, *, as_json: bool) -> None:
+    """Compare the database with the history and print the difference."""
+    with exit_codes(refusal if as_json else None), progress() as tell:
+        directory = scripts()
+        tell("the database")
+        live = live_drift.look(parse_url(database_url), directory)
+        version = history_schemas.closest_embedded_version(live.server)
+        with open_server(None, version, tell) as server:
+            tell("the history")
+            found = live_drift.compare(live, server, history_schemas.build(server, directory))
+    answer(document(found) if as_json else page(found), good=not found.found.drifted)
+
+
+def document(drift: Drift) -> str:
+    """Lay the comparison out for machines; README.md describes the fields."""
+    found = drift.found
+    return json_document(
+        _FIELDS,
+        drift=found.drifted,
+        server=drift.live.server,
+        compared_on=drift.compared_on,
+        revision=found.revision or found.nearest,
+        revision_read=found.revision is not None,
+        head=found.head,
+        behind=found.behind,
+        limitations=drift.limitations,
+        equals=found.equals,
+        nearest=found.nearest,
+        unverified=found.unverified,
+        difference_count=found.difference_count,
+        difference=found.difference,
+        remedy=comparison.remedy(found),
+    )
+
+
+def refusal(sentence: str) -> str:
+    """Say for machines why nothing could be compared."""
+    return json_document(_FIELDS, error=sentence, limitations=[], unverified=[])
+
+
+def page(drift: Drift) -> Group:
+    """Lay the comparison out for people."""
+    found = drift.found
+    at = "at" if found.revision else "nearest to"
+    where = f"PostgreSQL {drift.live.server}, {at} {found.revision or found.nearest}"
+    lines: list[RenderableType] = []
+    if found.misplaced:
+        lines.append(Text(f"✗ {comparison.statement(found)}.", "bold red"))
+    lines.append(
+        Text(f"{where}; {history_schemas.describe_distance(found.head, found.behind)}.", "bold")
+    )
+    lines += [Text(f"! {sentence}", "yellow") for sentence in drift.limitations]
+    if not found.drifted:
+        facts = pluralize(len(drift.live.facts), "fact")
+        verdict = f"✓ No drift: {facts}, as the history builds them on PostgreSQL"
+        return Group(*lines, Text(f"{verdict} {drift.compared_on}.", "bold green"))
+    if found.difference:
+        facts = pluralize(found.difference_count, "fact")
+        history = f"the history at {found.nearest}" if found.misplaced else "the history"
+        verdict = f"✗ Drift: {facts} only in {history} (-) or only in the database (+)."
+        lines += [Text(verdict, "bold red"), *coloured(found.difference)]
+    return Group(*lines, Text(f"  → {comparison.remedy(found)}"))

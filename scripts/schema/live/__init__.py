@@ -1,0 +1,1 @@
+"""Commands that read a database that somebody else owns."""

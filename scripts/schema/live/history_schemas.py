@@ -1,0 +1,103 @@
+"""The schema at each revision of the history, built on an embedded server, to compare with."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.script import ScriptDirectory
+
+from migrations import snapshot
+from schema.errors import CannotRunError
+from schema.live.read import major
+from schema.postgres.connection import connect, describe_error
+from schema.postgres.installation import VERSIONS
+from schema.postgres.scratch import Server
+from schema.revisions.history import is_linear, revisions_oldest_first
+from schema.revisions.runner import run, upgrade_step
+from schema.text import pluralize
+
+BASE = "base"
+"""What Alembic calls the place before the first revision."""
+
+
+def closest_embedded_version(shown: str) -> int:
+    """The embedded major version that comes closest to a server: its own, or the newest."""
+    return major(shown) if major(shown) in VERSIONS else VERSIONS[0]
+
+
+def require_linear_history(scripts: ScriptDirectory) -> list[str]:
+    """Name the revisions, oldest first.
+
+    Raises:
+        CannotRunError: the files cannot be read, or do not form one line.
+
+    """
+    if not is_linear(scripts):
+        raise CannotRunError(
+            "The revision files of this checkout cannot be read, or form no single line; run"
+            " schema check."
+        )
+    return [revision.revision for revision in revisions_oldest_first(scripts)]
+
+
+def build(server: Server, scripts: ScriptDirectory) -> Mapping[str, snapshot.Snapshot]:
+    """Read the whole schema at BASE and at each revision, oldest first.
+
+    Raises:
+        CannotRunError: the history does not build.
+
+    """
+    built: dict[str, snapshot.Snapshot] = {}
+    with (
+        server.database() as scratch,
+        connect(scratch) as connection,
+        connect(scratch, autocommit=True) as observer,
+    ):
+
+        def steps(_context: MigrationContext) -> Iterator[MigrationStep]:
+            # Alembic has made its own table by now, whether it is committed or not.
+            built[BASE] = snapshot.read(connection, version_table=True)
+            for revision in revisions_oldest_first(scripts):
+                yield upgrade_step(scripts, revision)
+                # What stands after a yield happens after the step was committed.
+                built[revision.revision] = snapshot.read(observer, version_table=True)
+
+        try:
+            run(connection, scripts, steps)
+        except Exception as error:  # a revision may raise whatever it likes
+            raise CannotRunError(
+                f"The history does not build ({describe_error(error)}); run schema check."
+            ) from error
+    return built
+
+
+def distance(one: snapshot.Snapshot, other: snapshot.Snapshot) -> int:
+    """Count the facts that only one of two schemas has."""
+    return len(set(one) ^ set(other))
+
+
+def nearest(
+    history: Mapping[str, snapshot.Snapshot], found: snapshot.Snapshot, recorded: str | None = None
+) -> str:
+    """Name the revision whose schema differs in the fewest facts.
+
+    Of several it is the recorded one, or else the latest.
+    """
+    latest = list(history)[::-1]
+    preferred = [one for one in latest if one == recorded] + latest
+    return min(preferred, key=lambda revision: distance(history[revision], found))
+
+
+def rows_only(history: Mapping[str, snapshot.Snapshot], revisions: Sequence[str]) -> list[str]:
+    """Name those of successive revisions that leave the schema as the one before does.
+
+    The first one is what the second is compared with.
+    """
+    return [one for before, one in pairwise(revisions) if history[before] == history[one]]
+
+
+def describe_distance(head: str, behind: int) -> str:
+    """Say how far the head is."""
+    if not behind:
+        return "that is the head"
+    return f"the head, {head}, is {pluralize(behind, 'revision')} further"

@@ -1,0 +1,1 @@
+"""PostgreSQL servers: embedded or given, scratch databases, connections, logins."""

@@ -1,0 +1,1 @@
+"""The history of revisions: reading its files, and running them."""

