@@ -132,9 +132,15 @@ class Launcher:
         self._to = to
         self._answers = answers
 
+    def count(self, words: str) -> int:
+        """Count how often the command that runs has written these words to standard error."""
+        return (self._folder / "stderr").read_text(encoding="utf-8").count(words)
+
     def run(self, root: Path, *arguments: str, code: str = COMMAND) -> Result:
         """Run the code in the copy at root: its command, unless told otherwise."""
         files = {name: self._folder / name for name in ("stdout", "stderr")}
+        for file in files.values():
+            file.write_text("", encoding="utf-8")  # what an earlier command wrote is not this one's
         job = {"root": str(root), "arguments": arguments, "code": code}
         job |= {name: str(file) for name, file in files.items()}
         self._to.write(json.dumps(job) + "\n")
