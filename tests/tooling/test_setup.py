@@ -5,6 +5,7 @@ to one sentence that says what is missing. A .venv that is current is not touche
 """
 
 import os
+import pty
 import shutil
 import subprocess
 import time
@@ -172,6 +173,26 @@ def test_each_step_is_done_once(copy: Checkout, recorded: dict[str, str]) -> Non
     assert asked(recorded) == ["venv", "packages", "project"]
     assert setup(copy.root, recorded).returncode == 0
     assert asked(recorded) == []
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+def test_a_terminal_shows_what_pip_does(
+    copy: Checkout, recorded: dict[str, str], *, terminal: bool
+) -> None:
+    """The packages take a minute on a slow line: a person sees progress, a pipe stays quiet."""
+    controller, end = pty.openpty()
+    with os.fdopen(controller), os.fdopen(end, "w") as errors:
+        done = subprocess.run(
+            [copy.root / "scripts" / "setup"],
+            env=recorded,
+            stderr=errors if terminal else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            check=False,
+        )
+    assert done.returncode == 0
+    lines = Path(recorded["RECORD"]).read_text(encoding="utf-8").splitlines()
+    (packages,) = (line for line in lines if "--require-hashes" in line)
+    assert ("-qq" in packages) is not terminal
 
 
 @pytest.mark.parametrize(
