@@ -1,4 +1,4 @@
-"""Where things lie in the checkout that this package belongs to."""
+"""Paths in this checkout, and Alembic's configuration."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ MODELS_README = ROOT / "models" / "README.md"
 
 
 def config() -> Config:
-    """Alembic's configuration, quiet: commands here say themselves what they do.
+    """Return Alembic's configuration, without its own logging.
 
     Raises:
-        CannotRunError: the checkout's path cannot be written into alembic.ini's settings.
+        CannotRunError: the checkout's path contains a % sign.
 
     """
     if "%" in str(ROOT):
@@ -29,5 +29,5 @@ def config() -> Config:
 
 
 def scripts() -> ScriptDirectory:
-    """Alembic's view of the revision files; it reads each file once."""
+    """Return Alembic's script directory; it reads each revision file once."""
     return ScriptDirectory.from_config(config())

@@ -1,10 +1,9 @@
-"""`schema check` finds what is broken, says what it is and how it is fixed.
+"""`schema check` reports each broken rule and its remedy.
 
-The theory: for each rule there is a way to break it, and a copy of the repository in which just
-that is broken fails: with exit code 1, in the checks that see it and in no others, with the
-message that names it. The copy's own code runs, as the real command, against a real PostgreSQL.
+The theory: a copy of the repository in which one rule is broken fails with exit code 1, only in the
+checks that cover the rule, and with its message. The real command runs the copy's own code.
 
-The rules of history and of ownership have files of their own.
+test_history_rules.py and test_ownership_rules.py cover the rules of those checks.
 """
 
 from collections.abc import Callable
@@ -19,7 +18,7 @@ ALEMBIC, SNAPSHOT = "autogenerate", "create_all"
 
 
 def assert_fails(result: Result, failing: list[str], *fragments: str) -> None:
-    """Assert that these checks failed and no others, and that the page says these things."""
+    """Assert that only these checks failed, and that the output contains the fragments."""
     assert result.code == 1, result.everything
     assert result.checks("✗ fails") == failing, result.everything
     assert {failure.check for failure in result.failures} == set(failing), result.everything
@@ -31,7 +30,7 @@ def assert_fails(result: Result, failing: list[str], *fragments: str) -> None:
 
 
 def test_unbroken_copy_passes(check: Callable[[], Result]) -> None:
-    """Nothing is found where nothing is broken, and the page names every check."""
+    """An unbroken copy has no failure, and the output names every check."""
     result = check()
     assert result.code == 0, result.everything
     assert result.checks("✓ passes") == CHECKS, result.everything
@@ -44,7 +43,7 @@ def test_unbroken_copy_passes(check: Callable[[], Result]) -> None:
 
 
 class Broken(NamedTuple):
-    """One way to break a copy: which checks must fail, and what the page must say."""
+    """One way to break a copy, the checks that must fail, and the expected output."""
 
     name: str
     do: Callable[[Checkout], object]
@@ -54,20 +53,20 @@ class Broken(NamedTuple):
 
 
 def edit(path: str, old: str, new: str) -> Callable[[Checkout], None]:
-    """Break a copy by replacing a text of that file, or of the revision of that slug."""
+    """Break a copy by replacing a text in that file, or in the revision with that slug."""
     if path.endswith(".py"):
         return lambda copy: copy.edit(path, old, new)
     return lambda copy: copy.edit(copy.revision(path), old, new)
 
 
 def revision(up: str, down: str) -> Callable[[Checkout], object]:
-    """Break a copy by adding a revision of these two statements."""
+    """Break a copy by adding a revision with these two statements."""
     return lambda copy: copy.add(sql(up), sql(down))
 
 
 FORGETS = "does not restore the schema from before its upgrade."
-OTHER_MODELS = "The models build another schema (+) than the migrations do (-)."
-OTHER_BY_ALEMBIC = "The models are not what the migrations build; this would lead from one to the"
+OTHER_MODELS = "The models build a different schema (+) than the migrations (-)."
+OTHER_BY_ALEMBIC = "The models and the migrations differ; autogenerate would write this revision."
 STALE = "migrations/schema.txt (-) is not what the migrations build (+)."
 
 A_ROW = """INSERT INTO verification (id, identifier, value, "expiresAt")
@@ -330,7 +329,7 @@ ENTIRE = {"round trip": ROUND_TRIP, "models": PARITY, "generated files": SCHEMA_
     ],
 )
 def test_broken_copy_fails(copy: Checkout, check: Callable[[], Result], case: Broken) -> None:
-    """A copy in which one thing is broken fails in the checks that see it, and in no others."""
+    """A broken copy fails in the checks that cover the rule, and in no others."""
     case.do(copy)
     assert_fails(check(), case.failing, *case.fragments)
 
@@ -340,11 +339,11 @@ def test_broken_copy_fails(copy: Checkout, check: Callable[[], Result], case: Br
     [
         (
             sql("CREATE INDEX todo_new_idx ON todo (no_such_column)"),
-            'The history does not build from nothing: column "no_such_column" does not exist.',
+            'The upgrade of an empty database fails: column "no_such_column" does not exist.',
         ),
         (
             "op.no_such_operation()",
-            "The history does not build from nothing: AttributeError:",
+            "The upgrade of an empty database fails: AttributeError:",
         ),
     ],
     ids=["wrong-sql", "raises"],
@@ -352,7 +351,7 @@ def test_broken_copy_fails(copy: Checkout, check: Callable[[], Result], case: Br
 def test_history_that_does_not_build(
     copy: Checkout, check: Callable[[], Result], upgrade: str, message: str
 ) -> None:
-    """Where the upgrade fails, that is what the page says; the rest counts as not tried."""
+    """If the upgrade fails, the output says so, and the other checks do not run."""
     copy.add(upgrade, sql("SELECT 1"))
     result = check()
     assert result.code == 1, result.everything
@@ -364,7 +363,7 @@ def test_history_that_does_not_build(
 
 
 def test_models_that_cannot_be_imported(copy: Checkout, check: Callable[[], Result]) -> None:
-    """Models that are no Python are named as such: no revision is blamed."""
+    """An invalid model is reported as such, not as a failing revision."""
     copy.edit(TODO, "class Todo(", "class Todo((")
     result = check()
     assert result.code in {1, 2}, result.everything
@@ -374,7 +373,7 @@ def test_models_that_cannot_be_imported(copy: Checkout, check: Callable[[], Resu
 
 
 def test_irreversible_revision_is_accepted(copy: Checkout, check: Callable[[], Result]) -> None:
-    """A downgrade that raises with its reason is not tried, and the page counts it."""
+    """A downgrade that raises with a reason does not run, and the output counts it."""
     copy.add(sql("UPDATE todo SET title = trim(title)"), IRREVERSIBLE)
     copy.edit(copy.snapshot, copy.head, "a0b1c2d3e4f5")
     copy.edit("models/version.py", f"+{copy.head}", "+a0b1c2d3e4f5")

@@ -1,6 +1,6 @@
-"""The rules that revision files obey, and the immutability of what was merged: each is broken once.
+"""The rules for revision files, and the immutability of merged ones: each is broken once.
 
-The history check runs alone, with the copy's own code: it needs no database.
+Only the history check runs, which needs no database, with the copy's own code.
 """
 
 import json
@@ -37,7 +37,7 @@ print(json.dumps([[one.message, one.remedy] for one in result.failures]))
 
 
 class Break(NamedTuple):
-    """One way to break a copy, and what must be said of it: messages in full, or in part."""
+    """One way to break a copy, and its messages, in full or in part."""
 
     name: str
     do: Callable[[Checkout], object]
@@ -153,7 +153,7 @@ HISTORY = (
         "imports-models",
         _imports("from models import Todo"),
         ("imports models.",),
-        "Import alembic and sqlalchemy only",
+        "Import only alembic, sqlalchemy and the standard library",
     ),
     Break("imports-models-module", _imports("import models.todo as m"), ("imports models.todo.",)),
     Break("imports-another-package", _imports("import sqlmodel"), ("imports sqlmodel.",)),
@@ -175,7 +175,7 @@ HISTORY = (
         "empty-downgrade",
         lambda copy: copy.add(sql("SELECT 1")),
         ("has a downgrade that does nothing.",),
-        "Undo what upgrade does, or raise NotImplementedError with the reason",
+        "Undo what upgrade does, or raise NotImplementedError and say why",
     ),
     Break(
         "downgrade-of-only-a-docstring",
@@ -210,7 +210,7 @@ HISTORY = (
 
 @pytest.mark.parametrize("case", HISTORY, ids=lambda case: case.name)
 def test_history_rule(run: Launcher, copy: Checkout, case: Break) -> None:
-    """Each rule of revision files finds the file that breaks it, and nothing else is found."""
+    """Each rule reports the file that breaks it, and there is no other failure."""
     case.do(copy)
     result = run.run(copy.root, code=HISTORY_ALONE)
     assert result.code == 0, result.everything
@@ -231,7 +231,7 @@ def test_history_rule(run: Launcher, copy: Checkout, case: Break) -> None:
     ],
 )
 def test_history_accepts(run: Launcher, copy: Checkout, do: Callable[[Checkout], object]) -> None:
-    """What the rules allow is not found fault with."""
+    """A history that follows the rules has no failure."""
     do(copy)
     result = run.run(copy.root, code=HISTORY_ALONE)
     assert result.code == 0, result.everything
@@ -239,14 +239,14 @@ def test_history_accepts(run: Launcher, copy: Checkout, do: Callable[[Checkout],
 
 
 def test_new_revision_from_the_template(run: Launcher, copy: Checkout) -> None:
-    """What `alembic revision` writes is no revision yet: its author has to say why."""
+    """The template fails until its author gives the reason for the change."""
     code = "from alembic.config import main; main()"
     made = run.run(copy.root, "revision", "-m", "Add a thing to nothing.", code=code)
     assert made.code == 0, made.everything
     result = run.run(copy.root, code=HISTORY_ALONE)
     found = [message for message, _ in json.loads(result.out)]
     assert len(found) == 2, found
-    assert '_add_a_thing_to_nothing.py still holds what a generator wrote: "Delete' in found[0]
+    assert '_add_a_thing_to_nothing.py still contains generated text: "Delete' in found[0]
     assert found[1].endswith("_add_a_thing_to_nothing.py does not say why.")
 
 
@@ -262,7 +262,7 @@ def test_new_revision_from_the_template(run: Launcher, copy: Checkout) -> None:
 def test_unreadable_history_ends_the_check(
     copy: Checkout, check: Callable[[], Result], do: Callable[[Checkout], object], message: str
 ) -> None:
-    """What is no line cannot be tried: the page says so, and does not pretend that it held."""
+    """If the history is not linear, the other checks do not run, and the output says so."""
     do(copy)
     result = check()
     assert result.code == 1, result.everything
@@ -273,13 +273,13 @@ def test_unreadable_history_ends_the_check(
     assert result.err == ""
 
 
-# ── history: what git knows ───────────────────────────────────────────────────────────────────────
+# ── merged revisions ──────────────────────────────────────────────────────────────────────────────
 
 LAST, FIRST = "isolate_users", "create_better_auth_tables"
 
 
 def _git(copy: Checkout, *arguments: str) -> None:
-    """Run git in the copy, as nobody's settings would have it."""
+    """Run git in the copy, without the developer's settings."""
     settings = {
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
@@ -296,7 +296,7 @@ def _git(copy: Checkout, *arguments: str) -> None:
 
 @pytest.fixture
 def branch(copy: Checkout) -> Checkout:
-    """A copy in git, on a branch off main."""
+    """A copy in git, on a branch of main."""
     _git(copy, "init", "--quiet", "--initial-branch=main")
     _git(copy, "add", ".")
     _git(copy, "commit", "--quiet", "--message=Everything")
@@ -334,7 +334,7 @@ def test_merged_revision_is_immutable(
     message: str,
     committed: bool,
 ) -> None:
-    """A revision that is on the main branch may have run anywhere: it must not change."""
+    """A revision on the main branch must not change: it may have run on any database."""
     do(branch)
     if committed:
         _git(branch, "add", ".")
@@ -342,15 +342,15 @@ def test_merged_revision_is_immutable(
     result = run.run(branch.root, code=HISTORY_ALONE)
     failures = json.loads(result.out)
     assert message in failures[0][0]
-    # What is gone leaves a gap, which is said as well.
+    # A deleted revision leaves a gap, which is a second failure.
     gap = ["The revision files cannot be read"] if do is _delete else []
     assert [failure[0].partition(":")[0] for failure in failures[1:]] == gap, result.everything
     assert "git checkout" in failures[0][1]
     assert "write a new revision" in failures[0][1]
 
 
-def test_restoring_a_merged_revision_mends_it(run: Launcher, branch: Checkout) -> None:
-    """The command that the failure names does what it says."""
+def test_restoring_a_merged_revision_fixes_it(run: Launcher, branch: Checkout) -> None:
+    """The command in the remedy restores the revision."""
     _delete(branch)
     failures = json.loads(run.run(branch.root, code=HISTORY_ALONE).out)
     command = failures[0][1].partition("(git ")[2].partition(")")[0]
@@ -360,7 +360,7 @@ def test_restoring_a_merged_revision_mends_it(run: Launcher, branch: Checkout) -
 
 @pytest.mark.parametrize("committed", [False, True], ids=["uncommitted", "committed"])
 def test_new_revision_may_still_change(run: Launcher, branch: Checkout, committed: bool) -> None:
-    """What is not on the main branch yet is nobody's history."""
+    """A revision that is not on the main branch may change."""
     path = branch.add(sql("SELECT 1"), sql("SELECT 2"))
     if committed:
         _git(branch, "add", ".")
@@ -371,7 +371,7 @@ def test_new_revision_may_still_change(run: Launcher, branch: Checkout, committe
 
 
 def test_merge_base_of_a_remote_branch(run: Launcher, branch: Checkout) -> None:
-    """Where the main branch is only known as a remote's, as in CI, it counts as well."""
+    """The main branch may exist only as a remote branch, as in CI."""
     _git(branch, "update-ref", "refs/remotes/origin/main", "main")
     _git(branch, "branch", "--quiet", "--delete", "main")
     _change(branch)
@@ -387,7 +387,7 @@ def _without_git(copy: Checkout) -> Path:
 
 
 def _shallow(copy: Checkout) -> Path:
-    """A clone of the last commit of a branch, as actions/checkout makes it: main is not in it."""
+    """A clone of a branch's last commit, without main, as actions/checkout makes it."""
     _git(copy, "init", "--quiet", "--initial-branch=main")
     for number in (1, 2):
         _git(copy, "add", ".")
@@ -401,7 +401,7 @@ def _shallow(copy: Checkout) -> Path:
 
 
 def _foreign(copy: Checkout) -> Path:
-    """A repository that belongs to another user, which git refuses."""
+    """A repository of another user, which git refuses."""
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder to another user")
     _git(copy, "init", "--quiet", "--initial-branch=main")
@@ -426,12 +426,12 @@ def test_what_git_cannot_compare_is_not_called_unchanged(
     make: Callable[[Checkout], Path],
     why: str,
 ) -> None:
-    """A person is told that nothing was compared; in CI, where it would hide a change, it fails."""
+    """Without a comparison the check passes with a note, and fails in CI."""
     root = make(copy)
     url = server.maintenance.render_as_string(hide_password=False)
-    told = run.run(root, *CHECK, "--database-url", url)
-    assert told.code == 0, told.everything
-    assert f"one line; merged ones not checked: {why}" in told.out
+    passed = run.run(root, *CHECK, "--database-url", url)
+    assert passed.code == 0, passed.everything
+    assert f"one line; merged ones not checked: {why}" in passed.out
     failed = run.run(root, *CHECK, "--database-url", url, code=WITH_CI)
     assert failed.code == 1, failed.everything
     (failure,) = failed.failures
@@ -441,7 +441,7 @@ def test_what_git_cannot_compare_is_not_called_unchanged(
 
 
 def test_revisions_of_one_minute_sort_by_their_parents(run: Launcher, copy: Checkout) -> None:
-    """A folder listing reads as the history does, within a minute too."""
+    """Revisions of the same minute sort in the order of the history."""
     copy.add(revision="bbbbbbbbbbbb")
     child = copy.add(revision="aaaaaaaaaaaa", parents="bbbbbbbbbbbb")
     result = run.run(copy.root, code=HISTORY_ALONE)

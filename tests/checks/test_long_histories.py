@@ -1,12 +1,11 @@
-"""`schema check` proves histories that it did not grow up with: long ones, of all that Alembic has.
+"""`schema check` on long, generated histories that use all features of Alembic.
 
-The theory: what the check does for each revision, it does once, and takes as long for the last as
-for the first; labels, dependencies, data and blocks outside a transaction are revisions like any
-other; branches and merges are refused before anything is tried on them.
+The theory: the time grows linearly with the number of revisions; labels, dependencies, data and
+autocommit blocks are accepted; branches and merges are rejected before any other check.
 
-The histories are generated: in ten revisions a table like `note` of migrations/README.md is made,
-grows, is filled, indexed, described, and goes again. So the whole leads to the committed schema,
-and every check must hold; only the revision that schema.txt names is another one.
+Ten revisions create a table like `note` of migrations/README.md, add a column, data, an index and a
+comment, and drop it. So the schema at the head is the committed one and every check must pass,
+except that schema.txt names another revision.
 """
 
 import json
@@ -60,7 +59,7 @@ def upgrade() -> None:
 def downgrade() -> None:
 @downgrade@
 '''
-"""A revision file; between two `@` stands what differs, and `@` alone is the table's number."""
+"""A revision file; `@name@` is a placeholder, and `@` alone is the table's number."""
 
 CREATE = '''
 op.create_table(
@@ -135,7 +134,7 @@ STEPS = (
     ("Unindex note", DROP_INDEX, CREATE_INDEX),
     ("Drop note", DROP, CREATE + DESCRIBE + ADD_COLUMN + ADD_CHECK + VALIDATE),
 )
-"""What ten revisions do, and undo."""
+"""The upgrade and downgrade of ten revisions."""
 
 CHECKS = {
     "history",
@@ -188,13 +187,13 @@ def schema(run: Launcher, copy: Checkout, server: Server) -> Callable[..., Resul
 
 
 def checks_of(result: Result) -> dict[str, Any]:
-    """What the command's document says of each check."""
+    """Return the checks in the command's JSON document, by name."""
     assert result.out, result.everything
     return {check["name"]: check for check in json.loads(result.out)["checks"]}
 
 
 def check_long(copy: Checkout, schema: Callable[..., Result], number: int) -> dict[str, Any]:
-    """Grow the history, and prove everything of it."""
+    """Add revisions, and assert that all checks pass except for schema.txt."""
     grow(copy, number)
     rewritten = schema("snapshot")
     changed = rewritten.out.partition("migrations/schema.txt is rewritten.")[0]
@@ -205,7 +204,7 @@ def check_long(copy: Checkout, schema: Callable[..., Result], number: int) -> di
     assert set(checks) == CHECKS
     revisions = number + len(HISTORY)
     assert checks["history"]["covered"].startswith(f"{revisions} revisions, one line")
-    # Once before the first one; once up and once undone for each; once at either end.
+    # One snapshot before the first revision, two for each, and one at each end.
     reads = 1 + 2 * revisions + 2
     covered = f"{revisions} revisions up, down, up; {reads} snapshots"
     assert checks["round trip"]["covered"] == covered
@@ -242,7 +241,7 @@ def test_time_grows_linearly(
 def test_each_schema_is_read_once(
     copy: Checkout, empty: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What stands before a revision was read after its parent: it is not read again."""
+    """The schema before a revision is the schema after its parent: it is read once."""
     grow(copy, 10)
     directory = ScriptDirectory(str(copy.root / "migrations"))
     read = 0
@@ -262,7 +261,7 @@ def test_each_schema_is_read_once(
 
 
 def test_each_revision_is_walked(copy: Checkout, empty: URL) -> None:
-    """In a long history, the one revision whose downgrade forgets something is found and named."""
+    """In a long history, the one revision with an incomplete downgrade is reported."""
     grow(copy, 30)
     (path,) = copy.versions.glob("*_0016*_step.py")  # Describe note
     copy.edit(path, "IS 'Notes'", "IS 'Notices'")
@@ -273,7 +272,7 @@ def test_each_revision_is_walked(copy: Checkout, empty: URL) -> None:
 
 
 def test_sql_of_a_long_history_is_rendered_as_it_runs(copy: Checkout, empty: URL) -> None:
-    """Data with parameters and blocks outside a transaction are shown by `--sql` as they run."""
+    """`--sql` shows data with parameters and autocommit blocks as they run."""
     grow(copy, 20)
     directory = ScriptDirectory(str(copy.root / "migrations"))
     with connect(empty) as connection:
@@ -294,9 +293,9 @@ def test_sql_of_a_long_history_is_rendered_as_it_runs(copy: Checkout, empty: URL
         for statement in direction.statements
         if statement.sql.startswith("INSERT INTO verification")
     ]
-    # Two tables, three rows, once up and once undone on the way down.
+    # Two tables with three rows, in the upgrade and in the downgrade.
     assert len(inserted) == 2 * 3 * 2
-    assert all(statement.parametrised and not statement.written for statement in inserted)
+    assert all(statement.parametrised and not statement.hand_written for statement in inserted)
 
 
 def _branch(copy: Checkout) -> None:
@@ -329,7 +328,7 @@ def _second_base(copy: Checkout) -> None:
 def test_no_line(
     copy: Checkout, schema: Callable[..., Result], do: Callable[[Checkout], None], message: str
 ) -> None:
-    """A history that is no line is refused with its message, and nothing is tried on it."""
+    """A history that is not linear is rejected, and no other check runs."""
     do(copy)
     result = schema("check", "--json")
     assert result.code == 1, result.everything
@@ -340,9 +339,9 @@ def test_no_line(
 
 @pytest.mark.slow
 def test_lint_of_a_long_history(copy: Checkout, server: Server) -> None:
-    """The lint of a long history finds what is wrong with it, again and again, and nothing else.
+    """The lint of a long history reports its known findings, and no others, also from the cache.
 
-    It drops tables, and its undoing of that validates a constraint where it adds it.
+    The history drops tables, and the downgrade of that adds and validates a constraint at once.
     """
     grow(copy, 100)
     url = server.maintenance.render_as_string(hide_password=False)

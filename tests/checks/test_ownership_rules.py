@@ -1,7 +1,6 @@
-"""What the catalogs must not show, and what users must not reach: each rule is broken once.
+"""The rules of ownership, and user isolation: each rule is broken once.
 
-What a revision can do to a database, the rules read from the database: they are broken by SQL on
-databases of their own, and in the slow tier by a revision in a copy that runs the same SQL.
+SQL breaks each rule in its own database; in the slow tier a revision in a copy runs the same SQL.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,29 +39,27 @@ ALTER TABLE note ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY note_owner ON note TO todo_app USING (user_id = (SELECT app_user_id()));
 GRANT SELECT, INSERT, UPDATE, DELETE ON note TO todo_app;
 """
-"""An owned table as it should be; some of the cases break it."""
+"""A correct owned table; some cases break it."""
 
 
 def note(old: str, new: str) -> str:
-    """Break the good owned table by replacing a text that must be there."""
+    """Break the correct owned table by replacing a text, which must exist."""
     assert old in NOTE
     return NOTE.replace(old, new)
 
 
 class Rule(NamedTuple):
-    """One way to break a database: the messages, in full, of all that ownership finds."""
+    """One way to break a database, and all messages of the ownership check, in full."""
 
     name: str
     sql: str
     messages: tuple[str, ...]
     isolated: bool = True
-    """Whether users are still kept apart, or isolation must fail as well."""
+    """Whether the isolation check still passes."""
 
 
 NOT_IDENTITY = "does not compare user_id with (SELECT app_user_id())."
-NOT_REFERENCE = (
-    'user_id is not a validated, NOT NULL reference to "user" that cascades on deletion.'
-)
+NOT_REFERENCE = 'user_id is not a validated, NOT NULL reference to "user" with ON DELETE CASCADE.'
 OWNERS_RIGHTS = "which runs with its owner's rights."
 DEFINER = "LANGUAGE sql SECURITY DEFINER RETURN (SELECT count(*) FROM todo)"
 
@@ -70,12 +67,12 @@ OWNERSHIP = (
     Rule(
         "table-of-nobody",
         "CREATE TABLE word (id uuid PRIMARY KEY)",
-        ("Table word is neither a user's own nor Better Auth's.",),
+        ("Table word has no user_id and is not one of Better Auth's tables.",),
     ),
     Rule(
         "table-of-nobody-in-another-schema",
         "CREATE SCHEMA other; CREATE TABLE other.todo (id uuid PRIMARY KEY)",
-        ("Table other.todo is neither a user's own nor Better Auth's.",),
+        ("Table other.todo has no user_id and is not one of Better Auth's tables.",),
     ),
     Rule(
         "row-security-not-forced",
@@ -320,14 +317,14 @@ ISOLATION = (
         "CREATE OR REPLACE FUNCTION app_user_id() RETURNS uuid LANGUAGE sql STABLE RETURN coalesce("
         "nullif(current_setting('app.user_id', true), '')::uuid,"
         " gen_random_uuid())",
-        ("A transaction without a user acts for somebody.",),
+        ("app_user_id() is not NULL in a transaction without a user.",),
     ),
     Rule(
         "garbage-is-nobody",
         "CREATE OR REPLACE FUNCTION app_user_id() RETURNS uuid LANGUAGE sql STABLE RETURN CASE WHEN"
         " current_setting('app.user_id', true) ~ '^[0-9a-f-]{36}$'"
         " THEN current_setting('app.user_id', true)::uuid END",
-        ("A transaction whose user is no uuid reads todo.",),
+        ("A transaction whose app.user_id is not a uuid can read todo.",),
     ),
     Rule(
         "application-may-not-delete-its-own",
@@ -403,7 +400,7 @@ GOOD = (
 
 
 def execute(url: URL, statements: str) -> None:
-    """Run a script, past SQLAlchemy: its colons and per cent signs are SQL's."""
+    """Run a script with psycopg: SQLAlchemy would interpret its colons and per cent signs."""
     with connect(url, autocommit=True) as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
@@ -424,7 +421,7 @@ def messages(outcome: CheckResult) -> list[str]:
 
 @pytest.mark.parametrize("rule", OWNERSHIP, ids=lambda rule: rule.name)
 def test_ownership_rule(head: URL, rule: Rule) -> None:
-    """Each rule of ownership finds what breaks it, and nothing else."""
+    """Each rule of ownership reports its violation, and there is no other failure."""
     if rule.name == "maintain" and major(head) < 17:
         pytest.skip("PostgreSQL 16 has no such privilege")
     execute(head, rule.sql)
@@ -434,7 +431,7 @@ def test_ownership_rule(head: URL, rule: Rule) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", OWNERSHIP, ids=lambda rule: rule.name)
 def test_whether_rows_leak(head: URL, rule: Rule) -> None:
-    """What breaks a rule of ownership is found by trying as well, where it lets rows leak."""
+    """The isolation check also fails if the violation shows or hides rows."""
     if rule.name == "maintain" and major(head) < 17:
         pytest.skip("PostgreSQL 16 has no such privilege")
     execute(head, rule.sql)
@@ -443,7 +440,7 @@ def test_whether_rows_leak(head: URL, rule: Rule) -> None:
 
 @pytest.mark.parametrize("rule", ISOLATION, ids=lambda rule: rule.name)
 def test_isolation_finds_what_no_rule_does(head: URL, rule: Rule) -> None:
-    """What lets a user see or lose rows is found by trying, though every rule is obeyed."""
+    """The isolation check finds wrong access even if every rule of ownership is followed."""
     execute(head, rule.sql)
     assert messages(ownership.check(head)) == []
     found = messages(isolation.check(probe.probe(head)))
@@ -454,7 +451,7 @@ def test_isolation_finds_what_no_rule_does(head: URL, rule: Rule) -> None:
 
 @pytest.mark.parametrize("rule", COMMENTS, ids=lambda rule: rule.name)
 def test_everything_is_described(head: URL, rule: Rule) -> None:
-    """What has no comment is missing from the data dictionary, and is found."""
+    """A missing comment is reported."""
     assert messages(comments.check(head)) == []
     execute(head, rule.sql)
     assert messages(comments.check(head)) == list(rule.messages)
@@ -462,7 +459,7 @@ def test_everything_is_described(head: URL, rule: Rule) -> None:
 
 @pytest.mark.parametrize("rule", GOOD, ids=lambda rule: rule.name)
 def test_ownership_accepts(head: URL, rule: Rule) -> None:
-    """What keeps users apart is not found fault with."""
+    """A change that keeps users isolated has no failure."""
     execute(head, rule.sql)
     assert messages(ownership.check(head)) == []
     assert messages(isolation.check(probe.probe(head))) == []
@@ -471,7 +468,7 @@ def test_ownership_accepts(head: URL, rule: Rule) -> None:
 QUICK_COPIES = {
     "another-policy-lets-all-rows-through",
 }
-"""Of the cases above, those that the quick tier tries by the whole command too."""
+"""The cases above that the quick tier runs with the whole command too."""
 
 
 @pytest.mark.parametrize(
@@ -499,7 +496,7 @@ def test_revision_that_breaks_a_rule(  # noqa: PLR0913, PLR0917  # each is a fix
     rule: Rule,
     seen_by: str,
 ) -> None:
-    """The same, by a revision: the command fails in that check, though schema.txt is fresh."""
+    """If a revision breaks the rule, that check fails, even with a new schema.txt."""
     copy.add(sql(rule.sql), IRREVERSIBLE)
     url = server.maintenance.render_as_string(hide_password=False)
     fresh = run.run(copy.root, "snapshot", "--database-url", url, code=COMMAND)
@@ -515,12 +512,12 @@ def test_revision_that_breaks_a_rule(  # noqa: PLR0913, PLR0917  # each is a fix
         assert message in result.out, result.everything
 
 
-# ── roles belong to the cluster: these have a server of their own ─────────────────────────────────
+# ── roles belong to the cluster: these tests have their own server ────────────────────────────────
 
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Embedded]:
-    """A server on which a test may change the group roles."""
+    """A server whose group roles a test may change."""
     with embedded() as started:
         yield started
 
@@ -573,7 +570,7 @@ ROLES = {
 def test_group_role_has_too_much(
     own_server: Embedded, own_head: URL, broken: str, fixed: str, what: str
 ) -> None:
-    """A group role that could see around row security is found, by rule and at every upgrade."""
+    """A group role that can bypass row security is reported by the check and by every upgrade."""
     superuser = own_server.superuser.set(database="head")
     assert messages(ownership.check(own_head)) == []
     execute(superuser, broken)
@@ -587,7 +584,7 @@ def test_group_role_has_too_much(
 
 
 def test_group_role_owns_something(own_server: Embedded, own_head: URL) -> None:
-    """A group role that owns a table ignores its row security."""
+    """A group role that owns a table is reported: an owner can bypass row security."""
     superuser = own_server.superuser.set(database="head")
     execute(superuser, NOTE + "ALTER TABLE note OWNER TO todo_app")
     try:
@@ -600,7 +597,7 @@ def test_group_role_owns_something(own_server: Embedded, own_head: URL) -> None:
 def test_upgrade_refuses_a_role_that_has_too_much(
     own_server: Embedded, own_head: URL, run: Launcher, copy: Checkout
 ) -> None:
-    """A role of that name that somebody else made with more rights is not granted anything."""
+    """An existing role of that name with more rights is granted nothing."""
     execute(own_server.superuser.set(database=own_head.database), "ALTER ROLE todo_auth BYPASSRLS")
     try:
         url = own_server.owner.render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""The recipe for an owned table, followed to the letter: migrations/README.md must work."""
+"""The recipe for an owned table in migrations/README.md works as written."""
 
 import re
 
@@ -52,7 +52,7 @@ def downgrade() -> None:
 def test_an_owned_table_takes_one_line_and_the_recipe(
     run: Launcher, copy: Checkout, server: Server
 ) -> None:
-    """The model derives from Owned, the revision is the README's: every check holds."""
+    """With a model derived from Owned and the README's revision, every check passes."""
     readme = (ROOT / "migrations" / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## An owned table")[2]
     (recipe,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)

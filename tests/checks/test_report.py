@@ -1,7 +1,7 @@
-"""What `schema check` prints is made for its reader: a program, a pipe, a terminal, a hurry.
+"""The output of `schema check`: JSON, in a pipe, on a terminal, and with --quiet.
 
-The theory: the JSON document has the same fields whatever happened, those that README.md lists;
-colour and progress go to terminals only; nothing that a check found is lost in any layout.
+The theory: the JSON document always has the fields that README.md lists; colour and progress
+appear on terminals only; every layout shows every failure.
 """
 
 import fcntl
@@ -23,10 +23,10 @@ from schema.project import ROOT
 from tests.support.repo_copy import COMMAND, Checkout, Launcher, Result, sql
 
 CHECK = ("check", "--no-lint")
-"""The command; how SQL is written has tests of its own, and takes longer than all checks."""
+"""Without the lint, which takes longer than all other checks and has its own tests."""
 
 COLOUR = r"\x1b\[[0-9;]*(3[0-7]|38|9[0-7])[;m]"
-"""How a foreground colour begins."""
+"""The escape code of a foreground colour."""
 
 LONG = "column " + "of_a_long_definition " * 20 + "end"
 
@@ -57,7 +57,7 @@ def check(run: Launcher, copy: Checkout, server: Server) -> Callable[..., Result
 
 
 def fields(document: Any, place: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401  # JSON
-    """Name every field of the document, as README.md does, and the type of its value."""
+    """Yield the path of every field of the document, as in README.md, and its type."""
     if isinstance(document, dict):
         for name, value in document.items():
             yield from fields(value, f"{place}.{name}".removeprefix("."))
@@ -69,7 +69,7 @@ def fields(document: Any, place: str = "") -> Iterator[tuple[str, str]]:  # noqa
 
 
 def documented() -> dict[str, set[str]]:
-    """The fields and their types that README.md lists."""
+    """Return the fields that README.md lists, and their types."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text.partition("### JSON\n")[2].partition("\n## ")[0]
     found: dict[str, set[str]] = {}
@@ -103,7 +103,7 @@ def assert_documented(result: Result) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_document_of_success(check: Callable[..., Result]) -> None:
-    """When all holds: exit code 0, and nothing but the document."""
+    """If all checks pass, the exit code is 0 and the output is only the document."""
     result = check("--json")
     document = assert_documented(result)
     assert (result.code, result.err) == (0, "")
@@ -115,7 +115,7 @@ def test_document_of_success(check: Callable[..., Result]) -> None:
 
 
 def test_document_of_failure(copy: Checkout, check: Callable[..., Result]) -> None:
-    """When something does not hold: exit code 1, and what it is, with the difference itself."""
+    """If a check fails, the exit code is 1 and the document has the failure and its detail."""
     copy.edit("migrations/schema.txt", "table todo", "table töödöö")
     result = check("--json", "--quiet")
     document = assert_documented(result)
@@ -132,7 +132,7 @@ def test_document_of_failure(copy: Checkout, check: Callable[..., Result]) -> No
 def test_document_of_proofs_that_were_not_tried(
     copy: Checkout, check: Callable[..., Result]
 ) -> None:
-    """A check that an earlier one made impossible is there, and says so."""
+    """A check that an earlier failure prevented is in the document, marked as such."""
     copy.add(sql("SELECT 1 / 0"), sql("SELECT 1"))
     result = check("--json")
     document = assert_documented(result)
@@ -144,28 +144,28 @@ def test_document_of_proofs_that_were_not_tried(
 
 
 def test_document_of_refusal(run: Launcher) -> None:
-    """When the checks cannot be tried: exit code 2, and the sentence in both places."""
+    """If the checks cannot run, the exit code is 2 and both outputs have the sentence."""
     result = run.run(ROOT, "check", "--json", "--database-url", "mysql://host/database")
     document = assert_documented(result)
     assert result.code == 2
     assert document["passed"] is None
-    assert document["error"].startswith("The database URL is another system's; only")
+    assert document["error"].startswith("The database URL is for another database system; only")
     assert document["checks"] == []
     assert result.err == f"schema: {document['error']}\n"
 
 
-# ── in a hurry ────────────────────────────────────────────────────────────────────────────────────
+# ── --quiet ───────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.slow
 def test_quiet_when_all_holds(check: Callable[..., Result]) -> None:
-    """Nothing at all is printed."""
+    """If all checks pass, there is no output."""
     result = check("--quiet")
     assert (result.code, result.out, result.err) == (0, "", "")
 
 
 def test_quiet_when_something_does_not_hold(copy: Checkout, check: Callable[..., Result]) -> None:
-    """Only what does not hold is printed: no table, no check that holds."""
+    """Only the failures are printed, without the table."""
     copy.edit("migrations/schema.txt", "table todo", "table other")
     result = check("--quiet")
     assert result.code == 1
@@ -179,7 +179,7 @@ def test_quiet_when_something_does_not_hold(copy: Checkout, check: Callable[...,
 
 
 def on_terminal(columns: int, *arguments: str, **environment: str) -> tuple[int, str]:
-    """Run Python with a terminal of that width for all its streams, and return what it shows."""
+    """Run Python on a terminal of that width, and return the exit code and the output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     own = {"NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES"}
@@ -196,9 +196,9 @@ def on_terminal(columns: int, *arguments: str, **environment: str) -> tuple[int,
     while True:
         try:
             data = os.read(ours, 65536)
-        except OSError:  # Linux: the other end is closed
+        except OSError:  # on Linux, the other end is closed
             break
-        if not data:  # macOS says it so
+        if not data:  # the same on macOS
             break
         shown += data
     os.close(ours)
@@ -206,7 +206,7 @@ def on_terminal(columns: int, *arguments: str, **environment: str) -> tuple[int,
 
 
 def in_pipe(**environment: str) -> str:
-    """What the page is in a pipe."""
+    """Return the output in a pipe."""
     done = subprocess.run(
         [sys.executable, "-B", "-c", PAGE],
         env=os.environ | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | environment,
@@ -219,7 +219,7 @@ def in_pipe(**environment: str) -> str:
 
 
 def test_page_on_a_terminal_has_colour() -> None:
-    """On a terminal, what holds and what does not can be told by colour."""
+    """On a terminal, passed and failed checks have different colours."""
     code, shown = on_terminal(100, "-c", PAGE)
     assert code == 0, shown
     assert "\x1b[32m✓ passes" in shown
@@ -234,7 +234,7 @@ def test_page_on_a_terminal_has_colour() -> None:
     ids=str,
 )
 def test_page_without_colour(environment: dict[str, str]) -> None:
-    """NO_COLOR and a terminal that has none are respected, and nothing else is lost."""
+    """With NO_COLOR or on a terminal without colours, only the colours are missing."""
     code, shown = on_terminal(100, "-c", PAGE, **environment)
     assert code == 0, shown
     assert not re.search(COLOUR, shown)
@@ -243,7 +243,7 @@ def test_page_without_colour(environment: dict[str, str]) -> None:
 
 
 def test_page_in_a_pipe() -> None:
-    """In a pipe there is no escape code, and every line is whole, however long."""
+    """In a pipe there is no escape code, and long lines are not wrapped."""
     page = in_pipe()
     assert "\x1b" not in page
     lines = page.splitlines()
@@ -262,7 +262,7 @@ def test_page_in_a_pipe() -> None:
     ids=str,
 )
 def test_page_on_a_narrow_terminal(columns: int, environment: dict[str, str]) -> None:
-    """The table fits and says everything; what is longer than a line is wrapped, not cut."""
+    """The table fits, and long lines are wrapped, not truncated."""
     code, shown = on_terminal(columns, "-c", PAGE, **environment)
     assert code == 0, shown
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
@@ -270,25 +270,25 @@ def test_page_on_a_narrow_terminal(columns: int, environment: dict[str, str]) ->
     assert max(map(len, table.splitlines())) <= int(environment.get("COLUMNS", columns))
     for word in ("ownership", "1", "owned", "table,", "Better", "Auth's;", "foreign", "roles"):
         assert word in table, table
-    assert f"- {LONG}" in rest  # the terminal itself wraps it
+    assert f"- {LONG}" in rest  # the terminal wraps it
 
 
 @pytest.mark.slow
 def test_page_in_an_encoding_without_signs() -> None:
-    """Where ✓ cannot be written something else is, and the page is whole."""
+    """If the encoding has no ✓, another sign replaces it, and the output is complete."""
     page = in_pipe(PYTHONIOENCODING="ascii")
     assert "? holds" in page
     assert "Fix it." in page
 
 
 def test_progress_is_for_terminals(copy: Checkout, server: Server) -> None:
-    """On a terminal progress is shown, and gone at the end; the document stays readable there."""
+    """On a terminal the progress is shown, and removed at the end."""
     url = server.maintenance.render_as_string(hide_password=False)
     command = ("-P", "-c", COMMAND, *CHECK, "--json", "--database-url", url)
     path = f"{copy.root}{os.pathsep}{copy.root / 'scripts'}"
     code, shown = on_terminal(80, *command, PYTHONPATH=path)
     assert code == 0, shown
     progress, _, document = shown.partition("{\n")
-    assert "\x1b[?25l" in progress  # the cursor is hidden meanwhile
+    assert "\x1b[?25l" in progress  # the cursor is hidden
     assert progress.rstrip().endswith(("\x1b[?25h", "\x1b[2K")), progress[-40:]
     assert json.loads("{\n" + document)["passed"] is True

@@ -1,9 +1,7 @@
-"""The SQL lint finds what a revision does to a live database, and how it is written.
+"""The SQL lint reports unsafe and badly written statements of revisions.
 
-The theory: for each rule there is a revision that breaks it, the finding names the revision's file,
-the line that executes the statement, and the statement; and a twin that does the same thing
-rightly passes. What is accepted is accepted with a reason, for as long as there is something to
-accept. The whole lint runs on histories of two revisions, and in whole copies of the checkout.
+The theory: for each rule a bad revision gets a finding with its file, line and statement, and a
+good revision passes. A finding is accepted only with a reason, and unused comments are reported.
 """
 
 import os
@@ -91,7 +89,7 @@ FILE = "2099_01_01_0001_222222222222_change_note.py"
 
 @dataclass(frozen=True)
 class History:
-    """A history of two revisions, and the lint of it."""
+    """A history of two revisions, and its lint."""
 
     root: Path
     url: URL
@@ -110,13 +108,13 @@ class History:
         self.second.write_text(text, encoding="utf-8")
 
     def line(self, fragment: str) -> int:
-        """The line of the revision under test that holds the text, which only one does."""
+        """Return the number of the only line of the revision under test that contains the text."""
         lines = self.second.read_text(encoding="utf-8").splitlines()
         (number,) = (n for n, text in enumerate(lines, start=1) if fragment in text)
         return number
 
     def lint(self) -> list[Failure]:
-        """Lint the history, as the lint's process does."""
+        """Lint the history as the check does."""
         outcome = lint.check(self.url)
         assert outcome.covered != "no statement", outcome.failures
         return outcome.failures
@@ -124,7 +122,7 @@ class History:
 
 @pytest.fixture
 def history(tmp_path: Path, empty: URL, monkeypatch: pytest.MonkeyPatch) -> History:
-    """A history whose first revision makes a table; nothing that other tests found clean."""
+    """A history whose first revision creates a table, with an empty cache."""
     migrations = tmp_path / "migrations"
     (migrations / "versions").mkdir(parents=True)
     shutil.copy2(ROOT / "migrations" / "env.py", migrations)
@@ -138,7 +136,7 @@ def history(tmp_path: Path, empty: URL, monkeypatch: pytest.MonkeyPatch) -> Hist
 
 
 def summary(failures: list[Failure]) -> list[str]:
-    """Where each finding is, and of which rule, without its explanation."""
+    """Return the place and the rule of each finding."""
     return [": ".join(failure.message.split(": ")[:2]) for failure in failures]
 
 
@@ -146,7 +144,7 @@ def summary(failures: list[Failure]) -> list[str]:
 
 
 class Rule(NamedTuple):
-    """A way to break a rule and its good twin; which line is named, and which statement."""
+    """A bad and a good revision for a rule, and the reported line and statement."""
 
     name: str
     rule: str
@@ -263,7 +261,7 @@ STYLE = (
 
 
 def check_rule(history: History, rule: Rule) -> None:
-    """Break the rule, and then do it rightly."""
+    """Lint the bad revision, then the good one."""
     history.write(rule.bad)
     failures = history.lint()
     where = f"{FILE}:{history.line(rule.at)}: {rule.rule}"
@@ -278,18 +276,18 @@ def check_rule(history: History, rule: Rule) -> None:
 
 @pytest.mark.parametrize("rule", SAFETY, ids=lambda rule: rule.name)
 def test_what_a_statement_does(history: History, rule: Rule) -> None:
-    """What hurts a live database is found, at the statement that does; its good twin passes."""
+    """A statement that is unsafe on a database in use is reported; the good one passes."""
     check_rule(history, rule)
 
 
 @pytest.mark.parametrize("rule", STYLE, ids=lambda rule: rule.name)
 def test_how_a_statement_is_written(history: History, rule: Rule) -> None:
-    """What a person wrote carelessly is found, whatever it says about itself."""
+    """Bad style in hand-written SQL is reported, even with sqlfluff's own suppressions."""
     check_rule(history, rule)
 
 
 def test_squawks_own_suppression(history: History) -> None:
-    """A comment that tells squawk to be silent, and gives no reason, silences nothing."""
+    """A comment for squawk, which needs no reason, suppresses nothing."""
     history.write("""
         op.execute(\"\"\"
             -- squawk-ignore-file
@@ -302,7 +300,7 @@ def test_squawks_own_suppression(history: History) -> None:
 
 
 def test_downgrade_is_linted(history: History) -> None:
-    """A downgrade runs on a live database too; dropping what the upgrade made is its purpose."""
+    """A downgrade is linted too, but may drop the objects of the upgrade."""
     up = """
         op.execute("ALTER TABLE note ADD COLUMN x bigint")
         op.execute("ALTER TABLE note ADD CONSTRAINT note_check CHECK (x > 0) NOT VALID")
@@ -316,7 +314,7 @@ def test_downgrade_is_linted(history: History) -> None:
 
 
 def test_generated_sql_is_not_judged_by_its_layout(history: History) -> None:
-    """SQLAlchemy's layout is nobody's to fix; the same layout from a person is a finding."""
+    """SQLAlchemy's layout is accepted; the same layout in hand-written SQL is a finding."""
     layout = "SELECT note.id \nFROM note \nWHERE note.id IS NULL"
     generated = "op.execute(sa.select(NOTE.c.id).where(NOTE.c.id.is_(None)))"
     history.write(generated)
@@ -327,7 +325,7 @@ def test_generated_sql_is_not_judged_by_its_layout(history: History) -> None:
 
 
 def test_keywords_of_a_literal_are_text(history: History) -> None:
-    """What looks like a template or a placeholder to a tool is a literal to PostgreSQL."""
+    """A literal may contain text that looks like a template or a placeholder."""
     history.write(r"""
         op.execute("UPDATE note SET body = '{{1, 2}, {3, 4}}'\nWHERE body LIKE 'a%'")
         op.execute("UPDATE note SET body = '{% raw %}'\nWHERE position % 2 = 0;")
@@ -338,9 +336,9 @@ def test_keywords_of_a_literal_are_text(history: History) -> None:
 
 
 def test_transaction_is_told_rightly(history: History) -> None:
-    """CREATE INDEX CONCURRENTLY is fine where the revision leaves the transaction, else not.
+    """CREATE INDEX CONCURRENTLY is accepted outside a transaction only.
 
-    PostgreSQL refuses it inside a transaction: no revision gets so far that it can be recorded.
+    The statements are built by hand: PostgreSQL refuses it inside a transaction.
     """
     history.write(CONCURRENTLY, DROP_CONCURRENTLY)
     assert history.lint() == []
@@ -360,7 +358,7 @@ def test_transaction_is_told_rightly(history: History) -> None:
 
 
 def test_table_of_the_same_transaction_may_be_indexed(history: History) -> None:
-    """Nobody waits for a table that nobody else sees yet; after a block, everybody sees it."""
+    """A table of the same transaction may be indexed: other sessions cannot see it yet."""
     create = 'op.execute("CREATE TABLE page (id uuid PRIMARY KEY)")'
     index = 'op.execute("CREATE INDEX page_idx ON page (id)")'
     drop = 'op.execute("DROP TABLE page")'
@@ -372,20 +370,20 @@ def test_table_of_the_same_transaction_may_be_indexed(history: History) -> None:
     assert summary(history.lint()) == [place]
 
 
-# ── what accepts a finding ────────────────────────────────────────────────────────────────────────
+# ── comments that accept a finding ────────────────────────────────────────────────────────────────
 
 INDEX = 'op.create_index("note_body_idx", "note", ["body"])'
 ALLOW = "# lint: allow require-concurrent-index-creation:"
 
 
 def test_suppression_with_a_reason(history: History) -> None:
-    """A comment above the statement that names the rule and gives a reason accepts the finding."""
+    """A comment above the statement with the rule and a reason accepts the finding."""
     history.write(f"{ALLOW} the table is empty\n{INDEX}")
     assert history.lint() == []
 
 
 def test_suppression_over_several_lines(history: History) -> None:
-    """It may go on in another comment, and speaks for the whole statement below."""
+    """The comment may have several lines, and covers the whole statement below."""
     body = """
         {allow} the table is empty,
         # as everybody knows
@@ -401,7 +399,7 @@ def test_suppression_over_several_lines(history: History) -> None:
 
 
 def test_suppression_without_a_reason(history: History) -> None:
-    """Without a reason it is a finding itself, at the comment's own line."""
+    """A comment without a reason is a finding at its own line."""
     history.write(f"{ALLOW}\n{INDEX}")
     assert summary(history.lint()) == [f"{FILE}:{history.line(ALLOW)}: unreasoned"]
 
@@ -416,7 +414,7 @@ def test_suppression_without_a_reason(history: History) -> None:
     ids=["nothing-to-accept", "another-statement", "another-rule"],
 )
 def test_suppression_that_accepts_nothing(history: History, body: str) -> None:
-    """It accepts one rule of one statement; where that is not found, it is to be deleted."""
+    """A comment accepts one rule of one statement; without such a finding it is reported."""
     history.write(body)
     found = summary(history.lint())
     expected = [f"{FILE}:{history.line('# lint: allow')}: unused"]
@@ -440,7 +438,7 @@ SQL_FILES: dict[str, tuple[str, list[str]]] = {
 
 @pytest.mark.parametrize(("text", "expected"), SQL_FILES.values(), ids=SQL_FILES.keys())
 def test_sql_file(history: History, text: str, expected: list[str]) -> None:
-    """A .sql file is linted in full, line by line; its findings are accepted likewise."""
+    """A .sql file is linted, and its findings are accepted, in the same way."""
     history.write("op.execute('SELECT 1')")
     path = history.root / "migrations" / "deeper" / "query.sql"
     path.parent.mkdir()
@@ -449,16 +447,16 @@ def test_sql_file(history: History, text: str, expected: list[str]) -> None:
     assert summary(failures) == [f"migrations/deeper/query.sql:{one}" for one in expected]
 
 
-# ── what runs and what --sql shows ────────────────────────────────────────────────────────────────
+# ── the executed SQL and --sql ────────────────────────────────────────────────────────────────────
 
 
 def test_what_is_rendered_otherwise(history: History) -> None:
-    """Where `--sql` shows another statement than runs, the finding shows both."""
+    """If `--sql` shows a different statement than runs, the finding shows both."""
     history.write("""op.execute("UPDATE note SET body = 'a\\tb'")""")
     failures = history.lint()
     (found,) = (one for one in failures if ": offline: " in one.message)
     place = f"{FILE}:{history.line('a\\tb')}: offline: "
-    assert found.message == f"{place}the upgrade executes another statement than --sql shows"
+    assert found.message == f"{place}the upgrade executes a different statement than --sql shows"
     executed, shown = found.detail.splitlines()
     assert executed == "executed: UPDATE note SET body = 'a\tb'"
     assert shown == "--sql:    UPDATE note SET body = 'a    b'"
@@ -467,7 +465,7 @@ def test_what_is_rendered_otherwise(history: History) -> None:
 
 
 def test_comment_that_swallows_the_end(history: History) -> None:
-    """`--sql` puts a semicolon after a statement: a comment at its end would swallow it."""
+    """`--sql` appends a semicolon, which a comment at the end of a statement would hide."""
     history.write("op.execute('SELECT 1 -- why')\nop.execute('SELECT 2')")
     places = [failure.message for failure in history.lint() if ": offline: " in failure.message]
     (place,) = places
@@ -475,11 +473,11 @@ def test_comment_that_swallows_the_end(history: History) -> None:
 
 
 def test_colon_that_is_taken_for_a_parameter(history: History) -> None:
-    """Such a statement does not even run; with its colon escaped it does, and is rendered."""
+    """A statement with an unescaped colon fails; with an escaped one it runs and is rendered."""
     history.write("""op.execute("UPDATE note SET body = '{\\"v\\":1}'")""")
     outcome = lint.check(history.url)
     (failure,) = outcome.failures
-    assert failure.message == "The history does not run up and down: StatementError."
+    assert failure.message == "The upgrade or downgrade of the history fails: StatementError."
 
 
 DATA = {
@@ -511,13 +509,13 @@ DATA = {
 
 @pytest.mark.parametrize("body", DATA.values(), ids=DATA.keys())
 def test_data_revision(history: History, body: str) -> None:
-    """Parameters are written into what `--sql` shows: it is the same statement all the same."""
+    """`--sql` shows the values of parameters: it still counts as the same statement."""
     history.write(body, 'op.execute("ALTER TABLE note DROP COLUMN IF EXISTS at")')
     assert history.lint() == []
 
 
 def test_parameters_do_not_hide_another_statement(history: History) -> None:
-    """With parameters the values are not compared, but the statement is."""
+    """In a statement with parameters all but the values is compared."""
     body = """
         column = NOTE.c.body if op.get_context().as_sql else NOTE.c.position
         op.execute(NOTE.update().where(column.is_(None)).values(body="a"))
@@ -525,11 +523,11 @@ def test_parameters_do_not_hide_another_statement(history: History) -> None:
     history.write(body)
     (found,) = history.lint()
     line = history.line("op.execute(NOTE.update()")
-    assert found.message.startswith(f"{FILE}:{line}: offline: the upgrade executes another")
+    assert found.message.startswith(f"{FILE}:{line}: offline: the upgrade executes a different")
 
 
 def test_statement_that_is_not_rendered(history: History) -> None:
-    """A statement that only runs, or is only shown, is named."""
+    """A statement that only runs or only `--sql` shows is reported."""
     history.write("if not op.get_context().as_sql:\n    op.execute('SELECT 7')")
     (found,) = history.lint()
     assert found.message.startswith(f"{FILE}:{history.line('SELECT 7')}: offline: ")
@@ -552,7 +550,7 @@ REASON = "\n\nOFFLINE: it reads how many notes there are."
 
 @pytest.mark.parametrize("way", ["upgrade", "downgrade"])
 def test_revision_that_reads_the_database(history: History, way: str) -> None:
-    """What a revision reads, `--sql` cannot: it must say so, whichever direction reads."""
+    """A revision that reads the database must say so: `--sql` cannot render it."""
     bodies = {"upgrade": "op.execute('SELECT 1')", "downgrade": "op.execute('SELECT 1')"}
     bodies[way] = READS
     history.write(**bodies)
@@ -565,17 +563,17 @@ def test_revision_that_reads_the_database(history: History, way: str) -> None:
 
 
 def test_reason_that_is_no_longer_needed(history: History) -> None:
-    """A revision that can be rendered must not say that it cannot."""
+    """OFFLINE in a revision that can be rendered is reported."""
     history.write("op.execute('SELECT 1')", "op.execute('SELECT 1')", docstring=REASON)
     (found,) = history.lint()
-    assert found.message.startswith(f"{FILE}:1: offline: --sql shows what runs")
+    assert found.message.startswith(f"{FILE}:1: offline: --sql shows exactly what runs")
 
 
-# ── what is remembered ────────────────────────────────────────────────────────────────────────────
+# ── the cache ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_clean_is_remembered(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was clean is not linted again: neither by squawk nor by sqlfluff."""
+    """Neither squawk nor sqlfluff lints a cached text again."""
     history.write("op.execute('SELECT 1')")
     assert history.lint() == []
 
@@ -600,7 +598,7 @@ def test_clean_is_remembered(history: History, monkeypatch: pytest.MonkeyPatch) 
     ids=["style", "safety"],
 )
 def test_memory_hides_nothing(history: History, good: str, bad: str, rule: str) -> None:
-    """After a clean run, a changed statement is linted, run for run until it is fixed."""
+    """A changed statement is linted in every run until it is fixed."""
     page = 'op.execute("CREATE TABLE page (body text)")\n'
     drop = 'op.execute("DROP TABLE page")'
     history.write(page + good, drop)
@@ -613,7 +611,7 @@ def test_memory_hides_nothing(history: History, good: str, bad: str, rule: str) 
 
 
 def test_same_text_from_a_generator_is_no_excuse(history: History) -> None:
-    """What is clean because it was generated is linted where a person writes the same."""
+    """A generated text in the cache is linted again if it is hand-written."""
     history.write("op.execute(sa.select(NOTE.c.id).where(NOTE.c.id.is_(None)))")
     assert history.lint() == []
     history.write('op.execute("SELECT note.id \\nFROM note \\nWHERE note.id IS NULL")')
@@ -621,7 +619,7 @@ def test_same_text_from_a_generator_is_no_excuse(history: History) -> None:
 
 
 def test_memory_that_is_damaged_or_missing(history: History) -> None:
-    """It costs time when it cannot be used, and nothing else."""
+    """Without a valid cache the result is the same."""
     history.write(STYLE[0].bad)
     cache.FILE.write_bytes(b"\xff\x00 nonsense\n")
     assert any("CP01" in place for place in summary(history.lint()))
@@ -634,7 +632,7 @@ def test_memory_that_is_damaged_or_missing(history: History) -> None:
 
 
 def run_check(copy: Checkout, url: URL, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `schema check` in the copy, on that server."""
+    """Run `schema check` in the copy on that server."""
     given = url.render_as_string(hide_password=False)
     return subprocess.run(
         [sys.executable, "-B", "-P", "-c", COMMAND, "check", "--database-url", given, *arguments],
@@ -648,7 +646,7 @@ def run_check(copy: Checkout, url: URL, *arguments: str) -> subprocess.Completed
 
 @pytest.fixture
 def remembered(tmp_path: Path) -> Callable[[], Checkout]:
-    """Makes a copy that remembers what this checkout found clean, where it does."""
+    """Makes a copy of the checkout with its lint cache."""
 
     def make() -> Checkout:
         copy = copy_to(tmp_path / "checkout")
@@ -663,9 +661,9 @@ def remembered(tmp_path: Path) -> Callable[[], Checkout]:
 
 @pytest.mark.slow
 def test_whole_check_names_the_finding(server: Server, remembered: Callable[[], Checkout]) -> None:
-    """`schema check` fails with the findings of both linters; --no-lint does without them.
+    """`schema check` fails with the findings of both linters; --no-lint skips them.
 
-    The copy is linted, and not the checkout that Python finds installed.
+    The copy is linted, not the installed checkout.
     """
     copy = remembered()
     create, drop = "CREATE INDEX todo_x_idx on todo (title)", "DROP INDEX todo_x_idx"
@@ -683,7 +681,7 @@ def test_whole_check_names_the_finding(server: Server, remembered: Callable[[], 
 
 @pytest.mark.slow
 def test_whole_check_after_everything_is_forgotten(server: Server, tmp_path: Path) -> None:
-    """The checkout's own SQL is clean, and was not only remembered as such."""
+    """The checkout's SQL has no finding, without the cache too."""
     copy = copy_to(tmp_path / "checkout")
     done = run_check(copy, server.maintenance)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -694,7 +692,7 @@ def test_whole_check_after_everything_is_forgotten(server: Server, tmp_path: Pat
 def test_lint_is_not_waited_for_when_the_history_does_not_build(
     server: Server, remembered: Callable[[], Checkout]
 ) -> None:
-    """Where an earlier check fails, the lint is said not to have been tried, and is ended."""
+    """If an earlier check fails, the lint is stopped and reported as not run."""
     copy = remembered()
     copy.add('op.execute("SELECT 1 / 0")')
     done = run_check(copy, server.maintenance)

@@ -1,7 +1,7 @@
-"""The oldest and the newest supported server are proved alike, and an older one is refused.
+"""The checks pass on the oldest and the newest supported server; an older one is refused.
 
-The theory: the schema is one text on every supported major version; on a version that is not
-supported nothing is tried, and nothing is changed.
+The theory: every supported major version has the same schema text; an unsupported server is not
+changed.
 """
 
 import os
@@ -27,7 +27,7 @@ from tests.support.alembic_process import deploy
 from tests.support.repo_copy import Launcher
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
-PASSWORD = "s3cr3t"  # noqa: S105  # what must not be repeated
+PASSWORD = "s3cr3t"  # noqa: S105  # must not appear in any output
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ def test_whole_check_on_each_version(run: Launcher, version: int) -> None:
 
 
 def test_snapshot_is_the_same_on_each_version(run: Launcher, any_server: Server) -> None:
-    """The committed text is what every version says: there is nothing to rewrite."""
+    """`schema snapshot` changes no file on any version."""
     url = any_server.maintenance.render_as_string(hide_password=False)
     result = run.run(ROOT, "snapshot", "--database-url", url)
     assert result.code == 0, result.everything
@@ -52,7 +52,7 @@ def test_snapshot_is_the_same_on_each_version(run: Launcher, any_server: Server)
 
 @pytest.fixture
 def debian() -> Iterator[URL]:
-    """Debian's PostgreSQL 15, where it is installed."""
+    """Debian's PostgreSQL 15, if it is installed."""
     if not (DEBIAN / "postgres").exists():
         pytest.skip(f"PostgreSQL 15 is not installed below {DEBIAN} (apt install postgresql-15)")
     user = None
@@ -61,7 +61,7 @@ def debian() -> Iterator[URL]:
             user = pwd.getpwnam("postgres").pw_name
         except KeyError:
             pytest.skip("PostgreSQL refuses to run as root, and there is no user postgres")
-    folder = Path(tempfile.mkdtemp())  # pytest's own is private: the user could not enter it
+    folder = Path(tempfile.mkdtemp())  # the server's user cannot enter pytest's private folder
     if user is not None:
         shutil.chown(folder, user)
     secret = folder / "password"
@@ -94,7 +94,7 @@ def debian() -> Iterator[URL]:
 
 
 def contents(url: URL) -> list[str]:
-    """What is in the cluster that a run could have changed."""
+    """List the objects of the cluster that a run could change."""
     with connect(url) as connection:
         return list(
             connection.exec_driver_sql(
@@ -109,7 +109,7 @@ def contents(url: URL) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "snapshot"])
 def test_version_that_is_too_old(run: Launcher, debian: URL, command: str) -> None:
-    """PostgreSQL 15 is refused in one sentence, and nothing on it has changed."""
+    """PostgreSQL 15 is refused in one sentence, and not changed."""
     before = contents(debian)
     text = debian.set(drivername="postgresql").render_as_string(hide_password=False)
     result = run.run(ROOT, command, "--database-url", text)
@@ -123,10 +123,13 @@ def test_version_that_is_too_old(run: Launcher, debian: URL, command: str) -> No
 
 @pytest.mark.slow
 def test_deploy_to_a_version_that_is_too_old(run: Launcher, debian: URL) -> None:
-    """A deploy to PostgreSQL 15 is refused, too, before anything is done."""
+    """A deploy to PostgreSQL 15 is refused, and changes nothing."""
     before = contents(debian)
     result = deploy(run, ROOT, debian)
     assert result.code == 2, result.everything
-    expected = "The server is PostgreSQL 15; 16 is the oldest that is supported: upgrade it first."
+    expected = (
+        "The server is PostgreSQL 15, and 16 is the oldest supported version; upgrade the server"
+        " first."
+    )
     assert result.err == f"FAILED: {expected}\n"
     assert contents(debian) == before

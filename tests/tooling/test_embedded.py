@@ -27,7 +27,7 @@ from sqlalchemy import URL, make_url
 
 from schema.postgres.connection import connect
 from schema.postgres.embedded import OWNER, SUPERUSER, embedded
-from schema.postgres.installation import VERSIONS, copied, find_installation
+from schema.postgres.installation import VERSIONS, copy_programs, find_installation
 from schema.postgres.scratch import Server, open_url
 from schema.project import ROOT
 from tests.tooling.test_portability import as_nobody
@@ -357,7 +357,7 @@ def test_where_only_root_may_enter(folder: Path, private: Path, version: int) ->
 
 def test_what_is_copied_there(folder: Path) -> None:
     """It is copied at each start: so neither headers nor static libraries come along."""
-    programs = copied(find_installation(VERSIONS[0]).programs, folder / "install")
+    programs = copy_programs(find_installation(VERSIONS[0]).programs, folder / "install")
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix in {".a", ".h"}]
     assert sum(path.stat().st_size for path in files) < 40 * 1024**2

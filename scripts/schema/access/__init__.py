@@ -1,1 +1,1 @@
-"""What each role can do: statements tried on rows, and privileges as they work out."""
+"""The access of each role: statements tried on rows, and effective privileges."""

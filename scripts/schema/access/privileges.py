@@ -11,10 +11,10 @@ WRITE = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 PRIVILEGES = (*sorted(WRITE), "TRUNCATE", "REFERENCES", "TRIGGER")
 
 IDENTITY = "(user_id = ( SELECT app_user_id() AS app_user_id))"
-"""How PostgreSQL prints the one condition that a policy of an owned table may have."""
+"""The only condition that a policy of an owned table may have, as PostgreSQL prints it."""
 
 _FOREIGN_SCHEMAS = "('information_schema', 'auth', 'neon_auth')"
-OURS = f"n.nspname !~ '^pg_' AND n.nspname NOT IN {_FOREIGN_SCHEMAS}"
+OWN_SCHEMAS = f"n.nspname !~ '^pg_' AND n.nspname NOT IN {_FOREIGN_SCHEMAS}"
 
 TABLES = f"""
 SELECT
@@ -31,7 +31,7 @@ SELECT
     JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.conkey[1]
     WHERE k.conrelid = c.oid AND k.contype = 'p'
   ), false) AS key_leads_with_user,
-  -- To the user, or by owner to a parent that is owned itself.
+  -- A cascading key to the user, or with user_id to an owned parent.
   EXISTS (
     SELECT FROM pg_constraint AS k
     CROSS JOIN unnest(k.conkey, k.confkey) AS pair (child, parent)
@@ -65,18 +65,18 @@ SELECT
   EXISTS (SELECT FROM pg_policy AS p WHERE p.polrelid = c.oid) AS has_policy
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND {OURS}
+WHERE c.relkind IN ('r', 'p') AND {OWN_SCHEMAS}
 ORDER BY 2
 """
 
-# Privileges as they work out, whether granted to the role, to PUBLIC, or through a membership.
+# Effective privileges: granted to the role, to PUBLIC, or through a membership.
 RELATION_PRIVILEGES = f"""
 SELECT c.relname, c.relkind::text, r.rolname, array_agg(p.name ORDER BY p.name)
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN (SELECT rolname FROM pg_roles WHERE rolname IN ('{APPLICATION}', '{BETTER_AUTH}')) AS r
 CROSS JOIN unnest(CAST(:privileges AS text[])) AS p (name)
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {OURS} AND (
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {OWN_SCHEMAS} AND (
   has_table_privilege(r.rolname, c.oid, p.name)
   OR p.name IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')
     AND has_any_column_privilege(r.rolname, c.oid, p.name)
@@ -87,13 +87,13 @@ ORDER BY 1, 3
 
 
 def owned_tables(connection: Connection) -> list[str]:
-    """Name the tables whose rows belong to one user each: those with a `user_id`."""
+    """List the owned tables: those with a `user_id`."""
     rows = connection.execute(text(TABLES), {"identity": IDENTITY})
     return [row.name for row in rows if row.has_user]
 
 
 def role_privileges(connection: Connection) -> Sequence[Any]:
-    """List what each group role holds on each relation: (relation, kind, role, privileges)."""
+    """List the group roles' privileges: (relation, kind, role, privileges)."""
     version = connection.execute(text("SHOW server_version_num")).scalar_one()
     known = [*PRIVILEGES, *(["MAINTAIN"] if int(version) >= 170000 else [])]
     return connection.execute(text(RELATION_PRIVILEGES), {"privileges": known}).all()

@@ -1,9 +1,8 @@
-"""The check that the database keeps users apart, by trying every statement on every table.
+"""Find out which rows each role can access, by trying every form of statement on every table.
 
-Two users have a row each in every table. As each role, acting for the first of them, every form of
-statement is tried on the rows of both, and what came of it is compared with what the role needs.
-It runs in one transaction on a database at head, which is rolled back, and as the group roles
-themselves: the owner's own sight proves nothing, because on Neon it ignores row security.
+Two users have one row each in every table. Each role acts for the first user and tries every form
+of statement on both rows, in one transaction that is rolled back. The statements run as the group
+roles, not as the owner: Neon's owner ignores row security.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,11 +28,11 @@ from schema.postgres.connection import connect
 from schema.roles import APPLICATION, BETTER_AUTH
 
 type Scope = Literal["none", "own", "all"]
-"""On whose rows a statement works: nobody's, the acting user's, or everybody's."""
+"""The rows on which a statement works: none, the acting user's, or all users'."""
 
 ROLES = (APPLICATION, BETTER_AUTH, PUBLIC)
-# A missing privilege and a row that the policy does not let through share one error. COPY FROM is
-# not supported where row security holds. A key that does not cascade keeps a row from going.
+# A missing privilege and a row that the policy rejects have the same error. COPY FROM is not
+# supported with row security. A foreign key that does not cascade prevents a deletion.
 REFUSALS = (
     errors.InsufficientPrivilege,
     errors.FeatureNotSupported,
@@ -43,7 +42,7 @@ REFUSALS = (
 
 @dataclass(frozen=True)
 class Access:
-    """On whose rows of a table a form of statement works for a role."""
+    """The scope of a form of statement on a table for a role."""
 
     table: str
     role: str
@@ -53,13 +52,13 @@ class Access:
 
 @dataclass(frozen=True)
 class Form:
-    """A form of statement, tried on one row."""
+    """A form of statement."""
 
     name: str
     attempt: Callable[[Trial, Rows, Row], bool]
-    """Executes it, and says whether it reached the row."""
-    anew: bool = False
-    """Whether the row must be gone before, because the form inserts it."""
+    """Executes it on one row and returns whether it affected the row."""
+    inserts: bool = False
+    """Whether the row must be deleted first, because the form inserts it."""
 
 
 def _statement(template: str) -> Callable[[Trial, Rows, Row], bool]:
@@ -104,8 +103,8 @@ FORMS = (
     Form("SELECT … FOR UPDATE", _statement("SELECT FROM {table} WHERE {where} FOR UPDATE")),
     Form("FETCH from a cursor", _cursor),
     Form("COPY … TO", _copy_out),
-    Form("INSERT", _statement("{insertion}"), anew=True),
-    Form("INSERT … RETURNING", _statement("{insertion} RETURNING *"), anew=True),
+    Form("INSERT", _statement("{insertion}"), inserts=True),
+    Form("INSERT … RETURNING", _statement("{insertion} RETURNING *"), inserts=True),
     Form(
         "INSERT … ON CONFLICT DO UPDATE",
         _statement("{insertion} ON CONFLICT ({key}) DO UPDATE SET {excluded}"),
@@ -137,23 +136,23 @@ FORMS = (
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the statements could do."""
+    """The result of `probe`."""
 
     accesses: tuple[Access, ...] = ()
-    """Every form on every table as every role; empty when the rows could not be written."""
+    """Every form on every table as every role; empty if the sample rows could not be inserted."""
     leaks: tuple[str, ...] = ()
-    """What a transaction without a user, or with a wrong one, could do: a sentence each."""
+    """Accesses without a user, or with an invalid one, as sentences."""
     tables: int = 0
     statements: int = 0
     error: DBAPIError | None = None
-    """Why the rows of two users could not be written."""
+    """Why the sample rows could not be inserted."""
 
 
 def probe(head: URL) -> ProbeResult:
     """Try every form of statement on a database at head.
 
     Raises:
-        CannotRunError: the connecting role may not act as the group roles.
+        CannotRunError: the connecting role cannot SET ROLE to the group roles.
 
     """
     with connect(head) as connection:
@@ -168,7 +167,7 @@ def probe(head: URL) -> ProbeResult:
 
 
 def accesses(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[Access]:
-    """Try every form on every table as every role, acting for that user."""
+    """Yield the result of every form on every table as every role, acting for that user."""
     for rows in tables:
         for role in ROLES:
             for form in FORMS:
@@ -181,11 +180,11 @@ def accesses(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[Access]:
 
 
 def can_access(trial: Trial, actor: tuple[str, UUID], form: Form, rows: Rows, row: Row) -> bool:
-    """Whether the form works on the row; what it did is undone."""
+    """Whether the form works on the row; its effect is rolled back."""
     role, user = actor
     savepoint = trial.connection.begin_nested()
     try:
-        if form.anew:
+        if form.inserts:
             owner = UUID(row.get("user_id") or row.get("userId") or row["id"])
             with trial.acting(*writing_role(rows.table, owner)):
                 trial.run(f"DELETE FROM {rows.name} WHERE {rows.where(row)}")
@@ -201,21 +200,21 @@ def can_access(trial: Trial, actor: tuple[str, UUID], form: Form, rows: Rows, ro
 
 
 def _leaks(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[str]:
-    """Try what a transaction can do without a user, with an unknown one, and with no uuid."""
+    """Try statements without a user, with an unknown one, and with an invalid uuid."""
     visible = [rows for rows in tables if rows.table == "user" or "user_id" in rows.own]
     if trial.refused(APPLICATION, "", "SELECT 1 / (app_user_id() IS NULL)::int"):
-        yield "A transaction without a user acts for somebody."
+        yield "app_user_id() is not NULL in a transaction without a user."
     for identity, who in (("", "without a user"), (str(uuid4()), "with an unknown user")):
         for rows in visible:
             if trial.sees(APPLICATION, identity, rows):
                 yield f"A transaction {who} sees rows of {rows.table}."
     for rows in visible:
         if not trial.refused(APPLICATION, "garbage", f"SELECT FROM {rows.name}"):
-            yield f"A transaction whose user is no uuid reads {rows.table}."
+            yield f"A transaction whose app.user_id is not a uuid can read {rows.table}."
         if "user_id" in rows.own:
             gift = f"UPDATE {rows.name} SET user_id = '{rows.other['user_id']}'"
             if not trial.refused(APPLICATION, user, gift):
-                yield f"A user gives a row of {rows.table} to another user."
+                yield f"A user can give a row of {rows.table} to another user."
 
 
 def _driver(trial: Trial) -> psycopg.Connection[Any]:

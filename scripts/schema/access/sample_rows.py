@@ -1,6 +1,6 @@
 """A transaction in which two users have a row in every table, to try statements on.
 
-Everything in it is rolled back: it leaves no trace, not even of the roles that it acts as.
+It is rolled back, with the grants and the role that it creates.
 """
 
 import json
@@ -22,7 +22,7 @@ type Row = dict[str, Any]
 
 PUBLIC = "PUBLIC"
 
-# A value for each type that a column without a default may have.
+# A value of each type, for columns without a default.
 SAMPLES = {
     "text": "'sample ' || gen_random_uuid()",
     "character varying": "gen_random_uuid()",
@@ -35,7 +35,7 @@ SAMPLES = {
     "jsonb": "'{}'",
 }
 
-# What an INSERT must name, and where a foreign key's columns find their values.
+# The columns that an INSERT must name, with the parent column of those in a foreign key.
 REQUIRED_COLUMNS = """
 SELECT
   quote_ident(a.attname) AS name,
@@ -66,7 +66,7 @@ LEFT JOIN pg_constraint AS k ON k.conrelid = a.attrelid AND k.contype = 'p'
 WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped
 """
 
-# Parents before children: a table comes after everything that it references.
+# A table comes after all tables that it references.
 BY_DEPENDENCY = """
 WITH RECURSIVE chain (oid, level) AS (
   SELECT oid, 0 FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
@@ -83,11 +83,11 @@ GROUP BY c.relname ORDER BY max(chain.level), c.relname
 
 @dataclass(frozen=True)
 class Rows:
-    """One table, and the row of each of the two users in it."""
+    """A table, and the row of each user in it."""
 
     table: str
     columns: str
-    """The columns that can be written, for SQL."""
+    """The columns that an INSERT may name, as SQL."""
     key: list[str]
     """The names of the primary key's columns."""
     own: Row
@@ -95,15 +95,15 @@ class Rows:
 
     @property
     def name(self) -> str:
-        """The table's name, for SQL."""
+        """The table's name, as SQL."""
         return f'public."{self.table}"'
 
     def where(self, row: Row) -> str:
-        """The condition that finds the row."""
+        """Return a condition that selects the row by its key."""
         return " AND ".join(f"\"{name}\" = '{row[name]}'" for name in self.key)
 
     def insertion(self, row: Row) -> str:
-        """The statement that inserts the row again."""
+        """Return an INSERT statement for the row."""
         document = json.dumps(row).replace("'", "''").replace(":", "\\:")
         return (
             f"INSERT INTO {self.name} ({self.columns}) SELECT {self.columns}"
@@ -112,21 +112,21 @@ class Rows:
 
 
 class Trial:
-    """The transaction in which everything is tried."""
+    """The transaction in which the statements run; `statements` counts them."""
 
     def __init__(self, connection: Connection) -> None:
-        """Begin with no statement counted."""
+        """Use the connection's transaction."""
         self.connection = connection
         self.statements = 0
 
     def run(self, statement: str) -> int:
-        """Execute a statement and say how many rows it returned or changed."""
+        """Execute a statement and return the number of rows that it returned or changed."""
         self.statements += 1
         return self.connection.execute(text(statement)).rowcount
 
     @contextmanager
     def acting(self, role: str, user: UUID | str | None = None) -> Iterator[None]:
-        """Act as that role, for that user; what the block does is kept unless it raises."""
+        """Act as that role for that user, in a savepoint for the block."""
         with self.connection.begin_nested():
             self.connection.execute(text(f"SET LOCAL ROLE {role}"))
             if user is not None:
@@ -135,7 +135,7 @@ class Trial:
             self.connection.execute(text("RESET ROLE"))
 
     def sees(self, role: str, user: UUID | str, rows: Rows) -> bool:
-        """Whether the role, acting for that user, sees a row of the table."""
+        """Whether the role, acting for that user, can see a row of the table."""
         try:
             with self.acting(role, user):
                 return self.run(f"SELECT FROM {rows.name}") > 0
@@ -143,7 +143,7 @@ class Trial:
             return False
 
     def refused(self, role: str, user: UUID | str, statement: str) -> bool:
-        """Whether PostgreSQL refuses the statement; what it did is undone."""
+        """Whether the statement raises an error; its effect is rolled back."""
         savepoint = self.connection.begin_nested()
         try:
             with self.acting(role, user):
@@ -157,10 +157,7 @@ class Trial:
 
 @contextmanager
 def sample_rows(trial: Trial) -> Iterator[tuple[UUID, list[Rows]]]:
-    """Write the rows of two users, and yield the acting one and all tables with their rows.
-
-    Everything is rolled back afterwards.
-    """
+    """Insert the rows of two users; yield the acting user and all tables, and roll back."""
     connection = trial.connection
     _become_group_roles(connection)
     names = [*owned_tables(connection), *BETTER_AUTH_TABLES]
@@ -175,19 +172,22 @@ def sample_rows(trial: Trial) -> Iterator[tuple[UUID, list[Rows]]]:
     tables = []
     for table in ordered:
         columns, key = connection.execute(text(COLUMNS), {"name": f'public."{table}"'}).one()
-        key = key or ["user_id"]  # a table without a key is a finding of its own
+        key = key or ["user_id"]  # the ownership check reports a table without a key
         tables.append(Rows(table, columns, key, written[own, table], written[other, table]))
     yield own, tables
     connection.rollback()
 
 
 def writing_role(table: str, user: UUID) -> tuple[str, UUID]:
-    """Who writes rows of the table: nobody else can, where the owner obeys row security."""
+    """Return the role and the user that may insert into the table.
+
+    The owner may not, unless it ignores row security.
+    """
     return (BETTER_AUTH if table in BETTER_AUTH_TABLES else APPLICATION), user
 
 
 def _write(trial: Trial, table: str, user: UUID, written: dict[tuple[UUID, str], Row]) -> Row:
-    """Write a row of that user with a value in every column that needs one, and return it."""
+    """Insert and return a row of that user, with a value in every required column."""
     values = {"id": f"'{user}'"} if table == "user" else {}
     if table == "user":
         values["email"] = f"'{user}@example.invalid'"
@@ -198,7 +198,7 @@ def _write(trial: Trial, table: str, user: UUID, written: dict[tuple[UUID, str],
         elif name == "user_id":
             values[name] = f"'{user}'"
         elif name not in values:
-            # The cast cuts a text to the length that the column takes.
+            # The cast truncates a text to the column's length.
             values[name] = f"CAST({SAMPLES.get(kind, 'NULL')} AS {sized})"
     trial.statements += 1
     row: Row = trial.connection.execute(
@@ -211,13 +211,13 @@ def _write(trial: Trial, table: str, user: UUID, written: dict[tuple[UUID, str],
 
 
 def _become_group_roles(connection: Connection) -> None:
-    """Let this transaction act as the group roles, and as a role that holds nothing."""
-    nobody = role_to_set(PUBLIC)
+    """Allow SET ROLE to the group roles, and to a new role without privileges."""
+    unprivileged = role_to_set(PUBLIC)
     try:
-        connection.execute(text(f"CREATE ROLE {nobody}"))
+        connection.execute(text(f"CREATE ROLE {unprivileged}"))
         connection.execute(
             text(
-                f"GRANT {APPLICATION}, {BETTER_AUTH}, {nobody} TO CURRENT_USER"
+                f"GRANT {APPLICATION}, {BETTER_AUTH}, {unprivileged} TO CURRENT_USER"
                 " WITH INHERIT FALSE, SET TRUE"
             )
         )
@@ -229,5 +229,5 @@ def _become_group_roles(connection: Connection) -> None:
 
 
 def role_to_set(role: str) -> str:
-    """PUBLIC is no role to act as: one that holds nothing stands for it."""
+    """Return the role for SET ROLE: for PUBLIC, one without privileges."""
     return "schema_check_nobody" if role == PUBLIC else role

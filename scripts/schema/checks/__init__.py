@@ -1,1 +1,1 @@
-"""One module for each check that `schema check` makes."""
+"""The checks of `schema check`, one module for each."""

@@ -1,4 +1,4 @@
-"""Every table, column and function says what it is for: the comments are the data dictionary."""
+"""Every table, column and function has a comment: the comments are the data dictionary."""
 
 from sqlalchemy import URL, text
 
@@ -28,7 +28,7 @@ ORDER BY 1
 
 
 def check(head: URL) -> CheckResult:
-    """Prove it on a database at head."""
+    """Check the comments in a database at head."""
     with connect(head) as connection:
         described = connection.execute(text(DESCRIBABLE)).all()
     failures = [

@@ -1,4 +1,4 @@
-"""The files that are written from the migrations are what the migrations build."""
+"""The generated files are up to date with the migrations."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ REMEDY = "Run `schema snapshot`, read what it changes (git diff), and commit it.
 
 
 def check(head: URL, scripts: ScriptDirectory, accesses: Sequence[Access]) -> CheckResult:
-    """Compare each file with what the migrations build now."""
+    """Compare each committed file with its newly rendered text."""
     failures = []
     rendered = files.render(head, scripts, accesses)
     for path, text in rendered.items():

@@ -1,4 +1,4 @@
-"""The rules that revision files obey, read from the files without running them."""
+"""The rules for revision files, checked without running them."""
 
 import ast
 import re
@@ -25,10 +25,7 @@ IMPORTABLE = {"alembic", "sqlalchemy", *sys.stdlib_module_names}
 
 
 def check(scripts: ScriptDirectory) -> CheckResult:
-    """Check that the history is one line and that every file obeys the rules.
-
-    The rules and where they come from are in migrations/README.md.
-    """
+    """Check that the history is linear and every file follows the rules of migrations/README.md."""
     changed, not_compared = merged_revisions.check()
     note = f"; merged ones not checked: {not_compared}" if not_compared else ""
     try:
@@ -79,8 +76,8 @@ def _file(path: Path, revision: Script) -> Iterator[Failure]:
         if module.partition(".")[0] not in IMPORTABLE:
             yield Failure(
                 f"{path.name} imports {module}.",
-                "Import alembic and sqlalchemy only: what else a revision uses will change after"
-                " it was merged, and the revision with it.",
+                "Import only alembic, sqlalchemy and the standard library: if other code changes"
+                " later, a merged revision changes with it.",
             )
     for name in ("upgrade", "downgrade"):
         if name not in found:
@@ -89,12 +86,12 @@ def _file(path: Path, revision: Script) -> Iterator[Failure]:
     if not _empty(found.get("upgrade")) and _empty(downgrade):
         yield Failure(
             f"{path.name} has a downgrade that does nothing.",
-            "Undo what upgrade does, or raise NotImplementedError with the reason why nobody can.",
+            "Undo what upgrade does, or raise NotImplementedError and say why that is impossible.",
         )
     if downgrade and only_raises(downgrade) and not _gives_reason(downgrade):
         yield Failure(
             f"{path.name} has a downgrade that raises without a reason.",
-            'Say why: raise NotImplementedError("… cannot be undone, because …").',
+            'Give it: raise NotImplementedError("… cannot be undone, because …").',
         )
 
 
@@ -110,7 +107,7 @@ def _named(path: Path, revision: Script) -> Iterator[Failure]:
     if parent is not None and parent.name > path.name:
         yield Failure(
             f"{path.name} sorts before {parent.name}, which it follows.",
-            "Rename it with a later time, so that a folder listing reads as the history does.",
+            "Rename it with a later time, so that the files sort in the order of the history.",
         )
 
 
@@ -124,15 +121,15 @@ def _explained(path: Path, docstring: str) -> Iterator[Failure]:
     leftover = next((one for one in LEFTOVERS if one in path.read_text(encoding="utf-8")), None)
     if leftover:
         yield Failure(
-            f'{path.name} still holds what a generator wrote: "{leftover}".',
-            "Read what it generated, adjust it, and delete the note.",
+            f'{path.name} still contains generated text: "{leftover}".',
+            "Review the generated code, correct it, and delete this text.",
         )
     why = WHY.search(docstring)
     if why is None or why["why"].startswith(TEMPLATE_WHY):
         yield Failure(
             f"{path.name} does not say why.",
-            "Add a paragraph to its docstring that begins with WHY: and says what needs the change"
-            " and what would go wrong without it.",
+            "Add a paragraph to its docstring that begins with WHY: and gives the reason for the"
+            " change and the problem without it.",
         )
 
 
@@ -149,7 +146,7 @@ def _empty(function: ast.FunctionDef | None) -> bool:
 
 
 def _gives_reason(function: ast.FunctionDef) -> bool:
-    """Whether the error that is raised has a text."""
+    """Whether the raised error has a message."""
     raised = body(function)[0]
     call = raised.exc if isinstance(raised, ast.Raise) else None
     if not isinstance(call, ast.Call) or not call.args:

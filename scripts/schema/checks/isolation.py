@@ -1,4 +1,4 @@
-"""The database keeps users apart: what each role can do on rows is what it needs."""
+"""User isolation: each role can access exactly the rows that it needs."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ NEVER = frozenset({"COPY … FROM", "TRUNCATE"})
 
 
 def expected(role: str, table: str, form: str) -> Scope:
-    """What a role needs: what it may do beyond that is a defect, and what it may not do, too."""
+    """Return the scope that a role needs; less access is a failure, and so is more."""
     if form in NEVER or role == PUBLIC:
         return "none"
     if role == BETTER_AUTH:
@@ -28,9 +28,9 @@ def expected(role: str, table: str, form: str) -> Scope:
 
 
 def check(found: ProbeResult) -> CheckResult:
-    """Check that each role can access exactly the rows that it needs, with every statement."""
+    """Compare the probe's accesses with the expected ones."""
     if found.error is not None:
-        message = f"The rows of two users cannot be written: {first_error_line(found.error)}."
+        message = f"The sample rows cannot be inserted: {first_error_line(found.error)}."
         failure = Failure(message, REMEDY, statement_of(found.error))
         return CheckResult("rows of two users", [failure])
     covered = (

@@ -1,4 +1,4 @@
-"""Merged revisions are immutable: databases that ran the old text will not run it again."""
+"""Merged revisions are immutable: a database that ran the old text will not run it again."""
 
 import os
 import subprocess
@@ -9,18 +9,18 @@ from schema.checks.result import Failure
 from schema.project import REVISIONS_DIR, ROOT
 
 BRANCHES = ("origin/HEAD", "origin/main", "main")
-"""Where merged revisions are looked for; the first one that exists counts."""
+"""The main branch, by the names that it may have; the first one that exists is used."""
 
 
 class NotComparableError(Exception):
-    """git cannot say what was merged; the message says why."""
+    """git cannot find the merged revisions; the message is the reason."""
 
 
 def check() -> tuple[list[Failure], str]:
-    """Compare the revision files with those that were merged.
+    """Compare the revision files with the merged ones.
 
-    Returns the failures, and why nothing could be compared, or nothing. Without a comparison the
-    check passes on a person's machine, and fails with CI=true.
+    Returns the failures, and the reason why nothing could be compared ("" if it could). If nothing
+    could be compared, the check fails only if CI is set.
     """
     try:
         return list(_changed(_merge_base())), ""
@@ -64,10 +64,10 @@ def _merge_base() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Run git on the checkout.
+    """Run git in the checkout and return its standard output.
 
     Raises:
-        NotComparableError: git is not there, or refuses.
+        NotComparableError: git is missing or fails.
 
     """
     try:

@@ -1,4 +1,4 @@
-"""The models are what the migrations build: by Alembic's own comparison, and fact by fact."""
+"""The models equal the migrations: compared by Alembic, and by snapshot."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -17,16 +17,16 @@ from schema.revisions.runner import run
 from schema.text import pluralize
 
 REMEDY = (
-    "Where the models are right, write a revision: start `schema serve`, set DATABASE_URL to what"
-    ' it prints, and run `alembic revision --autogenerate -m "…"`. Otherwise fix the models.'
+    "If the models are right, write a revision: start `schema serve`, set DATABASE_URL to the URL"
+    ' that it prints, and run `alembic revision --autogenerate -m "…"`. Otherwise fix the models.'
 )
 
 
 def autogenerate(head: URL, scripts: ScriptDirectory) -> CheckResult:
-    """Check that Alembic, asked for a revision that leads to the models, has nothing to write.
+    """Check that `alembic revision --autogenerate` would be empty.
 
-    It compares tables, columns, types, defaults, keys, indexes, CHECK constraints (by name) and
-    comments, with the settings of env.py.
+    Alembic compares tables, columns, types, defaults, keys, indexes, CHECK constraints (by name)
+    and comments, with the settings of env.py.
     """
     code = ""
     tables = 0
@@ -37,7 +37,7 @@ def autogenerate(head: URL, scripts: ScriptDirectory) -> CheckResult:
         tables = len(metadata.tables)
         operations = produce_migrations(context, metadata).upgrade_ops
         if operations is not None and not operations.is_empty():
-            # A context of its own: this one is not meant to render outside of a revision.
+            # This context can render only inside a revision.
             rendering = MigrationContext.configure(context.connection)
             code = render_python_code(operations, migration_context=rendering)
         return ()
@@ -46,13 +46,13 @@ def autogenerate(head: URL, scripts: ScriptDirectory) -> CheckResult:
         run(connection, scripts, steps)
     failures = []
     if code:
-        message = "The models are not what the migrations build; this would lead from one to the"
-        failures.append(Failure(f"{message} other.", REMEDY, code))
+        message = "The models and the migrations differ; autogenerate would write this revision."
+        failures.append(Failure(message, REMEDY, code))
     return CheckResult(f"{pluralize(tables, 'table')}: types, defaults, checks, comments", failures)
 
 
 def create_all(migrated: snapshot.Snapshot, empty: URL) -> CheckResult:
-    """Check that `metadata.create_all` on an empty database builds the very same schema."""
+    """Check that `metadata.create_all` builds the same schema as the migrations."""
     models = import_module("models")
     covered = pluralize(len(migrated), "fact")
     with connect(empty) as connection:
@@ -64,5 +64,5 @@ def create_all(migrated: snapshot.Snapshot, empty: URL) -> CheckResult:
         created = snapshot.read(connection)
     if created == migrated:
         return CheckResult(covered)
-    message = "The models build another schema (+) than the migrations do (-)."
+    message = "The models build a different schema (+) than the migrations (-)."
     return CheckResult(covered, [Failure(message, REMEDY, snapshot.difference(migrated, created))])

@@ -1,7 +1,7 @@
-"""The rules that keep users apart, read from the catalogs of a database at head.
+"""The rules of user isolation, checked in the catalogs of a database at head.
 
-Every table is a user's own, Better Auth's, or listed with a reason; every foreign key is indexed;
-neither group role nor PUBLIC has more than it needs. Why these rules:
+Every table is owned, Better Auth's, or listed with a reason; every foreign key has an index;
+the group roles and PUBLIC have no excess privilege. The reasons are in
 migrations/adr/0001-ownership-in-the-database.md.
 """
 
@@ -10,7 +10,14 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Row, text
 
-from schema.access.privileges import IDENTITY, OURS, TABLES, WRITE, owned_tables, role_privileges
+from schema.access.privileges import (
+    IDENTITY,
+    OWN_SCHEMAS,
+    TABLES,
+    WRITE,
+    owned_tables,
+    role_privileges,
+)
 from schema.checks.result import CheckResult, Failure
 from schema.postgres.connection import connect
 from schema.roles import APPLICATION, BETTER_AUTH, BETTER_AUTH_TABLES
@@ -19,14 +26,14 @@ from schema.text import pluralize
 OTHER_TABLES: dict[str, str] = {
     "alembic_version": "Alembic's own: which revision the database is at; no user data",
 }
-"""Tables that are neither owned nor Better Auth's, each with the reason why that is safe."""
+"""Tables that are neither owned nor Better Auth's, with the reason why that is safe."""
 
-# A partial index does not serve the deletion of a parent row, nor does one on an expression.
+# Deleting a parent row cannot use a partial index or an index on an expression.
 UNINDEXED_FOREIGN_KEYS = f"""
 SELECT k.conrelid::regclass::text, k.conname, pg_get_constraintdef(k.oid)
 FROM pg_constraint AS k
 JOIN pg_namespace AS n ON n.oid = k.connamespace
-WHERE k.contype = 'f' AND {OURS} AND NOT EXISTS (
+WHERE k.contype = 'f' AND {OWN_SCHEMAS} AND NOT EXISTS (
   SELECT FROM pg_index AS i
   WHERE i.indrelid = k.conrelid AND i.indisvalid AND i.indpred IS NULL
     AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey
@@ -39,26 +46,26 @@ SELECT 'table ' || c.oid::regclass::text, g.privilege_type
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN aclexplode(c.relacl) AS g
-WHERE g.grantee = 0 AND {OURS}
+WHERE g.grantee = 0 AND {OWN_SCHEMAS}
 UNION ALL
 SELECT 'column ' || a.attrelid::regclass::text || '.' || a.attname, g.privilege_type
 FROM pg_attribute AS a
 JOIN pg_class AS c ON c.oid = a.attrelid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN aclexplode(a.attacl) AS g
-WHERE g.grantee = 0 AND {OURS}
+WHERE g.grantee = 0 AND {OWN_SCHEMAS}
 UNION ALL
 SELECT 'function ' || p.oid::regprocedure::text, g.privilege_type
 FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
 CROSS JOIN aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g
-WHERE g.grantee = 0 AND {OURS}
+WHERE g.grantee = 0 AND {OWN_SCHEMAS}
   AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = p.oid AND d.deptype = 'e')
 UNION ALL
 SELECT 'schema ' || n.nspname, g.privilege_type
 FROM pg_namespace AS n
 CROSS JOIN aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS g
-WHERE g.grantee = 0 AND {OURS}
+WHERE g.grantee = 0 AND {OWN_SCHEMAS}
 UNION ALL
 SELECT 'the database', g.privilege_type
 FROM pg_database AS b
@@ -67,13 +74,13 @@ WHERE g.grantee = 0 AND b.datname = current_database() AND g.privilege_type <> '
 ORDER BY 1, 2
 """
 
-# What runs with its owner's rights is a hole: on Neon the owner ignores row security.
+# Objects that run with their owner's rights bypass isolation: Neon's owner ignores row security.
 OWNERS_RIGHTS = f"""
 SELECT CASE c.relkind WHEN 'm' THEN 'materialized view ' ELSE 'view ' END || c.relname, r.rolname
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
-WHERE c.relkind IN ('v', 'm') AND {OURS} AND has_any_column_privilege(r.oid, c.oid, 'SELECT')
+WHERE c.relkind IN ('v', 'm') AND {OWN_SCHEMAS} AND has_any_column_privilege(r.oid, c.oid, 'SELECT')
   AND NOT coalesce(
     (SELECT o.option_value::boolean FROM pg_options_to_table(c.reloptions) AS o
      WHERE o.option_name = 'security_invoker'), false)
@@ -82,14 +89,14 @@ SELECT 'SECURITY DEFINER function ' || p.oid::regprocedure::text, r.rolname
 FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
 JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
-WHERE p.prosecdef AND {OURS} AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+WHERE p.prosecdef AND {OWN_SCHEMAS} AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
 UNION ALL
 SELECT 'rule ' || w.rulename || ' on ' || c.relname, r.rolname
 FROM pg_rewrite AS w
 JOIN pg_class AS c ON c.oid = w.ev_class
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_roles AS r ON r.rolname IN ('{APPLICATION}', '{BETTER_AUTH}')
-WHERE w.rulename <> '_RETURN' AND {OURS}
+WHERE w.rulename <> '_RETURN' AND {OWN_SCHEMAS}
   AND has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
 ORDER BY 1, 2
 """
@@ -121,7 +128,7 @@ ORDER BY 1
 
 
 def check(head: URL) -> CheckResult:
-    """Prove the rules on a database at head."""
+    """Check the rules in a database at head."""
     with connect(head) as connection:
         tables = connection.execute(text(TABLES), {"identity": IDENTITY}).all()
         keys = connection.execute(
@@ -145,7 +152,7 @@ def _table(table: Row[Any]) -> Iterator[Failure]:
         return
     if table.name not in BETTER_AUTH_TABLES and not table.has_user:
         yield Failure(
-            f"Table {table.name} is neither a user's own nor Better Auth's.",
+            f"Table {table.name} has no user_id and is not one of Better Auth's tables.",
             "Give it a user_id (derive its model from Owned), or list it in OTHER_TABLES of"
             " scripts/schema/checks/ownership.py with the reason why it needs no owner.",
         )
@@ -157,34 +164,35 @@ def _table(table: Row[Any]) -> Iterator[Failure]:
         )
     if not table.has_policy:
         yield Failure(
-            f"Table {table.name} has no policy.", "Without one nobody sees its rows: CREATE POLICY."
+            f"Table {table.name} has no policy.",
+            "Without a policy no role can see its rows: CREATE POLICY.",
         )
     if table.name in BETTER_AUTH_TABLES:
         return
     if not table.key_leads_with_user:
         yield Failure(
             f"The primary key of table {table.name} does not lead with user_id.",
-            "Make it (user_id, id): every access is scoped by its user, and children can"
-            " reference the row by its owner.",
+            "Make it (user_id, id): queries then find a user's rows by the key, and children can"
+            " reference (user_id, id).",
         )
     if not table.references_user:
         yield Failure(
-            f'{table.name}.user_id is not a validated, NOT NULL reference to "user" that'
-            " cascades on deletion.",
-            'Add FOREIGN KEY (user_id) REFERENCES "user" (id) ON DELETE CASCADE, or such a key to'
-            " an owned parent that holds user_id too.",
+            f'{table.name}.user_id is not a validated, NOT NULL reference to "user" with'
+            " ON DELETE CASCADE.",
+            'Add FOREIGN KEY (user_id) REFERENCES "user" (id) ON DELETE CASCADE, or a cascading'
+            " key that includes user_id to an owned parent.",
         )
     for key in table.ownerless_keys:
         yield Failure(
             f"Foreign key {key} on table {table.name} references an owned table without its"
             " user_id.",
-            "Reference (user_id, id): otherwise a row can hang below another user's row.",
+            "Reference (user_id, id): otherwise a row can reference another user's row.",
         )
     for policy in table.other_policies:
         yield Failure(
             f"Policy {policy} on table {table.name} does not compare user_id with"
             " (SELECT app_user_id()).",
-            "Any other condition lets rows through, or keeps the index from being used.",
+            "Any other condition may show other users' rows or prevent the use of the index.",
         )
 
 
@@ -192,14 +200,14 @@ def _foreign_keys(connection: Connection) -> Iterator[Failure]:
     for table, name, definition in connection.execute(text(UNINDEXED_FOREIGN_KEYS)):
         yield Failure(
             f"No index leads with the columns of foreign key {name} on {table}: {definition}.",
-            "Add one: deleting a parent row reads the whole child table without it.",
+            "Add one: without it, deleting a parent row reads the whole child table.",
         )
 
 
 def _privileges(connection: Connection) -> Iterator[Failure]:
     owned = set(owned_tables(connection))
     for relation, kind, role, held in role_privileges(connection):
-        # Reading a view is judged by whose rights it runs with.
+        # OWNERS_RIGHTS checks SELECT on views.
         excess = set(held) - (
             _allowed(role, relation, owned) | ({"SELECT"} if kind == "v" else set())
         )
@@ -212,24 +220,24 @@ def _privileges(connection: Connection) -> Iterator[Failure]:
     for name, privilege in connection.execute(text(PUBLIC_PRIVILEGES)):
         yield Failure(
             f"PUBLIC has {privilege} on {name}.",
-            "Revoke it, and grant it to the group roles that need it: everybody is PUBLIC.",
+            "Revoke it, and grant it to the group roles that need it: every role is in PUBLIC.",
         )
     for name, role in connection.execute(text(OWNERS_RIGHTS)):
         yield Failure(
             f"{role} may use {name}, which runs with its owner's rights.",
             "On Neon the owner ignores row security: make a view WITH (security_invoker = true), a"
-            " function SECURITY INVOKER, or grant it to nobody.",
+            " function SECURITY INVOKER, or revoke the grant.",
         )
     found = connection.execute(text(ROLES)).all()
     for role in {APPLICATION, BETTER_AUTH} - {row[0] for row in found}:
-        yield Failure(f"The group role {role} does not exist.", "A revision must make it.")
+        yield Failure(f"The group role {role} does not exist.", "A revision must create it.")
     for role, excess in found:
         if excess:
-            yield Failure(f"{role} has {excess}.", "Take it away: it leads around row security.")
+            yield Failure(f"{role} has {excess}.", "Remove it: it can bypass row security.")
 
 
 def _allowed(role: str, relation: str, owned: set[str]) -> frozenset[str]:
-    if relation == "alembic_version":  # an application asks at its start whether it fits
+    if relation == "alembic_version":  # for assert_compatible
         return frozenset({"SELECT"})
     if role == BETTER_AUTH:
         return WRITE if relation in BETTER_AUTH_TABLES else frozenset()

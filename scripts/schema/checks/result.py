@@ -1,32 +1,32 @@
-"""The result of a check: what it looked at, and what is wrong."""
+"""The result of a check."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One thing that is wrong."""
+    """One problem that a check found."""
 
     message: str
-    """What is wrong, in one sentence."""
+    """The problem, in one sentence."""
     remedy: str
-    """What to do about it, a command where there is one."""
+    """What to do about it: a command, if there is one."""
     detail: str = ""
-    """The difference itself, in several lines."""
+    """Several lines, such as the difference."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found; it passes when there is no failure."""
+    """A check's result; the check passes if there is no failure."""
 
     covered: str
-    """What was looked at, counted: `3 revisions, one line`."""
+    """A summary with numbers: `3 revisions, one line`."""
     failures: list[Failure] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check by its name, its time, and its result; None when an earlier failure prevented it."""
+    """A check that ran, or that an earlier failure prevented: then `result` is None."""
 
     name: str
     seconds: float = 0
@@ -34,5 +34,5 @@ class Check:
 
     @property
     def passed(self) -> bool | None:
-        """Whether it passed; None when it was not tried."""
+        """Whether it passed; None if it did not run."""
         return None if self.result is None else not self.result.failures

@@ -1,7 +1,7 @@
-"""Every revision goes up, down and up again, and then the whole history down to nothing and up.
+"""Upgrade, downgrade and upgrade each revision, then downgrade the history to base and upgrade it.
 
-The schema after a downgrade must equal the one before its upgrade, fact by fact. A revision that
-says it cannot be undone is only applied, and nothing below it is undone either.
+The schema after a downgrade must equal the schema before the upgrade, fact by fact. An irreversible
+revision is only upgraded, and the downgrade to base stops above it.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,13 +21,13 @@ from schema.text import pluralize
 REMEDY = "Make its downgrade undo exactly what its upgrade does."
 
 
-def check(url: URL, scripts: ScriptDirectory, tell: Callable[[str], None]) -> CheckResult:
-    """Prove it on an empty database; `tell` is told of each step.
+def check(url: URL, scripts: ScriptDirectory, progress: Callable[[str], None]) -> CheckResult:
+    """Check it on an empty database; `progress` is called with the name of each step.
 
-    The first failure ends the walk: what follows it would start from the wrong schema.
+    The check stops at the first failure: later steps would start from the wrong schema.
     """
     with connect(url) as connection, connect(url, autocommit=True) as observer:
-        walk = _Walk(scripts, observer, tell)
+        walk = _Walk(scripts, observer, progress)
         try:
             run(connection, scripts, walk.steps)
         except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
@@ -40,17 +40,17 @@ def check(url: URL, scripts: ScriptDirectory, tell: Callable[[str], None]) -> Ch
 
 
 class _Walk:
-    """The steps of the walk, what is compared between them, and what went wrong.
+    """The steps, and the comparisons between them.
 
-    Each schema is read once: what stands before a revision is what stood after its parent.
+    Each schema is read once: the schema before a revision is the schema after its parent.
     """
 
     def __init__(
-        self, scripts: ScriptDirectory, observer: Connection, tell: Callable[[str], None]
+        self, scripts: ScriptDirectory, observer: Connection, progress: Callable[[str], None]
     ) -> None:
         self.scripts = scripts
         self.observer = observer
-        self.tell = tell
+        self.progress = progress
         self.revisions = revisions_oldest_first(scripts)
         self.irreversible = [one for one in self.revisions if is_irreversible(one)]
         self.failures: list[Failure] = []
@@ -58,7 +58,7 @@ class _Walk:
         self.step = ""
 
     def steps(self, _context: MigrationContext) -> Iterator[MigrationStep]:
-        """Yield each step; what stands after a `yield` happens after the step was committed."""
+        """Yield each step; the code after a `yield` runs when the step is committed."""
         empty = before = self._read()
         for revision in self.revisions:
             yield self._up("upgrade", revision)
@@ -71,24 +71,24 @@ class _Walk:
         final = self.irreversible[-1:]
         undone = self.revisions[self.revisions.index(final[0]) + 1 :] if final else self.revisions
         for revision in reversed(undone):
-            yield self._down("downgrade, on the way from the head to nothing,", revision)
-        if not final and self._differ("leaves something behind", empty):
+            yield self._down("downgrade, on the way to base,", revision)
+        if not final and self._differ("does not restore the empty database", empty):
             return
         for revision in undone:
-            yield self._up("upgrade, after everything was undone,", revision)
-        self._differ("leads to another schema than at first", before)
+            yield self._up("upgrade, after the downgrade to base,", revision)
+        self._differ("builds a different schema than the first upgrade", before)
 
     def _up(self, what: str, revision: Script) -> MigrationStep:
-        self._say(what, revision)
+        self._announce(what, revision)
         return upgrade_step(self.scripts, revision)
 
     def _down(self, what: str, revision: Script) -> MigrationStep:
-        self._say(what, revision)
+        self._announce(what, revision)
         return downgrade_step(self.scripts, revision)
 
-    def _say(self, what: str, revision: Script) -> None:
+    def _announce(self, what: str, revision: Script) -> None:
         self.step = f"{what} of {Path(revision.path).name}"
-        self.tell(f"{what} {revision.revision}")
+        self.progress(f"{what} {revision.revision}")
 
     def _read(self) -> snapshot.Snapshot:
         self.reads += 1

@@ -1,4 +1,4 @@
-"""Run every check, in scratch databases on one server, in one pass."""
+"""Run all checks in scratch databases on one server."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -41,10 +41,10 @@ type Progress = Callable[[str], None]
 
 
 def run_checks(server: Server, progress: Progress, *, lint: bool = True) -> Iterator[Check]:
-    """Yield each check when it is done; `progress` is called with what begins.
+    """Yield each check when it is done; `progress` is called with the name of the next one.
 
     Raises:
-        CannotRunError: the server does not allow the checks to run.
+        CannotRunError: the checks cannot run on this server.
 
     """
     directory = scripts()
@@ -76,7 +76,7 @@ def run_checks(server: Server, progress: Progress, *, lint: bool = True) -> Iter
 def _checks_at_head(
     server: Server, directory: ScriptDirectory, head: URL, progress: Progress
 ) -> dict[str, Callable[[], CheckResult]]:
-    """Name the checks that need a database at head, in the order in which they run."""
+    """Map the name of each check that needs a database at head to its function, in order."""
 
     @cache
     def probed() -> ProbeResult:
@@ -104,7 +104,7 @@ def _checks_at_head(
 
 
 def _build(head: URL, directory: ScriptDirectory) -> CheckResult:
-    """Check that the history builds a schema from nothing, as the first deploy does."""
+    """Check that the history can upgrade an empty database, as the first deploy does."""
     statements = 0
 
     def count(*_: object) -> None:
@@ -122,8 +122,8 @@ def _build(head: URL, directory: ScriptDirectory) -> CheckResult:
         try:
             upgrade(connection, directory)
         except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
-            message = f"The history does not build from nothing: {describe_error(error)}."
-            remedy = missing_extension(error) or "Fix the revision that holds it."
+            message = f"The upgrade of an empty database fails: {describe_error(error)}."
+            remedy = missing_extension(error) or "Fix the revision that contains the statement."
             failures.append(Failure(message, remedy, statement_of(error)))
     number = len(revisions_oldest_first(directory))
     covered = f"{pluralize(number, 'revision')}, {pluralize(statements, 'statement')}"

@@ -1,6 +1,6 @@
-"""The SQL that runs is what `--sql` shows, and the linters find nothing in it.
+"""The executed SQL equals the output of `--sql`, and the linters find nothing in it.
 
-It runs in a process of its own, beside the other checks: a URL in, a result out.
+It runs in its own process, which reads a URL and writes a result.
 """
 
 import sys
@@ -21,14 +21,14 @@ from schema.text import pluralize
 
 
 def check(empty: URL) -> CheckResult:
-    """Run the history up and down on an empty database, and lint what it executes."""
+    """Upgrade and downgrade an empty database, and lint the executed SQL."""
     directory = scripts()
     try:
         with connect(empty) as connection:
             recorded = record(connection, directory)
     except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
-        message = f"The history does not run up and down: {type(error).__name__}."
-        return CheckResult("no statement", [Failure(message, "See the round trip.")])
+        message = f"The upgrade or downgrade of the history fails: {type(error).__name__}."
+        return CheckResult("no statement", [Failure(message, "See the failure of the round trip.")])
     files = sorted((ROOT / "migrations").rglob("*.sql"))
     clean = CleanTexts()
     found = [

@@ -1,6 +1,6 @@
-"""A check in a process of its own, beside the others.
+"""A check in its own process, parallel to the other checks.
 
-It uses the second core, and shares no state with Alembic, which keeps its context in a module.
+It uses a second core. Two checks cannot share a process: Alembic keeps its context in a module.
 """
 
 import json
@@ -22,12 +22,11 @@ type Result = Callable[[], tuple[CheckResult, float]]
 
 @contextmanager
 def start_check_process(module: str, url: URL) -> Iterator[Result]:
-    """Start the module on that database; the function that is yielded waits for its outcome.
+    """Start the module on that database; the yielded function waits for its result and seconds.
 
-    The URL goes in by standard input, where no list of processes shows its password.
+    The URL goes through standard input, because `ps` would show the password in an argument.
     """
-    # The other process runs this checkout's code, whatever the working folder holds, and whatever
-    # else is installed.
+    # The process must run this checkout's code, not the working folder's or an installed package's.
     path = os.pathsep.join(map(str, (ROOT / "scripts", ROOT, os.environ.get("PYTHONPATH", ""))))
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", module],
@@ -36,31 +35,31 @@ def start_check_process(module: str, url: URL) -> Iterator[Result]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is for this program; it then ends the other
+        start_new_session=True,  # Ctrl-C goes to this program only, which then kills the process
     )
 
     def result() -> tuple[CheckResult, float]:
         output, errors = process.communicate()
         if process.returncode != 0:
             last = (errors.strip().splitlines() or ["no message"])[-1]
-            raise CannotRunError(f"{module} ended before it was done: {last}")
+            raise CannotRunError(f"{module} failed: {last}")
         return _read(json.loads(output))
 
     try:
         if process.stdin is not None:
             process.stdin.write(url.render_as_string(hide_password=False) + "\n")
             process.stdin.close()
-            process.stdin = None  # or communicate() would write to it
+            process.stdin = None  # otherwise communicate() writes to it
         yield result
     finally:
         process.kill()
         process.wait()
 
 
-def write_result(outcome: CheckResult, seconds: float) -> None:
-    """Hand the outcome to the process that started this one."""
-    failures = [vars(failure) for failure in outcome.failures]
-    json.dump({"covered": outcome.covered, "failures": failures, "seconds": seconds}, sys.stdout)
+def write_result(result: CheckResult, seconds: float) -> None:
+    """Write the result for the process that started this one."""
+    failures = [vars(failure) for failure in result.failures]
+    json.dump({"covered": result.covered, "failures": failures, "seconds": seconds}, sys.stdout)
 
 
 def _read(document: dict[str, Any]) -> tuple[CheckResult, float]:

@@ -1,7 +1,4 @@
-"""The files that are written from the migrations, and committed beside them.
-
-The snapshot, the history that the wheel carries, and the second half of models/README.md.
-"""
+"""The generated files: the snapshot, models/version.py, and a part of models/README.md."""
 
 import os
 import re
@@ -28,7 +25,7 @@ _GENERATED = re.compile(r"^__version__ = .*\n\nHISTORY = \([^)]*\)\n", re.MULTIL
 
 
 def rewrite(server: Server) -> str:
-    """Rewrite the files, and return what changed in them: nothing when they were up to date.
+    """Rewrite the files, and return the changes; "" if they were up to date.
 
     Raises:
         CannotRunError: the history has no single head or does not build, or a file cannot be
@@ -44,7 +41,7 @@ def rewrite(server: Server) -> str:
         ) from error
     if len(heads) != 1:
         raise CannotRunError(
-            f"The history has {len(heads)} heads, but a snapshot is of one; run schema check."
+            f"The history has {len(heads)} heads, but a snapshot needs one; run schema check."
         )
     with server.database() as scratch, connect(scratch) as connection:
         try:
@@ -59,9 +56,9 @@ def rewrite(server: Server) -> str:
 
 
 def render(head: URL, directory: ScriptDirectory, found: Sequence[Access]) -> Mapping[Path, str]:
-    """What the files should hold, from a database at head and what was found by trying.
+    """Return the new text of each file, from a database at head and the probe's accesses.
 
-    Where nothing could be tried, which is a failure of its own, the matrix is left as it is.
+    Without accesses models/README.md is left out: the isolation check reports that failure.
     """
     revisions = [revision.revision for revision in revisions_oldest_first(directory)]
     with connect(head) as connection:
@@ -77,12 +74,12 @@ def render(head: URL, directory: ScriptDirectory, found: Sequence[Access]) -> Ma
 
 
 def read(path: Path) -> str:
-    """What a file holds; nothing when it is missing."""
+    """Return the text of a file; "" if it is missing."""
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def difference(path: Path, before: str, after: str) -> str:
-    """What changes in a file: fact by fact in the snapshot, line by line in the others."""
+    """Return the difference: fact by fact for the snapshot, line by line for the others."""
     if path != SNAPSHOT:
         hunks = list(unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))[2:]
         return "".join(f"{one[0]} {one[1:]}\n" for one in hunks if not one.startswith("@@"))
@@ -95,12 +92,12 @@ def difference(path: Path, before: str, after: str) -> str:
 
 
 def name(path: Path) -> str:
-    """How people call the file."""
+    """Return the path relative to the checkout."""
     return path.relative_to(ROOT).as_posix()
 
 
 def _version(text: str, revisions: list[str]) -> str:
-    """Name the head in the wheel's version, and list the history."""
+    """Set the head in the wheel's version, and list the history."""
     found = _VERSION.search(text)
     if found is None:
         raise CannotRunError(
@@ -126,7 +123,7 @@ def _write(files: Mapping[Path, str]) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write the file whole or not at all."""
+    """Replace the file atomically."""
     handle, temporary_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
     temporary = Path(temporary_name)
     try:

@@ -1,7 +1,6 @@
-"""The generated part of models/README.md: diagram, data dictionary and access matrix.
+"""The generated part of models/README.md: diagram, access matrix and data dictionary.
 
-The dictionary is the database's own comments; the matrix is what the check of isolation found by
-trying, so that neither can say what is not so.
+The matrix comes from the probe, the dictionary from the database's comments.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,13 +47,13 @@ WHERE k.contype = 'f' AND k.connamespace = to_regnamespace('public')
 ORDER BY 1, 2, 3
 """
 
-# What the columns of the matrix are found by; every other form must agree with one of them.
+# The columns of the matrix, and the form of statement that stands for each.
 NOTHING = "no"
 VERBS = {"read": "SELECT", "insert": "INSERT", "update": "UPDATE", "delete": "DELETE"}
 
 
 def generate(head: URL, found: Sequence[Access]) -> str:
-    """Write the generated part from a database at head, and what was found by trying."""
+    """Return the generated part, from a database at head and the probe's accesses."""
     with connect(head) as connection:
         columns = connection.execute(text(COLUMNS)).all()
         keys = connection.execute(text(KEYS)).all()
@@ -120,7 +119,7 @@ def _matrix(found: Sequence[Access], held: Sequence[Any]) -> Iterator[str]:
 
 
 def _privileges(held: Sequence[Any]) -> Iterator[str]:
-    """Name the tables on which a role holds a privilege that reaches no single row."""
+    """List the tables on which a role has a privilege on the table itself, not on its rows."""
     yield from _table(
         ["privilege", APPLICATION, BETTER_AUTH],
         (
@@ -142,7 +141,7 @@ def _privileges(held: Sequence[Any]) -> Iterator[str]:
 
 
 def _where(found: Sequence[Access], role: str, form: str) -> str:
-    """Name the tables in which the form reaches rows, by whose they are."""
+    """List the tables in which the form can access rows, by scope."""
     parts = []
     for scope in ("own", "all"):
         tables = [

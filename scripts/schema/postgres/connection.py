@@ -1,4 +1,4 @@
-"""A connection to a database, the same way everywhere: no pool, no surprises at the end."""
+"""Connect to a database without a pool, and describe database errors."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from schema.errors import CannotRunError
 
 @contextmanager
 def connect(url: URL, *, autocommit: bool = False) -> Iterator[Connection]:
-    """Connect for the length of a block; what is not committed by then is rolled back.
+    """Connect for the length of a block; uncommitted changes are rolled back at its end.
 
     Raises:
         CannotRunError: no connection could be made.
@@ -34,7 +34,7 @@ def connect(url: URL, *, autocommit: bool = False) -> Iterator[Connection]:
 
 
 def describe_error(error: Exception) -> str:
-    """Say in one line what a revision, or the database below it, raised."""
+    """Describe an error of a revision or of the database in one line."""
     return (
         first_error_line(error)
         if isinstance(error, DBAPIError)
@@ -43,12 +43,12 @@ def describe_error(error: Exception) -> str:
 
 
 def statement_of(error: Exception) -> str:
-    """The statement that failed, where the error has one."""
+    """Return the statement that failed; "" if the error has none."""
     return (error.statement or "").strip() if isinstance(error, DBAPIError) else ""
 
 
 def missing_extension(error: Exception) -> str | None:
-    """Say what to do where the server does not have an extension; None for another error."""
+    """Return advice if the server does not have an extension; None for another error."""
     found = re.search(r'extension "([^"]+)" is not available', str(error))
     if found is None:
         return None

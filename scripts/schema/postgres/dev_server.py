@@ -19,7 +19,7 @@ def serve(
     postgres: str | int,
     port: int,
     upgrade: Callable[[URL], None],
-    say: Callable[[str], None],
+    echo: Callable[[str], None],
 ) -> None:
     """Serve a database until interrupted; `upgrade` builds its schema.
 
@@ -36,19 +36,19 @@ def serve(
             owner,
             [logins.login(f"{role}_login", role) for role in (APPLICATION, BETTER_AUTH)],
         )
-        say(
+        echo(
             f"PostgreSQL {started.version} at the head revision, until Ctrl-C; its data is then"
             " gone.\n"
         )
-        say(f"owner, for migrations   {logins.url_with_password(owner)}")
+        echo(f"owner, for migrations   {logins.url_with_password(owner)}")
         for title, (login, _new) in zip(("application", "Better Auth"), made, strict=True):
             url = owner.set(username=login.name, password=login.password)
-            say(f"{title:<23} {logins.url_with_password(url)}")
+            echo(f"{title:<23} {logins.url_with_password(url)}")
         threading.Event().wait()
 
 
 def free_port(port: int) -> int:
-    """Choose a free port, or make sure that the given one is."""
+    """Check that the port is free, or choose one if it is 0."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

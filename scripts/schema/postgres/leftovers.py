@@ -1,8 +1,8 @@
-"""What runs that were killed have left in the temporary folder.
+"""Remove what killed runs left in the temporary folder.
 
-Others may write to the temporary folder, and root's servers run as a user whom others may be, too:
-so whatever is read there is opened without following a link or waiting for a pipe, and only if it
-is this user's.
+Other users can write to the temporary folder, and other processes can run as the user of root's
+servers. So each file is opened without following a link or waiting for a pipe, and its owner is
+checked.
 """
 
 import fcntl
@@ -22,26 +22,28 @@ from schema.postgres.unprivileged import UNPRIVILEGED
 
 FOLDER_PREFIX = "todo-schema-"
 
-MEMORY = Path("/dev/shm")  # noqa: S108  # the folder made there is private
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # each run creates a private folder in it
 
 
 def clear_leftovers() -> None:
-    """Stop the servers and remove the folders of runs that were killed before they could."""
+    """Stop the servers and remove the folders of killed runs."""
     owners = {os.geteuid()}
     if os.geteuid() == 0:
         with suppress(KeyError):
             owners.add(pwd.getpwnam(UNPRIVILEGED).pw_uid)
-    places = {Path(tempfile.gettempdir()), MEMORY}
-    for folder in (found for place in places for found in _folders_of_runs(place)):
-        with suppress(OSError):  # another user's, in use, or just being made or removed
+    parents = {Path(tempfile.gettempdir()), SHARED_MEMORY}
+    for folder in (found for parent in parents for found in _folders_of_runs(parent)):
+        with suppress(OSError):  # another user's, in use, or being created or removed
             _clear(folder, owners)
 
 
 def _clear(folder: Path, owners: set[int]) -> None:
-    """Clear the folder of a run that has ended.
+    """Stop the server of a killed run and remove its folder.
+
+    Root's servers own their folders; the lock file always belongs to the run's user.
 
     Raises:
-        OSError: it is in use, or not this user's: root's servers own their folders, but no lock.
+        OSError: the folder is in use, or its lock is another user's.
 
     """
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -61,11 +63,12 @@ def _clear(folder: Path, owners: set[int]) -> None:
 
 
 def _open(path: Path, flags: int, owner: int, folder: int | None = None) -> int:
-    """Open a file of that user, below a folder that is open where one is given.
+    """Open a regular file of that user; `folder` is the descriptor of its folder.
+
+    It does not follow a link, and does not wait for the other end of a pipe.
 
     Raises:
-        OSError: it cannot be opened, is another user's, or is no regular file: a link is not
-            followed, and nothing waits for the other end of a pipe.
+        OSError: the file cannot be opened, is another user's, or is not a regular file.
 
     """
     file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
@@ -77,10 +80,10 @@ def _open(path: Path, flags: int, owner: int, folder: int | None = None) -> int:
 
 
 def postmaster_status(data: Path, owner: int) -> str:
-    """Read what the server says of itself in postmaster.pid.
+    """Read postmaster.pid.
 
     Raises:
-        OSError: it has not said anything, or the file is not that user's.
+        OSError: the file does not exist, or is not that user's.
 
     """
     file = _open(data / "postmaster.pid", os.O_RDONLY, owner)
@@ -88,18 +91,18 @@ def postmaster_status(data: Path, owner: int) -> str:
         return opened.read(4096)
 
 
-def _folders_of_runs(place: Path) -> Iterator[Path]:
-    """Find the folders of runs, and those whose making was cut short an hour ago."""
-    yield from place.glob(f"{FOLDER_PREFIX}*")
+def _folders_of_runs(parent: Path) -> Iterator[Path]:
+    """Find the folders of runs, and those unfinished for more than an hour."""
+    yield from parent.glob(f"{FOLDER_PREFIX}*")
     old = time.time() - 3600
-    for folder in place.glob(f".{FOLDER_PREFIX}*"):
+    for folder in parent.glob(f".{FOLDER_PREFIX}*"):
         with suppress(FileNotFoundError):
             if folder.lstat().st_mtime < old:
                 yield folder
 
 
 def remove(folder: Path) -> None:
-    """Remove the folder, while a program that was just killed may still write its last file."""
+    """Remove the folder; retry, because a killed program may still write its last file."""
     for _ in range(100):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -108,19 +111,19 @@ def remove(folder: Path) -> None:
 
 
 def _kill_postmaster(data: Path, owner: int) -> None:
-    """Stop the server of that data directory, when it still runs, as that user."""
+    """Stop the server of that data directory, if it still runs as that user."""
     try:
         pid = int(postmaster_status(data, owner).splitlines()[0])
         if pid <= 0:
             return
-        # The number may be another program's by now; only a postgres there is started that way.
-        shown = subprocess.run(
+        # Another program may have that process id now: only a server has the directory as argument.
+        output = subprocess.run(
             ["ps", "-ww", "-o", "uid=,command=", "-p", str(pid)],
             capture_output=True,
             text=True,
             check=False,
         ).stdout
-        user, _, command = shown.strip().partition(" ")
+        user, _, command = output.strip().partition(" ")
         if user != str(owner) or str(data) not in command:
             return
         os.kill(pid, signal.SIGQUIT)

@@ -1,7 +1,7 @@
-"""Logins that hold a group role: what an application and Better Auth connect as.
+"""The logins of the application and of Better Auth, members of one group role each.
 
-They are made in SQL: on Neon, a role made in the console or by the API ignores row security, and
-so does whoever is a member of such a role.
+They are created in SQL: on Neon, a role created in the console or by the API ignores row security,
+and so do its members.
 """
 
 import base64
@@ -20,14 +20,14 @@ from schema.postgres.connection import connect
 from schema.roles import APPLICATION, BETTER_AUTH
 
 GROUPS = (APPLICATION, BETTER_AUTH)
-"""The group roles; a login holds one of them."""
+"""The group roles; a login is a member of one of them."""
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 ITERATIONS = 4096
-"""PostgreSQL's own number of rounds for SCRAM-SHA-256."""
+"""PostgreSQL's default for SCRAM-SHA-256."""
 
-# Whatever leads around row security, or lets a login give itself more than it holds. A login that
-# holds both group roles would see every user's sessions with the application's connection.
+# Attributes and memberships that bypass row security, or that let a login grant itself more. With
+# both group roles the application could see every user's sessions.
 UNSAFE = """
 WITH RECURSIVE membership (oid) AS (
   SELECT oid FROM pg_roles WHERE rolname = :name
@@ -55,25 +55,25 @@ ORDER BY 1, 2
 
 @dataclass(frozen=True)
 class Login:
-    """A login to be made."""
+    """A login to create."""
 
     name: str
     group: str
-    """The group role that it holds."""
+    """The group role of which it is a member."""
     password: str
 
     def statement(self) -> str:
-        """The SQL that makes it; the server never sees the password itself."""
+        """Return the CREATE ROLE statement; it contains a verifier, not the password."""
         return (
             f"CREATE ROLE {self.name} LOGIN PASSWORD '{_scram(self.password)}' IN ROLE {self.group}"
         )
 
 
 def login(name: str, group: str) -> Login:
-    """Describe a login with a new password.
+    """Return a login with a new password.
 
     Raises:
-        CannotRunError: the name would have to be quoted, or is a group role's.
+        CannotRunError: the name needs quotes, or is a group role's.
 
     """
     if not NAME.fullmatch(name) or name in {group, *GROUPS}:
@@ -85,10 +85,10 @@ def login(name: str, group: str) -> Login:
 
 
 def pair(application: str, better_auth: str) -> list[Login]:
-    """Describe the application's login and Better Auth's, with new passwords.
+    """Return the application's login and Better Auth's, with new passwords.
 
     Raises:
-        CannotRunError: a name cannot be used, or both are the same.
+        CannotRunError: a name cannot be used, or both names are the same.
 
     """
     if application == better_auth:
@@ -100,13 +100,13 @@ def pair(application: str, better_auth: str) -> list[Login]:
 
 
 def make(database: URL, logins: list[Login]) -> list[tuple[Login, bool]]:
-    """Make the logins on the server of that database, and say of each whether it is new.
+    """Create the logins in one transaction, and return each with whether it is new.
 
-    One that exists keeps its password and is given its group role. Either all are made or none.
+    An existing login keeps its password and is granted its group role.
 
     Raises:
-        CannotRunError: one exists and leads around row security or holds another group role, a
-            group role is missing, or the connecting role may not make them.
+        CannotRunError: an existing login can bypass row security or has another group role, a
+            group role is missing, or the connecting role cannot create the logins.
 
     """
     with connect(database) as connection:
@@ -121,7 +121,7 @@ def make(database: URL, logins: list[Login]) -> list[tuple[Login, bool]]:
 
 
 def url_with_password(url: URL) -> str:
-    """The URL as people use it, its password in the clear: only where that is the purpose."""
+    """Return the URL as libpq reads it, with the password: only for output that must show it."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
@@ -143,14 +143,14 @@ def _make(connection: Connection, wanted: Login) -> bool:
         )
         raise CannotRunError(
             f"The role {wanted.name} exists and has {found}: it would see more than its user's"
-            f" rows as {wanted.group}. Choose another name, or take that away from it first."
+            f" rows as {wanted.group}. Choose another name, or revoke that first."
         )
     connection.exec_driver_sql(f"GRANT {wanted.group} TO {wanted.name}")
     return False
 
 
 def _scram(password: str) -> str:
-    """The verifier that PostgreSQL keeps: RFC 5803, as psql computes it too."""
+    """Return the password's SCRAM verifier (RFC 5803)."""
     salt = secrets.token_bytes(16)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
     client = hmac.digest(salted, b"Client Key", "sha256")

@@ -1,7 +1,6 @@
-"""The server that a command works on, embedded or given, and the scratch databases on it.
+"""The server of a command, embedded or given, and its scratch databases.
 
-Nothing is ever written to a database that was there before: every use gets a database of its own,
-dropped when the use is over.
+Commands never write to an existing database: each use creates a database and drops it at the end.
 """
 
 import secrets
@@ -18,28 +17,28 @@ from schema.postgres.connection import connect
 from schema.postgres.embedded import embedded
 
 _PREFIX = "todo_schema_scratch_"
-_KEY = 1_951_625_587
-"""The first half of the advisory locks' keys: any number that nobody else uses."""
+_LOCK = 1_951_625_587
+"""The first half of the advisory locks' keys: an arbitrary number."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server on which scratch databases can be made."""
+    """A server for scratch databases."""
 
     maintenance: URL
-    """Connects as the role that runs migrations and owns the scratch databases."""
+    """The maintenance database, as the role that owns the scratch databases."""
     version: str
-    """The server's own version, such as 18.4."""
+    """The server's version, such as 18.4."""
     prefix: str
-    """What the names of this run's scratch databases begin with."""
+    """The prefix of the names of this run's scratch databases."""
     _connection: Connection
 
     @contextmanager
     def database(self, template: URL | None = None) -> Iterator[URL]:
-        """Make a scratch database, empty or cloned from an idle one, and drop it afterwards.
+        """Create a scratch database, empty or cloned from an idle one, and drop it afterwards.
 
         Raises:
-            CannotRunError: it could not be made.
+            CannotRunError: it could not be created.
 
         """
         name = f"{self.prefix}{secrets.token_hex(4)}"
@@ -58,7 +57,7 @@ class Server:
             self._connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def _copy_privileges(self, template: URL, name: str) -> None:
-        """Give the clone its template's privileges: CREATE DATABASE leaves them behind."""
+        """Copy the template's privileges to the clone: CREATE DATABASE does not."""
         granted = self._connection.execute(
             text(
                 """
@@ -83,7 +82,7 @@ def open_server(
     """Open the server that the URL names, or an embedded one: see `embedded`.
 
     Raises:
-        CannotRunError: it cannot be reached or started, is too old, or its role may not make
+        CannotRunError: it cannot be reached or started, is too old, or its role cannot create
             databases and roles.
         BadDatabaseURLError: the URL cannot be used.
 
@@ -101,15 +100,15 @@ def open_server(
 def open_url(url: URL) -> Iterator[Server]:
     """Open the server that the URL names; see `open_server`."""
     with connect(url, autocommit=True) as connection:
-        _require(connection, url)
+        _require_usable(connection, url)
         prefix = _claim_prefix(connection)
         _clear_leftovers(connection)
         version = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
         yield Server(url, version, prefix, connection)
 
 
-def _require(connection: Connection, url: URL) -> None:
-    """Refuse a server that is too old, and a role that may not do what the revisions do."""
+def _require_usable(connection: Connection, url: URL) -> None:
+    """Refuse an old or read-only server, and a role that cannot create databases and roles."""
     number, standby = connection.exec_driver_sql(
         "SELECT current_setting('server_version_num')::int, pg_is_in_recovery()"
     ).one()
@@ -134,20 +133,20 @@ def _require(connection: Connection, url: URL) -> None:
 
 
 def _claim_prefix(connection: Connection) -> str:
-    """Choose what this run's databases are called, and lock it for as long as the run lasts.
+    """Choose the prefix of this run's databases, and hold its advisory lock for the run.
 
-    Advisory locks belong to a database: the name says in which one its lock is to be looked for.
+    Advisory locks belong to a database, so the prefix contains the oid of the lock's database.
     """
     run = secrets.randbelow(2**31)
     database = connection.exec_driver_sql(
         "SELECT oid FROM pg_database WHERE datname = current_database()"
     ).scalar_one()
-    connection.exec_driver_sql(f"SELECT pg_advisory_lock({_KEY}, {run})")
+    connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK}, {run})")
     return f"{_PREFIX}{database}_{run}_"
 
 
 def _clear_leftovers(connection: Connection) -> None:
-    """Drop the databases of runs that were killed: their lock is free."""
+    """Drop the databases of killed runs: their lock is free."""
     rows = connection.exec_driver_sql(
         f"""
         SELECT s.datname, split_part(s.datname, '_', 5)::int
@@ -157,6 +156,6 @@ def _clear_leftovers(connection: Connection) -> None:
         """
     ).all()
     for name, run in rows:
-        if connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_KEY}, {run})").scalar_one():
+        if connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_LOCK}, {run})").scalar_one():
             connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_KEY}, {run})")
+            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_LOCK}, {run})")

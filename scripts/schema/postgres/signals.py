@@ -1,4 +1,4 @@
-"""What a signal does while a server runs: it unwinds the program, but never half of a step."""
+"""Handle signals while a server runs, so that every exit cleans up."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the program as Ctrl-C does; only the main thread can."""
+    """Turn SIGTERM and SIGHUP into an exception, as Ctrl-C is; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

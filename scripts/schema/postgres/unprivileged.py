@@ -1,4 +1,4 @@
-"""Root's servers run as another user, because PostgreSQL refuses root."""
+"""The operating system user of root's servers: PostgreSQL refuses to run as root."""
 
 import os
 import pwd
@@ -9,11 +9,11 @@ from typing import TypedDict
 from schema.errors import CannotRunError
 
 UNPRIVILEGED = "nobody"
-"""Whom root runs PostgreSQL as, which refuses root: every system has this user."""
+"""The user of root's servers; every system has it."""
 
 
 class Identity(TypedDict, total=False):
-    """What makes `subprocess` run a program as another user; empty for whoever runs this."""
+    """Arguments of `subprocess.run` for another user; empty for the current user."""
 
     user: int
     group: int
@@ -21,7 +21,12 @@ class Identity(TypedDict, total=False):
 
 
 def unprivileged_identity() -> Identity:
-    """Choose whom PostgreSQL runs as: whoever runs this, or for root an unprivileged user."""
+    """Return the user for PostgreSQL: the current user, or an unprivileged one instead of root.
+
+    Raises:
+        CannotRunError: this is root, and there is no unprivileged user.
+
+    """
     if os.geteuid() != 0:
         return {}
     try:
@@ -34,21 +39,26 @@ def unprivileged_identity() -> Identity:
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def hand_over(folder: Path, identity: Identity) -> None:
-    """Give the folder to whom PostgreSQL runs as; nobody else can enter it."""
+def change_owner(folder: Path, identity: Identity) -> None:
+    """Make that user the owner of the folder; other users cannot enter it.
+
+    Raises:
+        CannotRunError: root cannot run programs as that user, or the user cannot enter the folder.
+
+    """
     if not identity:
         return
     try:
         os.chown(folder, identity["user"], identity["group"])
-        reached = subprocess.run(["test", "-w", folder], **identity, check=False).returncode == 0
+        writable = subprocess.run(["test", "-w", folder], **identity, check=False).returncode == 0
     except OSError as error:
         raise CannotRunError(
             f"PostgreSQL refuses to run as root, and root may not become {UNPRIVILEGED} here"
             f" ({error.strerror}); run this as another user, or give another server:"
             " --database-url."
         ) from error
-    if not reached:
+    if not writable:
         raise CannotRunError(
-            f"The user {UNPRIVILEGED}, whom PostgreSQL runs as, cannot enter the temporary folder"
-            f" {folder.parent}; set TMPDIR to one that everybody can enter, such as /tmp."
+            f"PostgreSQL runs as the user {UNPRIVILEGED}, who cannot enter the temporary folder"
+            f" {folder.parent}; set TMPDIR to one that every user can enter, such as /tmp."
         )

@@ -12,7 +12,7 @@ def revisions_oldest_first(scripts: ScriptDirectory) -> list[Script]:
 
 
 def is_linear(scripts: ScriptDirectory) -> bool:
-    """Whether the files can be read and form one line; otherwise nothing can run."""
+    """Whether the files can be read and the history is linear."""
     try:
         revisions = list(scripts.walk_revisions())
         heads = scripts.get_heads()
@@ -25,7 +25,7 @@ def is_linear(scripts: ScriptDirectory) -> bool:
 
 
 def single_head(scripts: ScriptDirectory) -> str | None:
-    """Name the head, when the files can be read and there is one."""
+    """Return the head; None if there is not exactly one or the files cannot be read."""
     try:
         heads = scripts.get_heads()
     except Exception:  # noqa: BLE001  # a revision file may raise whatever it likes
@@ -34,12 +34,12 @@ def single_head(scripts: ScriptDirectory) -> str | None:
 
 
 def is_irreversible(revision: Script) -> bool:
-    """Whether the revision says that it cannot be undone: its downgrade only raises."""
+    """Whether the revision cannot be reverted: its downgrade only raises."""
     return only_raises(functions(parse(Path(revision.path))).get("downgrade"))
 
 
 def parse(path: Path) -> ast.Module:
-    """Parse a revision's file."""
+    """Parse a revision file."""
     return ast.parse(path.read_text(encoding="utf-8"), path.name)
 
 
@@ -49,7 +49,7 @@ def functions(tree: ast.Module) -> dict[str, ast.FunctionDef]:
 
 
 def body(function: ast.FunctionDef | None) -> list[ast.stmt]:
-    """The statements that do something: neither a docstring nor `pass`."""
+    """Return the statements of a function, without docstring and `pass`."""
     return [
         statement
         for statement in (function.body if function else [])
@@ -59,6 +59,6 @@ def body(function: ast.FunctionDef | None) -> list[ast.stmt]:
 
 
 def only_raises(function: ast.FunctionDef | None) -> bool:
-    """Whether the first thing that a function does is to raise."""
+    """Whether the first statement of a function is `raise`."""
     statements = body(function)
     return bool(statements) and isinstance(statements[0], ast.Raise)

@@ -1,4 +1,4 @@
-"""Running Alembic inside this process, on a connection of ours, through the real env.py."""
+"""Run Alembic in this process, on a given connection, with the project's env.py."""
 
 from collections.abc import Callable, Iterable
 
@@ -16,16 +16,16 @@ type Steps = Callable[[MigrationContext], Iterable[MigrationStep]]
 
 
 def run(connection: Connection, scripts: ScriptDirectory, steps: Steps) -> None:
-    """Run env.py with these steps, each in a transaction of its own.
+    """Run env.py with these steps, each in its own transaction.
 
-    `steps` may be a generator: what stands between two of its steps happens after the first one's
-    transaction was committed and before the second one's begins.
+    If `steps` is a generator, its code between two steps runs after the commit of the first one and
+    before the second one begins.
     """
     settings = config()
     settings.attributes["connection"] = connection
     with EnvironmentContext(settings, scripts, fn=lambda _revision, context: steps(context)):
         scripts.run_env()
-    connection.rollback()  # what Alembic read before the first step, and left open
+    connection.rollback()  # Alembic leaves the transaction open in which it read the revision
 
 
 def upgrade(connection: Connection, scripts: ScriptDirectory) -> None:
@@ -49,5 +49,5 @@ def upgrade_step(scripts: ScriptDirectory, revision: Script) -> MigrationStep:
 
 
 def downgrade_step(scripts: ScriptDirectory, revision: Script) -> MigrationStep:
-    """Undo one revision."""
+    """Revert one revision."""
     return MigrationStep.downgrade_from_script(scripts.revision_map, revision)

@@ -1,10 +1,9 @@
-"""Lint the SQL that runs: what the revisions really execute, and the .sql files.
+"""Lint the SQL that the revisions execute, and the .sql files.
 
-squawk judges what a statement does to a live database, sqlfluff how it is written; layout and
-capitalisation only where a person wrote it. A finding is accepted by a comment above it that gives
-the reason:
+squawk checks the effect of a statement on a database in use, sqlfluff its style; layout and
+capitalisation only if a person wrote the SQL. A comment above a statement accepts a finding:
 
     # lint: allow require-concurrent-index-creation: the table was made in this revision
 
-One that no longer accepts anything is a finding itself.
+A comment without a reason or without a matching finding is a finding.
 """

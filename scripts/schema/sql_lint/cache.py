@@ -1,7 +1,6 @@
-"""What the linters found nothing in, remembered from run to run, for they are slow.
+"""A cache of the texts without findings, because the linters are slow.
 
-Only a text without any finding is remembered, under a name made of it and of everything else that
-the result depends on: so this never hides a finding.
+The key is a hash of the text and of all other inputs of the linter, so it never hides a finding.
 """
 
 import hashlib
@@ -13,10 +12,10 @@ FILE = ROOT / ".venv" / "lint-clean"
 
 
 class CleanTexts:
-    """The texts that earlier runs found clean, and those that this one does."""
+    """The keys of the texts without findings, from earlier runs and from this one."""
 
     def __init__(self) -> None:
-        """Read what earlier runs left; nothing there means that everything is linted."""
+        """Read the cache file; without one, every text is linted."""
         try:
             self._known = frozenset(FILE.read_text(encoding="utf-8").split())
         except (OSError, UnicodeDecodeError):
@@ -24,21 +23,21 @@ class CleanTexts:
         self._clean: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
-        """Whether an earlier run found it clean; it is then remembered for the next one too."""
+        """Whether the key is in the cache; if so, keep it for the next run."""
         if key in self._known:
             self._clean.add(key)
         return key in self._clean
 
     def add(self, key: str) -> None:
-        """Remember it."""
+        """Add the key of a text without findings."""
         self._clean.add(key)
 
     def save(self) -> None:
-        """Leave it to the next run, without what this one did not meet."""
-        with suppress(OSError):  # a read-only checkout only loses the time
+        """Write the cache file, without the keys that this run did not use."""
+        with suppress(OSError):  # a read-only checkout works without a cache
             FILE.write_text("\n".join(sorted(self._clean)), encoding="utf-8")
 
 
 def key(*everything: object) -> str:
-    """Name a text and what else the result depends on."""
+    """Return the key of a text and the other inputs of its linter."""
     return hashlib.sha256("\0".join(map(str, everything)).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""The SQL that each revision really executes, and the SQL that `--sql` shows for it.
+"""The SQL that each revision executes, and the SQL that `--sql` shows for it.
 
-They are not always the same: offline, Alembic takes a colon in a literal for a parameter and turns
-tabs into blanks, and what a revision reads from the database it cannot read.
+They can differ: with `--sql` Alembic treats a colon in a literal as a parameter and replaces tabs
+with blanks, and a revision cannot read the database.
 """
 
 import io
@@ -24,21 +24,21 @@ from schema.revisions.runner import downgrade_step, run, upgrade_step
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement, as the server gets it."""
+    """One statement, as the driver sends it."""
 
     sql: str
     line: int
-    """The line of the revision's file that executes it."""
-    written: bool
-    """Whether a person wrote the SQL; SQLAlchemy renders the rest."""
+    """The line of the revision file that executes it."""
+    hand_written: bool
+    """Whether a person wrote the SQL; otherwise SQLAlchemy rendered it."""
     in_transaction: bool
     parametrised: bool
-    """Whether it had parameters; they are written into `sql`."""
+    """Whether it had parameters; `sql` contains their values."""
 
 
 @dataclass(frozen=True)
 class Direction:
-    """What one revision executes on its way up or down."""
+    """The statements of one revision's upgrade or downgrade."""
 
     revision: Script
     upgrade: bool
@@ -46,7 +46,7 @@ class Direction:
 
 
 def record(connection: Connection, scripts: ScriptDirectory) -> list[Direction]:
-    """Run the history up and down on an empty database, and record what each revision executes."""
+    """Upgrade and downgrade an empty database, and record the statements of each revision."""
     recorded = []
     revisions = revisions_oldest_first(scripts)
     undone = []
@@ -67,7 +67,7 @@ def record(connection: Connection, scripts: ScriptDirectory) -> list[Direction]:
 
 
 def offline(scripts: ScriptDirectory, revision: Script, *, upgrade: bool) -> str:
-    """Render one revision as `--sql` does: what somebody would run by hand."""
+    """Render one revision as `alembic upgrade --sql` or `downgrade --sql` does."""
     output = io.StringIO()
     settings = config()
     settings.output_buffer = output
@@ -82,38 +82,38 @@ def offline(scripts: ScriptDirectory, revision: Script, *, upgrade: bool) -> str
 
 @contextmanager
 def _recording(connection: Connection, revision: Script) -> Iterator[list[Statement]]:
-    """Record what the revision's own code executes, and not Alembic's bookkeeping."""
+    """Record the statements of the revision's code, without those of Alembic."""
     recorded: list[Statement] = []
 
-    def note(_connection: object, _cursor: object, sql: str, *rest: Any) -> None:  # noqa: ANN401
-        # ANN401: the rest is the event's (parameters, context, whether there are many of them).
-        parameters, context, many = rest
-        place = _line_in(revision.path)
-        if place is None:
+    def add(_connection: object, _cursor: object, sql: str, *rest: Any) -> None:  # noqa: ANN401
+        # ANN401: the event passes them.
+        parameters, context, executemany = rest
+        line = _line_in(revision.path)
+        if line is None:
             return
         driver: Any = connection.connection.driver_connection
         compiled = getattr(context, "compiled", None)
-        plain = sql.replace("%%", "%")  # the driver is given them doubled
+        plain = sql.replace("%%", "%")  # SQLAlchemy doubles per cent signs for the driver
         recorded.extend(
             Statement(
                 psycopg.ClientCursor(driver).mogrify(sql, one) if one else plain,
-                place,
-                written=compiled is None or isinstance(compiled.statement, TextClause),
+                line,
+                hand_written=compiled is None or isinstance(compiled.statement, TextClause),
                 in_transaction=not getattr(driver, "autocommit", False),
                 parametrised=bool(one),
             )
-            for one in (parameters if many else [parameters])
+            for one in (parameters if executemany else [parameters])
         )
 
-    event.listen(connection, "before_cursor_execute", note)
+    event.listen(connection, "before_cursor_execute", add)
     try:
         yield recorded
     finally:
-        event.remove(connection, "before_cursor_execute", note)
+        event.remove(connection, "before_cursor_execute", add)
 
 
 def _line_in(path: str) -> int | None:
-    """Find the line of that file that is being executed further up the stack, if one is."""
+    """Return the line of that file in the call stack, or None."""
     for frame, number in traceback.walk_stack(None):
         if frame.f_code.co_filename == path:
             return number

@@ -1,4 +1,4 @@
-"""What the linters found, and the comments that accept some of it, each with its reason."""
+"""Findings of the linters, and the comments that accept them."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ ALLOWANCE = re.compile(r"(?:#|--) lint: allow (?P<rule>[\w-]+): *(?P<reason>.*)"
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a linter, or the comparison, found."""
+    """A finding of a linter or of the comparison with `--sql`."""
 
     file: str
     line: int
@@ -25,7 +25,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Allowance:
-    """A comment that accepts the findings of one rule in some lines of a file."""
+    """A comment that accepts the findings of one rule from line `first` to `last`."""
 
     file: str
     line: int
@@ -35,7 +35,7 @@ class Allowance:
     reason: str
 
     def accepts(self, finding: Finding) -> bool:
-        """Whether the finding is what the comment stands beside."""
+        """Whether the comment accepts the finding."""
         return (
             finding.file == self.file
             and finding.rule == self.rule
@@ -44,17 +44,17 @@ class Allowance:
 
 
 def name(path: Path) -> str:
-    """How findings name a file: a revision by its own name, another file by its path."""
+    """Return the name of a revision file, or the path of another file."""
     return path.name if path.suffix == ".py" else path.relative_to(ROOT).as_posix()
 
 
 def plain(sql: str) -> str:
-    """The statement without the indentation that it has in the revision's file, and without `;`."""
+    """Remove the indentation and the final semicolon of a statement."""
     return textwrap.dedent(sql).strip().rstrip("; \n")
 
 
 def allowances(path: Path) -> Iterator[Allowance]:
-    """Find the comments that accept findings, and the lines that each of them speaks for."""
+    """Find the comments that accept findings, and the lines that they cover."""
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, text in enumerate(lines, start=1):
         match = ALLOWANCE.search(text)
@@ -71,7 +71,7 @@ def _is_comment(line: str) -> bool:
 
 
 def _end_of_statement(path: Path, line: int) -> int:
-    """The last line of the smallest Python statement that begins on that line, or holds it."""
+    """Return the last line of the smallest Python statement that begins on that line."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     ends = [
         node.end_lineno or node.lineno
@@ -82,7 +82,7 @@ def _end_of_statement(path: Path, line: int) -> int:
 
 
 def apply_allowances(findings: list[Finding], files: Iterable[Path]) -> list[Finding]:
-    """Take away what is accepted; add what accepts nothing, or gives no reason."""
+    """Remove accepted findings; add a finding for each unused comment or missing reason."""
     accepting = [one for file in files for one in allowances(file)]
     open_findings = [
         one for one in findings if not any(allowance.accepts(one) for allowance in accepting)
@@ -92,6 +92,6 @@ def apply_allowances(findings: list[Finding], files: Iterable[Path]) -> list[Fin
             message = f"the comment that allows {allowance.rule} gives no reason"
             open_findings.append(Finding(allowance.file, allowance.line, "unreasoned", message))
         if not any(allowance.accepts(one) for one in findings):
-            message = f"the comment that allows {allowance.rule} allows nothing: delete it"
+            message = f"the comment allows {allowance.rule}, but accepts no finding: delete it"
             open_findings.append(Finding(allowance.file, allowance.line, "unused", message))
     return sorted(open_findings, key=lambda one: (one.file, one.line, one.rule))

@@ -1,4 +1,4 @@
-"""What runs is what `--sql` shows, or the revision says why it cannot be: OFFLINE: <reason>."""
+"""`--sql` shows what runs, or the docstring gives the reason: `OFFLINE: <reason>`."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ OFFLINE = re.compile(r"^OFFLINE: .+", re.MULTILINE)
 
 
 def check(directory: ScriptDirectory, recorded: Iterable[Direction]) -> Iterator[Finding]:
-    """Compare what each revision executed, up and down, with what `--sql` shows for it."""
+    """Compare the executed statements of each revision with the output of `--sql`."""
     differing: dict[Script, list[Finding]] = {}
     for direction in recorded:
         differing.setdefault(direction.revision, []).extend(_compare(directory, direction))
@@ -28,12 +28,12 @@ def check(directory: ScriptDirectory, recorded: Iterable[Direction]) -> Iterator
         if not OFFLINE.search(revision.module.__doc__ or ""):
             yield from found
         elif not found:
-            message = "--sql shows what runs: the docstring's OFFLINE: has no reason any more"
+            message = "--sql shows exactly what runs: delete OFFLINE: from the docstring"
             yield Finding(Path(revision.path).name, 1, RULE, message)
 
 
 def _compare(directory: ScriptDirectory, direction: Direction) -> Iterator[Finding]:
-    """Find the first statement that `--sql` does not show as it was executed."""
+    """Report the first difference between the executed statements and `--sql`."""
     file = Path(direction.revision.path).name
     way = "upgrade" if direction.upgrade else "downgrade"
     try:
@@ -41,14 +41,14 @@ def _compare(directory: ScriptDirectory, direction: Direction) -> Iterator[Findi
         executed = [(one, sql) for one in direction.statements for sql in _split(one.sql)]
     except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
         message = (
-            f"the {way} cannot be rendered with --sql ({type(error).__name__}: {error}); make"
-            " it so, or say why not in the docstring: OFFLINE: <reason>"
+            f"the {way} cannot be rendered with --sql ({type(error).__name__}: {error}); fix that,"
+            " or give the reason in the docstring: OFFLINE: <reason>"
         )
         yield Finding(file, 1, RULE, message)
         return
     for (statement, sql), other in zip(executed, shown, strict=False):
         if not _same(sql, other, parametrised=statement.parametrised):
-            message = f"the {way} executes another statement than --sql shows"
+            message = f"the {way} executes a different statement than --sql shows"
             detail = f"executed: {sql.strip()}\n--sql:    {other.strip()}"
             yield Finding(file, statement.line, RULE, message, detail)
             return
@@ -62,37 +62,37 @@ def _compare(directory: ScriptDirectory, direction: Direction) -> Iterator[Findi
 
 
 def _split(sql: str) -> tuple[str, ...]:
-    """The statements of a script, without the comments before each."""
+    """Split a script into statements, without the comments before each."""
     return tuple(LEADING_COMMENTS.sub("", str(part)) for part in split(sql))
 
 
 def _shown(script: str) -> list[str]:
-    """Split a rendered script into the revision's own statements."""
+    """Split the output of `--sql` into the revision's own statements."""
     statements = _split(script)
-    ours = (" ".join(_tokens(statement)) for statement in statements)
+    normalized = (" ".join(_tokens(statement)) for statement in statements)
     return [
         statement
-        for statement, plain in zip(statements, ours, strict=True)
+        for statement, plain in zip(statements, normalized, strict=True)
         if plain not in {"BEGIN", "COMMIT"}
         and not re.match(r"(CREATE TABLE|INSERT INTO|UPDATE|DELETE FROM) alembic_version\b", plain)
     ]
 
 
 def _same(executed: str, shown: str, *, parametrised: bool) -> bool:
-    """Whether both are one statement: token by token, or by shape where values were written in."""
+    """Whether the tokens are equal; for a statement with parameters, whether the shapes are."""
     if parametrised:
         return _shape(executed) == _shape(shown)
     return _tokens(executed) == _tokens(shown)
 
 
 def _shape(sql: str) -> str:
-    """The statement without its values, and without their types: only the driver writes those."""
+    """Return a fingerprint without values, and without their casts, which only the driver adds."""
     shown = RawStream()  # type: ignore[no-untyped-call]  # pglast leaves it so
     return str(fingerprint(shown(_Uncast()(parse_sql(sql)))))
 
 
 class _Uncast(Visitor):
-    """Takes the casts off constants."""
+    """Removes the casts of constants."""
 
     def visit_TypeCast(self, _ancestors: object, node: ast.TypeCast) -> ast.Node | None:  # noqa: N802  # pglast looks for the name of the node
         inner = node.arg
@@ -102,7 +102,7 @@ class _Uncast(Visitor):
 
 
 def _tokens(sql: str) -> list[str]:
-    """The statement's words, without blanks, comments and a closing semicolon."""
+    """Return the tokens of a statement, without comments and the final semicolon."""
     text = sql.encode()
     words = [
         text[token.start : token.end + 1].decode()

@@ -1,4 +1,4 @@
-"""sqlfluff: how SQL is written."""
+"""sqlfluff: the style of the SQL."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ GENERATED_EXCLUDES = ("layout", "capitalisation")
 def check(
     recorded: Iterable[Direction], files: Iterable[Path], clean: CleanTexts
 ) -> Iterator[Finding]:
-    """Judge each statement by itself, and each file as a whole."""
+    """Lint each statement by itself, and each file as a whole."""
     linters: dict[bool, Linter] = {}
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    judge = f"sqlfluff {version('sqlfluff')}\0{settings}\0{GENERATED_EXCLUDES}"
+    configuration = f"sqlfluff {version('sqlfluff')}\0{settings}\0{GENERATED_EXCLUDES}"
     for piece in (*_pieces(recorded), *_files(files)):
-        named = key(judge, piece.written, piece.text)
-        if named in clean:
+        cache_key = key(configuration, piece.hand_written, piece.text)
+        if cache_key in clean:
             continue
-        if piece.written not in linters:
-            linters[piece.written] = _linter(() if piece.written else GENERATED_EXCLUDES)
-        found = _lint(linters[piece.written], piece.text)
+        if piece.hand_written not in linters:
+            linters[piece.hand_written] = _linter(() if piece.hand_written else GENERATED_EXCLUDES)
+        found = _lint(linters[piece.hand_written], piece.text)
         if not found:
-            clean.add(named)
+            clean.add(cache_key)
         for one in found:
             line = piece.line or one.line_no
             message = f"{one.desc()} ({one.rule_name()})"
@@ -40,13 +40,13 @@ def check(
 
 @dataclass(frozen=True)
 class _Piece:
-    """A text for sqlfluff, and where its findings belong."""
+    """A text for sqlfluff, and the file and line of its findings."""
 
     text: str
     file: str
     line: int
-    """Where the revision executes it; 0 when the finding's own line counts."""
-    written: bool
+    """The line of the revision file; 0 to use the line of the finding."""
+    hand_written: bool
     shown: str
 
 
@@ -55,12 +55,12 @@ def _pieces(recorded: Iterable[Direction]) -> Iterator[_Piece]:
         file = name(Path(direction.revision.path))
         for one in direction.statements:
             sql = plain(one.sql)
-            yield _Piece(f"{sql};\n", file, one.line, one.written, sql)
+            yield _Piece(f"{sql};\n", file, one.line, one.hand_written, sql)
 
 
 def _files(files: Iterable[Path]) -> Iterator[_Piece]:
     for path in files:
-        yield _Piece(path.read_text(encoding="utf-8"), name(path), 0, written=True, shown="")
+        yield _Piece(path.read_text(encoding="utf-8"), name(path), 0, hand_written=True, shown="")
 
 
 def _linter(excludes: Iterable[str]) -> Linter:
@@ -69,7 +69,7 @@ def _linter(excludes: Iterable[str]) -> Linter:
 
 
 def _settings(**overrides: Any) -> FluffConfig:  # noqa: ANN401  # what sqlfluff takes
-    """The checkout's own settings: a developer's in the home folder must not change the result."""
+    """Return the checkout's settings, without those in the home folder."""
     return FluffConfig.from_path(
         str(ROOT),
         extra_config_path=str(ROOT / "pyproject.toml"),
@@ -79,10 +79,7 @@ def _settings(**overrides: Any) -> FluffConfig:  # noqa: ANN401  # what sqlfluff
 
 
 def _lint(linter: Linter, text: str) -> list[SQLBaseError]:
-    """What sqlfluff finds, by the checkout's settings and no others.
-
-    `lint_string` would first obey the comments in the text that turn rules off.
-    """
+    """Lint the text without `lint_string`, which obeys comments that disable rules."""
     rendered = linter.render_string(text, "", linter.config, "utf-8")
     parsed = linter.parse_rendered(rendered)
     return linter.lint_parsed(parsed, linter.get_rulepack()).get_violations()

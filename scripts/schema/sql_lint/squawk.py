@@ -1,4 +1,4 @@
-"""squawk: what a statement does to a live database."""
+"""squawk: the effect of a statement on a database in use."""
 
 import json
 import os
@@ -15,13 +15,13 @@ from schema.sql_lint.cache import CleanTexts, key
 from schema.sql_lint.capture import Direction, Statement
 from schema.sql_lint.findings import Finding, name, plain
 
-# What squawk asks for and the deploy answers.
+# Rules that the deploy already satisfies.
 EXCLUDES = {
-    "prefer-robust-stmts": "Alembic knows what has run; a cut revision is rolled back",
+    "prefer-robust-stmts": "an interrupted revision is rolled back",
     "require-lock-timeout": "the connection of every deploy sets it",
-    "require-statement-timeout": "it would cut index builds and validations",
+    "require-statement-timeout": "it would cancel index builds and validations",
 }
-# Undoing a creation is dropping.
+# A downgrade drops what the upgrade created.
 DOWN_EXCLUDES = (
     "ban-drop-column",
     "ban-drop-constraint",
@@ -38,19 +38,19 @@ DOWN_EXCLUDES = (
 
 
 def check(recorded: Iterable[Direction], clean: CleanTexts) -> Iterator[Finding]:
-    """Judge each run of statements that share a transaction, and each one outside, by itself."""
+    """Lint together the consecutive statements inside a transaction, or outside of one."""
     for direction in recorded:
         for scripted, in_transaction in _runs(direction.statements):
             excludes = [*EXCLUDES, *(() if direction.upgrade else DOWN_EXCLUDES)]
             text, starts = _script(scripted)
-            named = key(
+            cache_key = key(
                 f"squawk {version('squawk-cli')}", OLDEST_VERSION, excludes, in_transaction, text
             )
-            if named in clean:
+            if cache_key in clean:
                 continue
             everything = _run_squawk(text, excludes, in_transaction=in_transaction)
             if not everything:
-                clean.add(named)
+                clean.add(cache_key)
             for found in everything:
                 index = max(i for i, start in enumerate(starts) if start <= found["line"])
                 yield Finding(
@@ -63,13 +63,13 @@ def check(recorded: Iterable[Direction], clean: CleanTexts) -> Iterator[Finding]
 
 
 def _runs(statements: list[Statement]) -> Iterator[tuple[list[Statement], bool]]:
-    """Split where a transaction ends or begins."""
+    """Split the statements where a transaction begins or ends."""
     for in_transaction, group in groupby(statements, key=lambda one: one.in_transaction):
         yield list(group), in_transaction
 
 
 def _script(statements: list[Statement]) -> tuple[str, list[int]]:
-    """Join statements to a script, and say on which line (from 0) each begins."""
+    """Join statements to a script; return it and the first line (from 0) of each."""
     lines: list[str] = []
     starts = []
     for statement in statements:
@@ -82,14 +82,14 @@ def _run_squawk(text: str, excludes: list[str], *, in_transaction: bool) -> list
     done = subprocess.run(
         [
             Path(sysconfig.get_path("scripts")) / "squawk",
-            f"--config={os.devnull}",  # a developer's own settings must not change the result
+            f"--config={os.devnull}",  # ignore the developer's settings
             "--reporter=json",
             f"--pg-version={OLDEST_VERSION}.0",
             f"--exclude={','.join(excludes)}",
             f"--{'' if in_transaction else 'no-'}assume-in-transaction",
             "--stdin-filepath=revision.sql",
         ],
-        # squawk would obey comments that turn rules off, and ask for no reason.
+        # squawk would obey its own comments, which disable rules without a reason.
         input=text.replace("squawk-ignore", "squawk_ignore"),
         capture_output=True,
         text=True,
