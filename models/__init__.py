@@ -1,7 +1,7 @@
-"""The schema as SQLModel models: what an application imports.
+"""The schema as SQLModel models, for applications.
 
-The migrations are the source of truth. These models are checked against them, down to the last
-policy and grant: `metadata.create_all` on an empty database builds the same schema.
+The migrations are the source of truth. `schema check` compares the models with them:
+`metadata.create_all` builds the same schema, with all policies and grants.
 """
 
 from .account import Account

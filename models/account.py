@@ -1,4 +1,4 @@
-"""`account`: the ways in which a user can sign in. Better Auth's alone: it holds secrets."""
+"""The `account` table: a user's ways to sign in. Only Better Auth can read it: it has secrets."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ class Account(BetterAuthTable, table=True):
 
     __tablename__ = "account"
     __table_args__ = (
-        # Better Auth throws when two accounts share an identity.
+        # Better Auth raises an error if two accounts share an identity.
         UniqueConstraint("providerId", "accountId"),
         Index(None, "userId"),
         {"comment": "One way to sign in: a password or a provider; Better Auth's alone"},

@@ -1,7 +1,7 @@
-"""The metadata that every table belongs to, and what every column of a kind shares.
+"""The metadata of all tables, and shared column types and defaults.
 
-The naming convention repeats PostgreSQL's own default names, which are also Better Auth's, so
-that a constraint has the same name whoever created it. It must exist before any table does.
+The naming convention is the same as PostgreSQL's and Better Auth's default names. It must exist
+before any table is defined.
 """
 
 from sqlalchemy import DateTime, MetaData, text
@@ -21,11 +21,11 @@ metadata = MetaData(
 mappings = registry(metadata=metadata)
 
 NOW = text("CURRENT_TIMESTAMP")
-"""The server default of a creation time: the start of the transaction."""
+"""The server default of creation times: the start of the transaction."""
 
 TIMESTAMPTZ = DateTime(timezone=True)
-"""The only type for a point in time: `timestamp` reads wrongly across time zones."""
+"""The type of every point in time: a `timestamp` has no time zone, so clients may misread it."""
 
 
 class Base(SQLModel, registry=mappings):
-    """What every model derives from: SQLModel with this schema's metadata."""
+    """The base class of all models: SQLModel with this schema's metadata."""

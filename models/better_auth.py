@@ -1,7 +1,7 @@
-"""What makes a table Better Auth's: a random uuid key, and its role's access to all rows.
+"""The base class of Better Auth's tables: a random uuid key, and access for Better Auth's role.
 
-Better Auth reads and writes the rows of all users, before it knows who is asking: its policy lets
-every row through, and row security is there for everyone else.
+Better Auth needs all rows, because it reads them before it knows the user. Its policy allows every
+row; row security excludes the other roles.
 """
 
 from uuid import UUID
@@ -14,10 +14,10 @@ from .roles import BETTER_AUTH, open_rows
 
 
 class BetterAuthTable(Base):
-    """The primary key of a Better Auth table.
+    """The base class of Better Auth's tables.
 
-    With `advanced.database.generateId: "uuid"` Better Auth leaves `id` out of its INSERT: the
-    database must make it.
+    With `advanced.database.generateId: "uuid"` Better Auth's INSERT has no `id`: the database
+    generates it.
     """
 
     id: UUID = Field(
@@ -33,7 +33,7 @@ class BetterAuthTable(Base):
 
 @event.listens_for(metadata, "after_create")
 def grant_better_auth(_metadata: MetaData, connection: Connection, **_options: object) -> None:
-    """Give Better Auth's role its tables, and every other role none of their rows."""
+    """Grant Better Auth's role all rows of its tables."""
     for mapper in mappings.mappers:
         if issubclass(mapper.class_, BetterAuthTable):
             name = str(mapper.class_.__tablename__)

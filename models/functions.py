@@ -1,7 +1,7 @@
-"""The functions that tables and policies call; PUBLIC may execute none of them.
+"""The functions that defaults, triggers and policies call; PUBLIC cannot execute them.
 
-A body written as RETURN is bound to its objects when it is created, so it needs no search_path
-setting, which would cost more than the call. plpgsql bodies are text: they pin it.
+The names in a RETURN body are resolved when the function is created, so it needs no search_path
+setting, which would cost more than the call. A plpgsql body is text and needs it.
 """
 
 from sqlalchemy import Connection, MetaData, event, text
@@ -10,10 +10,9 @@ from .base import metadata
 from .roles import APPLICATION
 
 ACTING_USER = "(SELECT app_user_id())"
-"""For policies: the sub-select is evaluated once for a statement, not once for a row."""
+"""For policies: the sub-select is evaluated once per statement instead of once per row."""
 
-# Unset and empty both mean nobody: a setting that a finished transaction made reverts to the
-# empty string, not to NULL.
+# Both NULL and "" mean no user: after a transaction the setting reverts to "", not to NULL.
 APP_USER_ID = """
 CREATE FUNCTION app_user_id() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -21,7 +20,7 @@ RETURN nullif(current_setting('app.user_id', true), '')::uuid
 """
 
 # RFC 9562, 5.7 and 6.2 method 3: 48 bits of milliseconds, the version, 12 bits of the fraction of
-# the millisecond, then the variant and 62 random bits, taken over from a version 4 uuid.
+# the millisecond, then the variant and 62 random bits of a version 4 uuid.
 UUID_V7 = """
 CREATE FUNCTION uuid_v7() RETURNS uuid
 LANGUAGE sql VOLATILE PARALLEL SAFE

@@ -1,7 +1,7 @@
-"""Saying for whom a transaction acts, so that row security shows that user's rows and no others.
+"""Set the user of a transaction: row security shows the rows of that user only.
 
-The identity lives in the transaction: it ends with it, on a pooled connection too, and there is
-nothing to restore by hand. Whoever forgets to say it sees no rows.
+The identity ends with the transaction, on a pooled connection too. A transaction without an
+identity sees no rows.
 """
 
 from contextlib import AsyncExitStack, ExitStack
@@ -24,7 +24,7 @@ type Trace = TracebackType | None
 
 _KEY = "todo_schema.acting_as"
 
-# PostgreSQL answers COMMIT of a failed transaction by rolling back, without an error.
+# PostgreSQL answers COMMIT of a failed transaction with ROLLBACK, without an error.
 _HIDDEN_ERROR = (
     "A statement of the block failed and its error was caught inside, so the block was rolled back;"
     " run a statement that may fail in a savepoint (with connection.transaction())."
@@ -36,7 +36,7 @@ _UNREAD = (
 
 
 class IdentityError(RuntimeError):
-    """A transaction would act for two users, for nobody, or not until the end of its block."""
+    """The block cannot act for this user, or could not commit."""
 
 
 def acting_as(
@@ -45,20 +45,19 @@ def acting_as(
 ) -> "_Acting":
     """Act for a user in a `with` block, or in an `async with` block for an async session.
 
-    A SQLAlchemy session says it anew for each transaction that begins in the block. On a psycopg
-    connection the block is one transaction. With psycopg, BEGIN and the identity travel in one
-    round trip. The block commits at its end, and rolls back when it raises.
+    The block commits at its end, and rolls back if it raises. In a SQLAlchemy session each
+    transaction of the block gets the identity. On a psycopg connection the block is one
+    transaction. With psycopg, BEGIN and the identity take one round trip.
 
-    Inside a session's block, acting for the same user again is allowed, for another one it is not.
+    Blocks of one session can be nested, but only for the same user.
 
     Raises:
-        IdentityError: on entering, when the session acts for another user already, or is in a
-            transaction that has not said for whom it acts; at the end of a psycopg connection's
-            block, when it could not be committed, because a statement had failed or an answer was
-            not read to its end.
+        IdentityError: at the start of the block, if the session acts for another user or has begun
+            a transaction without an identity; at the end of a psycopg connection's block, if a
+            statement failed or a result was not read to its end, so that nothing was committed.
 
     """
-    # A text would reach SQL as well, but an id that is no uuid should fail here, not there.
+    # An invalid uuid should fail here, not in SQL.
     return _Acting(session, UUID(str(user_id)))
 
 
@@ -80,14 +79,14 @@ class _Acting:
             return
         _require_idle(connection)
         self._autocommit = connection.autocommit
-        # Not connection.transaction(), which would keep a pipeline open in the block.
+        # connection.transaction() would keep a pipeline open in the block.
         self._transaction = psycopg.Transaction(connection)
         with ExitStack() as undo:
             undo.callback(self._leave_connection)
-            # Otherwise psycopg would wait for the answer to its BEGIN.
+            # Without autocommit psycopg sends its own BEGIN and waits for the answer.
             connection.autocommit = True
-            # Nothing but BEGIN and the identity shares a pipeline: each error in the block is
-            # raised by the statement that caused it.
+            # Only BEGIN and the identity share a pipeline, so that each statement of the block
+            # raises its own error.
             with connection.pipeline():
                 undo.enter_context(self._transaction)
                 connection.execute(IDENTIFY, [str(self._user_id)], prepare=False)
@@ -115,7 +114,7 @@ class _Acting:
             self._transaction.__exit__(kind, error, trace)
 
     def _leave_connection(self) -> None:
-        """Leave the connection as it was, or closed: no pool hands out one that is neither."""
+        """Restore the autocommit setting, or close a connection that a pool must not reuse."""
         if self._session.info.transaction_status == TransactionStatus.IDLE:
             self._session.autocommit = self._autocommit
         else:
@@ -189,7 +188,7 @@ class _Acting:
 
 
 def _require_idle(connection: Any) -> None:  # noqa: ANN401  # psycopg's, sync or async
-    # In a pipeline the status of the transaction is not known yet.
+    # In a pipeline the transaction status is not known yet.
     info = connection.info
     if info.pipeline_status or info.transaction_status != TransactionStatus.IDLE:
         raise IdentityError(
@@ -198,15 +197,15 @@ def _require_idle(connection: Any) -> None:  # noqa: ANN401  # psycopg's, sync o
 
 
 def _is_busy(connection: Any) -> bool:  # noqa: ANN401  # psycopg's, sync or async
-    """Whether somebody still reads an answer: they hold psycopg's lock, and to wait is to hang."""
+    """Whether a result is still being read: a wait for psycopg's lock would then hang."""
     return bool(connection.info.transaction_status == TransactionStatus.ACTIVE)
 
 
 def _identify(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
-    """Say for whom a transaction that begins acts.
+    """Set the identity of a new transaction.
 
-    psycopg waits for the answer to its own BEGIN; where that would be a plain one, both are sent
-    as one message instead.
+    psycopg waits for the answer to its own BEGIN, so a BEGIN without options is sent here, in one
+    message with the identity.
     """
     user_id = session.info[_KEY]
     driver = connection.connection.driver_connection
@@ -227,7 +226,7 @@ def _identify(session: Session, _transaction: SessionTransaction, connection: Co
 
 
 def _begins_plainly(driver: "psycopg.Connection[Any]") -> bool:
-    """Whether the transaction has not begun, and psycopg would send BEGIN without an option."""
+    """Whether the transaction has not begun, and psycopg would send BEGIN without options."""
     idle = driver.info.transaction_status == TransactionStatus.IDLE
     options = (driver.isolation_level, driver.read_only, driver.deferrable)
     return idle and driver.info.pipeline_status == PipelineStatus.OFF and not any(options)

@@ -1,7 +1,7 @@
-"""What makes a table a user's own: its key, and the row security that follows from it.
+"""The base classes of owned tables, and their row security.
 
-One line does it: `class Note(Owned, table=True)`. A table that only links two owned tables derives
-from OwnedLink and names its key itself.
+`class Note(Owned, table=True)` defines an owned table. A table that links two owned tables derives
+from OwnedLink and defines its own key.
 """
 
 from datetime import datetime
@@ -16,10 +16,10 @@ from .roles import APPLICATION, open_rows
 
 
 class OwnedLink(Base):
-    """A row that belongs to one user, and hangs below rows of the same user.
+    """A row that belongs to one user and references rows of the same user.
 
-    Its foreign keys hold `user_id` and the parent's id, so that no role, not even a superuser,
-    can hang one user's row below another's. Through them it cascades with its user.
+    Its foreign keys contain `user_id` and the parent's id, so that no role, not even a superuser,
+    can reference another user's row. They cascade when the user is deleted.
     """
 
     user_id: UUID = Field(
@@ -30,11 +30,10 @@ class OwnedLink(Base):
 
 
 class Owned(Base):
-    """A row that belongs to one user, under the primary key `(user_id, id)`.
+    """A row that belongs to one user, with the primary key `(user_id, id)`.
 
-    Every access is scoped by its user, children reference their parent by owner too, and no
-    unique index lets one user probe another's ids. `id` is ordered by time, so that the primary
-    key alone serves a user's newest rows first.
+    Children reference `(user_id, id)`, and a unique index cannot reveal another user's ids. `id` is
+    ordered by time, so that the primary key returns a user's newest rows first.
     """
 
     user_id: UUID = Field(
@@ -71,9 +70,9 @@ class Owned(Base):
 
 @event.listens_for(metadata, "after_create")
 def isolate(_metadata: MetaData, connection: Connection, **_options: object) -> None:
-    """Let the application's role see and change only its own user's rows of every owned table.
+    """Give the application's role access to the acting user's rows of every owned table.
 
-    `updated_at` is kept by a trigger, so that no writer can forget it or lie about it.
+    A trigger sets `updated_at`, so that no client can omit or forge it.
     """
     for mapper in mappings.mappers:
         if not issubclass(mapper.class_, Owned | OwnedLink):

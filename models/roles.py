@@ -1,7 +1,7 @@
-"""The group roles that hold every privilege, and what PUBLIC is left with: nothing.
+"""The group roles, which have all privileges; PUBLIC has none.
 
-Roles belong to the cluster, not to a database, so they are made only when they are missing, and
-refused when they could see around row security.
+Roles belong to the cluster, not to a database: they are created if missing, and rejected if they
+can bypass row security.
 """
 
 from sqlalchemy import Connection, MetaData, event, text
@@ -9,13 +9,13 @@ from sqlalchemy import Connection, MetaData, event, text
 from .base import metadata
 
 APPLICATION = "todo_app"
-"""The application's group role: its user's own rows, by row security."""
+"""The application's group role: row security limits it to the acting user's rows."""
 
 BETTER_AUTH = "todo_auth"
-"""Better Auth's group role: the four tables that Better Auth keeps."""
+"""Better Auth's group role: all rows of its four tables."""
 
-# Another database's upgrade may make the role between the look and the creation, and PostgreSQL
-# then raises either of two errors.
+# Another database's upgrade may create the role at the same time; PostgreSQL then raises one of
+# these two errors.
 _ROLE = """
 DO $$
 BEGIN
@@ -47,7 +47,7 @@ END
 $$
 """
 
-# A privilege on the database needs the database's name, which a schema does not know.
+# REVOKE needs the database's name, which is not known here.
 _NO_TEMPORARY_TABLES = """
 DO $$
 BEGIN
@@ -59,10 +59,10 @@ $$
 
 @event.listens_for(metadata, "before_create")
 def create_roles(_metadata: MetaData, connection: Connection, **_options: object) -> None:
-    """Make the group roles where they are missing, and give the schema to them alone.
+    """Create the missing group roles, and grant the schema only to them.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: a role of that name exists and could see around row security.
+        sqlalchemy.exc.DBAPIError: a role of that name exists and can bypass row security.
 
     """
     for role in (APPLICATION, BETTER_AUTH):
@@ -74,7 +74,7 @@ def create_roles(_metadata: MetaData, connection: Connection, **_options: object
 
 
 def open_rows(connection: Connection, table: str, policy: str, role: str, condition: str) -> None:
-    """Let a role work on the rows of a table that meet the condition, and nobody on the others."""
+    """Enable row security, and give a role access to the rows that meet the condition."""
     for statement in (
         f'ALTER TABLE "{table}" ENABLE ROW LEVEL SECURITY',
         f'ALTER TABLE "{table}" FORCE ROW LEVEL SECURITY',

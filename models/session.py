@@ -1,4 +1,4 @@
-"""`session`: who is signed in where. Better Auth's alone: `token` is a secret."""
+"""The `session` table: sign-ins. Only Better Auth can read it: `token` is a secret."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ class Session(BetterAuthTable, table=True):
     __tablename__ = "session"
     __table_args__ = (
         Index(None, "userId"),
-        Index(None, "expiresAt"),  # serves the clean-up of expired sessions
+        Index(None, "expiresAt"),  # for the clean-up of expired sessions
         {"comment": "A signed-in browser or device; Better Auth's alone"},
     )
 

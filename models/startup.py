@@ -1,4 +1,4 @@
-"""What an application asks once, when it starts: whether database and role are the right ones."""
+"""Checks of the role and the database, which an application makes once, at its start."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from .version import HISTORY
 
 type AnyConnection = Connection | Session | psycopg.Connection[Any]
 
-# A role for which row security is not active on a table sees every user's rows of it.
+# A role sees every user's rows of a table if row security is not active for it.
 ISOLATED = """
 SELECT c.relname, row_security_active(c.oid)
 FROM pg_catalog.pg_class AS c
@@ -22,8 +22,8 @@ WHERE c.relnamespace = to_regnamespace('public')
   AND c.relname = ANY (string_to_array('{tables}', ','))
 """
 
-# Better Auth's role sees every user's rows of its tables. What a session can become by SET ROLE or
-# RESET ROLE counts as well.
+# Better Auth's role sees all rows of its tables. The roles that the session can get by SET ROLE or
+# RESET ROLE count as well.
 AS_BETTER_AUTH = f"""
 SELECT a.name
 FROM (VALUES (1, current_user::text), (2, session_user::text)) AS a (place, name)
@@ -42,22 +42,22 @@ WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p')
 
 
 class NotIsolatedError(RuntimeError):
-    """The role that the application connects as sees other users' rows."""
+    """The application's role can see other users' rows."""
 
 
 class IncompatibleDatabaseError(RuntimeError):
-    """The database is not at a revision that this version of the models works with."""
+    """These models do not work with the database's revision."""
 
 
 def assert_isolated(connection: AnyConnection) -> None:
-    """Refuse to run as a role for which row security is not active.
+    """Check that row security limits the connection's role to the acting user's rows.
 
-    On Neon that is every role made in the console or by the API, even one that was granted
-    `todo_app`; make the application's login in SQL (`schema roles` does).
+    On Neon it does not limit a role created in the console or by the API, even a member of
+    `todo_app`: create the login in SQL, for example with `schema roles`.
 
     Raises:
-        NotIsolatedError: the role sees every user's rows of some table, holds Better Auth's group
-            role too, or a table is missing.
+        NotIsolatedError: the role can see all rows of a table, is a member of Better Auth's group
+            role, or a table is missing.
 
     """
     tables = ",".join(metadata.tables)
@@ -81,14 +81,13 @@ def assert_isolated(connection: AnyConnection) -> None:
 
 
 def assert_compatible(connection: AnyConnection) -> None:
-    """Refuse to run against a database that these models do not match.
+    """Check that these models work with the database's revision.
 
-    At the models' own revision all is well. At an earlier one the deploy has not run yet. At a
-    later one, which these models cannot know, everything that they map must still be there: the
-    deploy rule promises it to the release before.
+    If the revision is earlier than the models', the deploy has not run yet. If it is unknown, it is
+    later; every mapped column must then exist, because a deploy keeps them for the last release.
 
     Raises:
-        IncompatibleDatabaseError: the database is at an earlier revision, or lacks what is mapped.
+        IncompatibleDatabaseError: the revision is an earlier one, or a mapped column is missing.
 
     """
     found = [row[0] for row in _rows(connection, "SELECT version_num FROM public.alembic_version")]
@@ -110,7 +109,7 @@ def assert_compatible(connection: AnyConnection) -> None:
 
 
 def _lacking(connection: AnyConnection) -> list[str]:
-    """Name the mapped columns that the database does not have, or has with another type."""
+    """List the mapped columns that are missing or have another type in the database."""
     there = {(table, column): kind for table, column, kind in _rows(connection, COLUMNS)}
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
     lacking = []

@@ -1,4 +1,4 @@
-"""`tag`: a word that a user files todos under. Owned: each user has tags of their own."""
+"""The `tag` table: words under which a user files todos. Owned: each user has their own tags."""
 
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class Tag(Owned, table=True):
-    """A word that its user files todos under."""
+    """A word under which its user files todos."""
 
     __tablename__ = "tag"
     __table_args__ = (
-        # A column, not an index on an expression: lower() is not leakproof, and would be
-        # evaluated row by row under row security.
+        # A column, because row security prevents an index on lower(name): lower() is not
+        # leakproof.
         UniqueConstraint("user_id", "name_lower"),
         CheckConstraint(r"name ~ '\S'", name="name_not_blank"),
         CheckConstraint("char_length(name) <= 50", name="name_length"),

@@ -1,4 +1,4 @@
-"""`todo`: what a user means to do. Owned: each user sees and changes only their own."""
+"""The `todo` table. Owned: each user can see and change only their own todos."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ class Todo(Owned, table=True):
         CheckConstraint("char_length(description) <= 10000", name="description_length"),
         # A user's open todos, newest first.
         Index("todo_open_idx", "user_id", "id", postgresql_where=text("completed_at IS NULL")),
-        # A user's open todos by due date; id makes a page's last row a place to go on from.
+        # A user's open todos by due date; with id, the next page can start after the last row.
         Index(
             "todo_due_idx",
             "user_id",
@@ -60,13 +60,13 @@ class Todo(Owned, table=True):
     tags: list["Tag"] = Relationship(
         back_populates="todos",
         link_model=TodoTag,
-        # The link shares user_id with both sides: the models say so themselves.
+        # The database deletes the links, by ON DELETE CASCADE.
         sa_relationship_kwargs={"passive_deletes": True},
     )
 
     @hybrid_property
     def completed(self) -> bool:
-        """Whether it is done; in a query, the condition that the partial indexes serve."""
+        """Whether it is done; in a query, the condition of the partial indexes."""
         return self.completed_at is not None
 
     @completed.inplace.expression

@@ -1,4 +1,4 @@
-"""`todo_tag`: which todos a user has filed under which tags."""
+"""The `todo_tag` table: the tags of the todos. Owned."""
 
 from uuid import UUID
 
@@ -17,7 +17,7 @@ class TodoTag(OwnedLink, table=True):
             ["user_id", "todo_id"], ["todo.user_id", "todo.id"], ondelete="CASCADE"
         ),
         ForeignKeyConstraint(["user_id", "tag_id"], ["tag.user_id", "tag.id"], ondelete="CASCADE"),
-        # A tag's todos, newest first; it also serves the deletion of a tag.
+        # For a tag's todos, newest first, and for the deletion of a tag.
         Index(None, "user_id", "tag_id", "todo_id"),
         {"comment": "A todo filed under a tag of the same user"},
     )

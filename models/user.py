@@ -1,4 +1,4 @@
-"""`user`: whom everything belongs to. Better Auth writes it; an application reads its own row."""
+"""The `user` table. Better Auth writes it; the application can read the acting user's row."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ class User(BetterAuthTable, table=True):
 
     __tablename__ = "user"
     __table_args__ = (
-        # Better Auth looks users up by lower-cased e-mail: any other spelling cannot sign in.
+        # Better Auth searches for the e-mail in lower case: a user stored otherwise cannot sign in.
         CheckConstraint("email = lower(email)", name="email_lower"),
         {"comment": "A person who can sign in; written by Better Auth"},
     )
@@ -60,7 +60,7 @@ class User(BetterAuthTable, table=True):
         },
     )
 
-    # The database cascades: loading the children to delete them one by one would only be slower.
+    # The database cascades: the ORM need not load the children to delete them one by one.
     sessions: list["Session"] = Relationship(back_populates="user", passive_deletes="all")
     accounts: list["Account"] = Relationship(back_populates="user", passive_deletes="all")
     todos: list["Todo"] = Relationship(back_populates="user", passive_deletes="all")
@@ -72,7 +72,7 @@ user_table: Table = User.__table__  # type: ignore[attr-defined]  # set by SQLAl
 
 @event.listens_for(user_table, "after_create")
 def show_user_to_itself(_table: Table, connection: Connection, **_options: object) -> None:
-    """Let the application read the row of the user whom it acts for, and no other."""
+    """Let the application read the acting user's row."""
     connection.execute(
         text(
             f'CREATE POLICY "user_self" ON "user" FOR SELECT TO {APPLICATION}'

@@ -1,4 +1,4 @@
-"""`verification`: proofs that are under way (e-mail, password reset). Better Auth's alone."""
+"""The `verification` table: pending verifications (e-mail, password reset). Better Auth's only."""
 
 from datetime import datetime
 
@@ -10,12 +10,12 @@ from .better_auth import BetterAuthTable
 
 
 class Verification(BetterAuthTable, table=True):
-    """A secret that was sent to someone, to be shown back before it expires."""
+    """A secret that was sent to someone, and must be returned before it expires."""
 
     __tablename__ = "verification"
     __table_args__ = (
         Index(None, "identifier"),
-        Index(None, "expiresAt"),  # serves the clean-up of expired proofs
+        Index(None, "expiresAt"),  # for the clean-up of expired rows
         {"comment": "A secret sent to someone, to be shown back in time; Better Auth's alone"},
     )
 

@@ -1,4 +1,4 @@
-"""What an application installs and runs beside: the wheel, and Better Auth."""
+"""Fixtures: the wheel, and Better Auth."""
 
 import subprocess
 import sys
@@ -16,20 +16,20 @@ from tests.support.npm import find_node
 
 @pytest.fixture(scope="session")
 def installed() -> tuple[str, Path]:
-    """Node, and the driver beside the installed Better Auth."""
+    """The paths of Node and of the installed driver."""
     return find_node(), install_better_auth()
 
 
 @pytest.fixture(scope="session")
 def process(installed: tuple[str, Path]) -> Iterator[Driver]:
-    """One Node process for all tests: each opens its own database with it."""
+    """One Node process for all tests; each test uses its own database."""
     with driver(*installed) as started:
         yield started
 
 
 @pytest.fixture
 def service(process: Driver, better_auth: URL) -> Iterator[Service]:
-    """Better Auth on a database at head, as a login that holds `todo_auth` and nothing else."""
+    """Better Auth on a database at head, as a login in `todo_auth` only."""
     started = Service(process, better_auth)
     yield started
     started.close()
@@ -37,7 +37,7 @@ def service(process: Driver, better_auth: URL) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built by the project's own build backend without network."""
+    """The wheel, built by the project's build backend without network."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(folder)],
@@ -51,10 +51,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment in which only the wheel is installed, beside what it depends on.
-
-    The dependencies are those of this environment: nothing is fetched from a network.
-    """
+    """A new environment with the wheel and this environment's copies of its dependencies."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     inside = folder / "bin" / "python"
@@ -71,7 +68,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         check=True,
     )
-    # A folder named in a .pth file is searched, but its own .pth files are not read: the project
-    # itself, which is installed there editable, stays out of sight.
+    # Python does not read the .pth files in a folder that a .pth file names, so the editable
+    # install of the project is not found.
     Path(packages, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return inside

@@ -1,8 +1,7 @@
-"""`acting_as` on a psycopg connection: whatever happens in the block, at whatever pace.
+"""`acting_as` on a psycopg connection, with fast and slow servers and clients.
 
 The theory: the block is one transaction, each error comes from the statement that caused it, and
-afterwards the connection is idle, without identity and as it was, or closed. The answers of the
-server may arrive before or after whatever the client does next.
+afterwards the connection is closed, or idle without identity and with its old settings.
 """
 
 import asyncio
@@ -34,7 +33,7 @@ from tests.support.wire import trips
 pytestmark = pytest.mark.usefixtures("users")
 
 PAUSE = 0.003
-"""Seconds: an answer from the same machine arrives sooner."""
+"""Seconds; an answer of a local server takes less."""
 
 type Plain = psycopg.Connection[tuple[Any, ...]]
 
@@ -43,7 +42,7 @@ COPY = "COPY todo (user_id, title) FROM STDIN"
 
 
 def titles(connection: Plain) -> list[str]:
-    """The titles of all todos that the connection sees."""
+    """Return the titles of all todos that the connection can see."""
     return [title for (title,) in connection.execute("SELECT title FROM todo ORDER BY title")]
 
 
@@ -51,7 +50,7 @@ def titles(connection: Plain) -> list[str]:
 def connection(
     request: pytest.FixtureRequest, application: URL, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Plain]:
-    """A connection on which client, server or both wait before each message."""
+    """A connection on which the client, the server or both pause before each message."""
     with ExitStack() as stack:
         url = application
         if request.param in {"slow-server", "both-slow"}:
@@ -83,14 +82,14 @@ def write(connection: Plain) -> None:
 
 
 def copy(connection: Plain) -> None:
-    """COPY TO; under row security PostgreSQL has no COPY FROM."""
+    """COPY TO; PostgreSQL does not support COPY FROM with row security."""
     write(connection)
     with connection.cursor().copy("COPY (SELECT title FROM todo ORDER BY 1) TO STDOUT") as found:
         assert list(found.rows()) == [("a",), ("b",)]
 
 
 def read_by_cursors(connection: Plain) -> None:
-    """A named cursor, and a stream, one of them not read to its end."""
+    """A named cursor and a stream, one of them not read to its end."""
     write(connection)
     with connection.cursor("named") as cursor:
         cursor.execute("SELECT title FROM todo ORDER BY 1")
@@ -101,14 +100,14 @@ def read_by_cursors(connection: Plain) -> None:
 
 
 def savepoint(connection: Plain) -> None:
-    """A statement that fails in a savepoint, which the block survives."""
+    """A statement that fails in a savepoint; the block continues."""
     write(connection)
     with pytest.raises(CheckViolation), connection.transaction():
         connection.execute(INSERT, [ALICE, " "])
 
 
 def pipeline(connection: Plain) -> None:
-    """An explicit pipeline, which is the application's own to open and close."""
+    """A pipeline that the application opens and closes."""
     with connection.pipeline():
         write(connection)
 
@@ -118,13 +117,13 @@ def pipeline(connection: Plain) -> None:
 def test_what_succeeds_is_committed_for_its_user(
     connection: Plain, work: Callable[[Plain], None], *, autocommit: bool
 ) -> None:
-    """Everything that psycopg offers works in the block, and the next user sees none of it."""
+    """The block commits its work, and the next user cannot see it."""
     connection.autocommit = autocommit
     with acting_as(connection, ALICE):
         work(connection)
     assert connection.autocommit is autocommit
     assert connection.info.transaction_status == TransactionStatus.IDLE
-    assert titles(connection) == []  # nobody's
+    assert titles(connection) == []  # without identity
     connection.rollback()
     with acting_as(connection, BOB):
         assert titles(connection) == []
@@ -134,7 +133,7 @@ def test_what_succeeds_is_committed_for_its_user(
 
 @contextmanager
 def refusal(kind: type[psycopg.Error]) -> Iterator[None]:
-    """The block of one statement: that error comes from it, and goes on."""
+    """Assert that one statement raises the error, and raise it again."""
     with pytest.raises(kind) as caught:
         yield
     raise caught.value
@@ -145,7 +144,7 @@ def refused_row(connection: Plain) -> None:
     connection.execute(INSERT, [ALICE, "fine"])
     with refusal(CheckViolation):
         connection.execute(INSERT, [ALICE, " "])
-    time.sleep(PAUSE)  # the application computes: the answer to the failed statement has arrived
+    time.sleep(PAUSE)  # the answer to the failed statement has arrived
 
 
 def refused_first(connection: Plain) -> None:
@@ -155,14 +154,14 @@ def refused_first(connection: Plain) -> None:
 
 
 def refused_copy(connection: Plain) -> None:
-    """COPY FROM, which PostgreSQL does not have under row security."""
+    """COPY FROM, which PostgreSQL does not support with row security."""
     connection.execute(INSERT, [ALICE, "fine"])
     with refusal(FeatureNotSupported), connection.cursor().copy(COPY):
         pass
 
 
 def refused_in_stream(connection: Plain) -> None:
-    """A row in the middle of a stream cannot be computed, and the generator is left as it is."""
+    """A row in the middle of a stream raises an error, and the generator stays open."""
     connection.execute(INSERT, [ALICE, "fine"])
     rows = connection.cursor().stream("SELECT 1 / (3 - n) FROM generate_series(1, 5) AS n")
     with refusal(DivisionByZero):
@@ -171,7 +170,7 @@ def refused_in_stream(connection: Plain) -> None:
 
 
 def own_error(connection: Plain) -> None:
-    """The application raises."""
+    """The application raises an error."""
     connection.execute(INSERT, [ALICE, "fine"])
     raise ZeroDivisionError
 
@@ -189,7 +188,7 @@ ENDS: list[tuple[Callable[[Plain], None], type[Exception]]] = [
 def test_what_raises_is_rolled_back_and_leaves_the_connection_usable(
     connection: Plain, work: Callable[[Plain], None], error: type[Exception]
 ) -> None:
-    """The error is the statement's own, at the statement; nothing of the block is kept."""
+    """The statement raises its own error, and the block is rolled back."""
     with pytest.raises(error), acting_as(connection, ALICE):
         work(connection)
     assert connection.info.transaction_status == TransactionStatus.IDLE
@@ -202,7 +201,7 @@ def test_what_raises_is_rolled_back_and_leaves_the_connection_usable(
 
 
 def test_a_block_that_hides_an_error_says_that_nothing_was_committed(connection: Plain) -> None:
-    """PostgreSQL answers COMMIT of a failed transaction with ROLLBACK, and no error."""
+    """A caught error is an error at the end: PostgreSQL would answer COMMIT with ROLLBACK."""
     with pytest.raises(IdentityError, match="rolled back"), acting_as(connection, ALICE):
         connection.execute(INSERT, [ALICE, "fine"])
         with pytest.raises(CheckViolation):
@@ -212,7 +211,7 @@ def test_a_block_that_hides_an_error_says_that_nothing_was_committed(connection:
 
 
 def test_a_connection_that_was_lost_is_closed(connection: Plain, superusers: Any) -> None:  # noqa: ANN401
-    """The statement that notices says so, and no pool can hand the connection on."""
+    """The next statement raises, and the connection is closed, so that a pool discards it."""
     pid = connection.info.backend_pid
     url = next(url for url in superusers.values())
     with pytest.raises(AdminShutdown), acting_as(connection, ALICE):
@@ -224,7 +223,7 @@ def test_a_connection_that_was_lost_is_closed(connection: Plain, superusers: Any
 
 
 def test_an_unfinished_answer_closes_the_connection(connection: Plain) -> None:
-    """A stream that somebody still holds at the end keeps the connection busy: it is not reused."""
+    """An open stream at the end of the block keeps the connection busy: it is closed."""
     held = []
     with pytest.raises(IdentityError, match="not read"), acting_as(connection, ALICE):
         rows = connection.cursor().stream("SELECT n FROM generate_series(1, 1000000) AS n")
@@ -234,7 +233,7 @@ def test_an_unfinished_answer_closes_the_connection(connection: Plain) -> None:
 
 
 def test_the_block_is_refused_where_a_transaction_has_begun(connection: Plain) -> None:
-    """What it has read so far was nobody's; in a pipeline nobody knows yet."""
+    """The connection must be idle; in a pipeline that is not known."""
     titles(connection)
     with pytest.raises(IdentityError, match="already"), acting_as(connection, ALICE):
         pass
@@ -249,7 +248,7 @@ def test_the_block_is_refused_where_a_transaction_has_begun(connection: Plain) -
 
 
 def test_the_block_cannot_be_ended_inside_itself(connection: Plain) -> None:
-    """What came after a commit would run without identity."""
+    """A commit in the block is refused: later statements would have no identity."""
     with acting_as(connection, ALICE):
         write(connection)
         with pytest.raises(psycopg.ProgrammingError, match="commit"):
@@ -258,7 +257,7 @@ def test_the_block_cannot_be_ended_inside_itself(connection: Plain) -> None:
 
 
 def test_the_isolation_level_of_the_connection_holds(connection: Plain) -> None:
-    """BEGIN keeps the options that the connection was given."""
+    """BEGIN has the options of the connection."""
     connection.isolation_level = IsolationLevel.SERIALIZABLE
     with acting_as(connection, ALICE):
         level = connection.execute("SHOW transaction_isolation").fetchone()
@@ -266,7 +265,7 @@ def test_the_isolation_level_of_the_connection_holds(connection: Plain) -> None:
 
 
 def test_a_psycopg_transaction_takes_three_round_trips(application: URL, tmp_path: Path) -> None:
-    """BEGIN and the identity travel together; the query and COMMIT follow."""
+    """One for BEGIN and the identity, one for the query, one for COMMIT."""
     with psycopg.connect(conninfo(application)) as connection:
         with (tmp_path / "trace").open("w") as trace:
             connection.pgconn.trace(trace.fileno())
@@ -279,7 +278,7 @@ def test_a_psycopg_transaction_takes_three_round_trips(application: URL, tmp_pat
 
 @pytest.mark.parametrize("pause", [0, PAUSE], ids=["at-once", "slow-client"])
 def test_async_connections_act_alike(application: URL, pause: float) -> None:
-    """Commit, COPY, an error at its statement, a hidden one, a cancellation: the same, awaited."""
+    """Async: commit, COPY, an error at its statement, a hidden error, a cancellation."""
 
     async def seen(connection: psycopg.AsyncConnection[Any], user: UUID) -> list[str]:
         async with acting_as(connection, user):
@@ -330,7 +329,7 @@ def test_async_connections_act_alike(application: URL, pause: float) -> None:
 def test_a_cancellation_at_any_await_leaves_the_connection_as_it_was(
     application: URL, awaits: int
 ) -> None:
-    """Cancelled after that many turns of the loop: the connection is idle, or closed."""
+    """If it is cancelled after that many turns of the loop, the connection is idle or closed."""
 
     async def act(connection: psycopg.AsyncConnection[Any]) -> None:
         async with acting_as(connection, ALICE):

@@ -1,4 +1,4 @@
-"""What the wheel gives an application: an identity per transaction, and checks at its start."""
+"""The API of the wheel: `acting_as` in SQLAlchemy sessions, and the checks at the start."""
 
 import asyncio
 from collections.abc import Iterator
@@ -33,19 +33,19 @@ pytestmark = pytest.mark.usefixtures("users")
 
 @pytest.fixture
 def engine(application: URL) -> Iterator[Engine]:
-    """The application's engine with one pooled connection, which every transaction gets."""
+    """The application's engine with one pooled connection, used by every transaction."""
     engine = create_engine(application, poolclass=QueuePool, pool_size=1, max_overflow=0)
     yield engine
     engine.dispose()
 
 
 def titles(session: Session) -> list[str]:
-    """The titles of all todos that the session sees."""
+    """Return the titles of all todos that the session can see."""
     return list(session.exec(select(Todo.title).order_by(col(Todo.title))).all())
 
 
 def test_each_transaction_of_the_block_acts_for_the_user(engine: Engine) -> None:
-    """A commit in the middle begins a transaction that acts for the same user; the end commits."""
+    """After a commit in the block the next transaction acts for the same user; the end commits."""
     with Session(engine) as session, acting_as(session, ALICE):
         session.add(Todo(user_id=ALICE, title="one"))
         session.commit()
@@ -55,17 +55,17 @@ def test_each_transaction_of_the_block_acts_for_the_user(engine: Engine) -> None
 
 
 def test_nothing_of_an_identity_is_left_on_the_connection(engine: Engine) -> None:
-    """The next user of a pooled connection, and whoever forgets to say who they are."""
+    """On a pooled connection the next transaction does not have the last identity."""
     with Session(engine) as session, acting_as(session, ALICE):
         session.add(Todo(user_id=ALICE, title="Alice's"))
     with Session(engine) as session:
         with acting_as(session, BOB):
             assert titles(session) == []
-        assert titles(session) == []  # forgotten
+        assert titles(session) == []  # without identity
 
 
 def test_a_block_that_raises_is_rolled_back(engine: Engine) -> None:
-    """Half of a change is none, and the session is nobody's again."""
+    """An exception rolls the block back, and the session has no identity afterwards."""
     with Session(engine) as session:
         with pytest.raises(ZeroDivisionError), acting_as(session, ALICE):
             session.add(Todo(user_id=ALICE, title="lost"))
@@ -76,18 +76,18 @@ def test_a_block_that_raises_is_rolled_back(engine: Engine) -> None:
 
 
 def test_acting_for_another_user_inside_the_block_is_an_error(engine: Engine) -> None:
-    """A transaction has one identity: a second one would let the first one's rows leak out."""
+    """A nested block for another user is refused: its rows would mix with the first user's."""
     with Session(engine) as session, acting_as(session, ALICE):
         with acting_as(session, ALICE):
             session.add(Todo(user_id=ALICE, title="nested"))
         with pytest.raises(IdentityError, match=f"acts for user {ALICE} already"):
             with acting_as(session, BOB):
                 pass
-        assert titles(session) == ["nested"]  # the inner block has ended nothing
+        assert titles(session) == ["nested"]  # the inner block did not end the outer one
 
 
 def test_a_transaction_that_has_begun_cannot_be_claimed(engine: Engine) -> None:
-    """What it has read so far was nobody's: the block would lie about that."""
+    """A session in a transaction is refused: earlier statements had no identity."""
     with Session(engine) as session:
         assert titles(session) == []
         with pytest.raises(IdentityError, match="has not said for whom"):
@@ -96,13 +96,13 @@ def test_a_transaction_that_has_begun_cannot_be_claimed(engine: Engine) -> None:
 
 
 def test_an_id_that_is_no_uuid_fails_at_once(engine: Engine) -> None:
-    """The mistake is reported where it is made."""
+    """`acting_as` itself rejects an invalid uuid."""
     with Session(engine) as session, pytest.raises(ValueError, match="badly formed"):
         acting_as(session, "alice")  # type: ignore[arg-type]  # the mistake
 
 
 def test_async_sessions_act_alike(application: URL) -> None:
-    """The same block, awaited: identity, commit, rollback, another user."""
+    """Async: identity, commit, rollback, another user."""
 
     async def run() -> None:
         engine = create_async_engine(application, poolclass=NullPool)
@@ -131,7 +131,7 @@ def test_async_sessions_act_alike(application: URL) -> None:
 
 
 def test_assert_isolated_accepts_the_applications_login(application: URL) -> None:
-    """A login that holds todo_app sees its user's rows only."""
+    """A login in todo_app is accepted."""
     with connect(application) as connection:
         assert_isolated(connection)
         with Session(connection) as session:
@@ -141,7 +141,7 @@ def test_assert_isolated_accepts_the_applications_login(application: URL) -> Non
 
 
 def test_assert_isolated_refuses_the_owner(head: URL) -> None:
-    """Like Neon's owner it silently sees everything: an application must not start as it."""
+    """The owner is refused: like Neon's owner it sees all rows."""
     with connect(head) as connection, pytest.raises(NotIsolatedError, match="sees every user's"):
         assert_isolated(connection)
 
@@ -150,7 +150,7 @@ def test_assert_isolated_refuses_the_owner(head: URL) -> None:
 def test_assert_isolated_refuses_a_login_of_better_auth(
     head: URL, application: URL, better_auth: URL, *, as_group: bool
 ) -> None:
-    """One that holds both group roles, or Better Auth's alone, reads every user's sessions."""
+    """A login in both group roles or in Better Auth's is refused: it can read all sessions."""
     with connect(better_auth) as connection:
         with pytest.raises(NotIsolatedError, match="holds todo_auth"):
             assert_isolated(connection)
@@ -159,7 +159,7 @@ def test_assert_isolated_refuses_a_login_of_better_auth(
         owner.commit()
         try:
             with connect(application) as connection:
-                if as_group:  # RESET ROLE leads back
+                if as_group:  # RESET ROLE returns to the login
                     connection.exec_driver_sql("SET ROLE todo_app")
                 with pytest.raises(NotIsolatedError, match="holds todo_auth"):
                     assert_isolated(connection)
@@ -169,31 +169,31 @@ def test_assert_isolated_refuses_a_login_of_better_auth(
 
 
 def test_assert_isolated_refuses_a_database_without_the_tables(empty: URL) -> None:
-    """No table at all is no check of anything."""
+    """A database without the tables is refused."""
     with connect(empty) as connection, pytest.raises(NotIsolatedError, match="has no table"):
         assert_isolated(connection)
 
 
 def test_the_wheels_version_names_its_head() -> None:
-    """What is installed says which revision it belongs to."""
+    """The installed version ends with the head revision."""
     assert __version__.endswith(f"+{HISTORY[-1]}")
 
 
 def test_assert_compatible_accepts_its_own_head(application: URL) -> None:
-    """As the application's login, which may read no more than it needs."""
+    """The application's login may read the revision."""
     with connect(application) as connection:
         assert_compatible(connection)
 
 
 def move(head: URL, revision: str) -> None:
-    """Say that the database is at that revision."""
+    """Set the revision of the database."""
     with connect(head) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :to"), {"to": revision})
         connection.commit()
 
 
 def test_assert_compatible_refuses_an_earlier_database(head: URL, application: URL) -> None:
-    """The deploy has not run yet: the application would meet missing tables later."""
+    """An earlier revision is refused: the deploy has not run yet."""
     move(head, HISTORY[0])
     with connect(application) as connection:
         with pytest.raises(IncompatibleDatabaseError, match="deploy it first"):
@@ -203,7 +203,7 @@ def test_assert_compatible_refuses_an_earlier_database(head: URL, application: U
 def test_assert_compatible_judges_a_later_database_by_its_columns(
     head: URL, application: URL
 ) -> None:
-    """A later release may add what it likes; it must leave what this one maps."""
+    """A later revision is accepted only with all mapped columns."""
     move(head, "ffffffffffff")
     with connect(head, autocommit=True) as owner:
         owner.exec_driver_sql("ALTER TABLE todo ADD COLUMN priority integer")
@@ -219,7 +219,7 @@ def test_assert_compatible_judges_a_later_database_by_its_columns(
 
 
 def test_every_mapped_column_has_the_type_that_assert_compatible_expects(head: URL) -> None:
-    """It compares by name, and PostgreSQL's names are not always SQLAlchemy's."""
+    """The compared type names are PostgreSQL's, which can differ from SQLAlchemy's."""
     move(head, "ffffffffffff")
     with connect(head) as connection:
         assert_compatible(connection)
@@ -227,7 +227,7 @@ def test_every_mapped_column_has_the_type_that_assert_compatible_expects(head: U
 
 
 def test_a_session_in_autocommit_is_refused(application: URL) -> None:
-    """There an identity would end with the statement that sets it, silently."""
+    """In autocommit mode the identity would end with its own statement."""
     engine = create_engine(application, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with Session(engine) as session:
         with pytest.raises(IdentityError, match="autocommit"), acting_as(session, ALICE):
@@ -235,7 +235,7 @@ def test_a_session_in_autocommit_is_refused(application: URL) -> None:
 
 
 def test_the_isolation_level_of_the_engine_holds(application: URL) -> None:
-    """BEGIN's options are not lost when the identity is sent along with it."""
+    """BEGIN has the engine's isolation level, also with the identity in the same message."""
     engine = create_engine(application, poolclass=NullPool, isolation_level="SERIALIZABLE")
     with Session(engine) as session, acting_as(session, ALICE):
         level = session.execute(text("SHOW transaction_isolation")).scalar_one()
@@ -244,7 +244,7 @@ def test_the_isolation_level_of_the_engine_holds(application: URL) -> None:
 
 
 def test_an_orm_transaction_takes_three_round_trips(application: URL, tmp_path: Path) -> None:
-    """BEGIN and the identity travel together: with query and COMMIT that makes three."""
+    """One for BEGIN and the identity, one for the query, one for COMMIT."""
     engine = create_engine(application, poolclass=NullPool)
     with (tmp_path / "trace").open("w") as trace, engine.connect() as connection:
         with Session(connection) as session:

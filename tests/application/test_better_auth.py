@@ -1,8 +1,7 @@
-"""The real Better Auth works on the schema that the migrations build.
+"""The real Better Auth works on this schema.
 
-Its own comparison of the schema proves little: it compares names. So Better Auth runs here, as the
-login that it has in production, and each thing that an application uses it for is done once, over
-HTTP. What it left in the database is read as the owner.
+Its own schema comparison is weak, because it compares names only. So each function of Better Auth
+is used over HTTP, with the login of production, and the owner reads the stored rows.
 """
 
 import json
@@ -41,37 +40,34 @@ def browser(service: Service) -> Browser:
 
 
 def sql(url: URL, statement: str) -> list[Any]:
-    """Look at what is really there, or change it; return the rows."""
+    """Execute a statement as the owner and return the rows."""
     with connect(url, autocommit=True) as connection:
         result = connection.execute(text(statement))
         return list(result.all()) if result.returns_rows else []
 
 
 def signed_in(browser: Browser) -> str | None:
-    """The e-mail of the user whom the browser is signed in as."""
+    """Return the e-mail of the browser's user; None if it is signed out."""
     session = browser.get("/get-session").body
     return None if session is None else str(session["user"]["email"])
 
 
 def can_sign_in(service: Service, email: str, password: str = PASSWORD) -> bool:
-    """Whether a browser without a cookie can sign in so."""
+    """Whether a new browser can sign in."""
     status = Browser(service).post("/sign-in/email", email=email, password=password).status
     assert status in {200, 401}
     return status == 200
 
 
-# What Better Auth itself says of the schema.
+# Better Auth's own comparison of the schema.
 
 
 def test_better_auths_own_migration_has_nothing_to_do(
     service: Service, browser: Browser, better_auth: URL
 ) -> None:
-    """It would create, add and fix nothing; neither that nor starting prints a warning.
-
-    It asks as the login that it has in production: in `todo_auth`, and nothing else.
-    """
+    """The migration is empty and prints no warning, as a login in `todo_auth` only."""
     assert service.migrations() == {}
-    assert browser.get("/get-session").body is None  # its check at start-up
+    assert browser.get("/get-session").body is None  # checks the schema at start-up
     assert service.printed() == []
     (login,) = sql(
         better_auth,
@@ -96,10 +92,10 @@ def test_better_auths_own_migration_has_nothing_to_do(
     ],
     ids=["table", "dropped", "renamed", "required", "nullable", "type"],
 )
-def test_better_auth_tells_what_it_misses(
+def test_better_auth_reports_missing_parts(
     service: Service, head: URL, change: str, kind: str, named: str
 ) -> None:
-    """An empty answer means something only when a wrong schema leads to another one."""
+    """A wrong schema gives a migration that is not empty."""
     sql(head, change)
     found = service.migrations() | {"printed": service.printed()}
     assert named in json.dumps(found[kind])
@@ -119,9 +115,9 @@ def test_better_auth_tells_what_it_misses(
 def test_a_sign_up_fails_where_better_auth_finds_nothing(
     service: Service, browser: Browser, head: URL, change: str
 ) -> None:
-    """What Better Auth does not compare breaks it all the same: that is what the rest is for.
+    """Some differences are not compared but break a sign-up, so the tests below are needed.
 
-    And a sign-up that fails half-way leaves nothing behind, for it is one transaction.
+    The failed sign-up leaves no row, because it is one transaction.
     """
     sql(head, change)
     assert service.migrations() == {}
@@ -131,11 +127,11 @@ def test_a_sign_up_fails_where_better_auth_finds_nothing(
     assert sql(head, left) == []
 
 
-# Signing up, in and out.
+# Sign-up, sign-in and sign-out.
 
 
 def test_a_sign_up_stores_what_the_schema_documents(service: Service, head: URL) -> None:
-    """The e-mail in lower case, ids that the database made, and secrets where they belong."""
+    """E-mails are in lower case, ids come from the database, and secrets are in their columns."""
     service.statements()
     browser = sign_up(service, "Alice.Doe@Example.COM")
     inserts = [one.sql for one in service.statements() if one.sql.startswith("insert")]
@@ -149,7 +145,7 @@ def test_a_sign_up_stores_what_the_schema_documents(service: Service, head: URL)
     assert (user.email, user.emailVerified, user.image) == ("alice.doe@example.com", False, None)
     assert (account.userId, account.providerId) == (user.id, "credential")
     assert account.accountId == str(user.id)
-    assert re.fullmatch(r"[0-9a-f]{32}:[0-9a-f]{128}", account.password)  # salt and scrypt's hash
+    assert re.fullmatch(r"[0-9a-f]{32}:[0-9a-f]{128}", account.password)  # scrypt: salt and hash
     assert account.accessToken is account.refreshToken is account.idToken is None
     assert session.userId == user.id
     assert browser.cookies["better-auth.session_token"].startswith(f"{session.token}.")
@@ -158,7 +154,7 @@ def test_a_sign_up_stores_what_the_schema_documents(service: Service, head: URL)
 
 
 def test_an_e_mail_signs_in_however_it_is_spelt(service: Service) -> None:
-    """Better Auth looks users up in lower case, and that is how they are stored."""
+    """Better Auth stores and finds e-mails in lower case."""
     sign_up(service, "bob@example.com")
     assert can_sign_in(service, "BOB@Example.com")
     assert not can_sign_in(service, "bob@example.com", OTHER_PASSWORD)
@@ -166,27 +162,27 @@ def test_an_e_mail_signs_in_however_it_is_spelt(service: Service) -> None:
 
 
 def test_a_user_in_mixed_case_cannot_be_written(better_auth: URL) -> None:
-    """Whatever else writes users, no row arises that its user cannot sign in with."""
+    """An e-mail in mixed case is refused: its user could not sign in."""
     with pytest.raises(DBAPIError, match="user_email_lower_check"):
         sql(better_auth, "INSERT INTO \"user\" (name, email) VALUES ('x', 'X@example.com')")
 
 
 def test_a_session_lasts_until_its_browser_signs_out(service: Service, head: URL) -> None:
-    """Each browser has a session of its own, and signing out deletes that one."""
+    """Each browser has its own session, which sign-out deletes."""
     laptop, phone = sign_up(service, "a@example.com"), Browser(service)
     phone.post("/sign-in/email", email="a@example.com", password=PASSWORD)
     assert signed_in(laptop) == signed_in(phone) == "a@example.com"
     assert len(laptop.get("/list-sessions").body) == 2
     cookies = laptop.cookies.copy()
     assert laptop.post("/sign-out").status == 200
-    laptop.cookies = cookies  # a browser that does not forget its cookie
+    laptop.cookies = cookies  # a browser that keeps its cookie
     assert signed_in(laptop) is None
     assert signed_in(phone) == "a@example.com"
     assert len(sql(head, "SELECT FROM session")) == 1
 
 
 def test_a_session_in_use_is_prolonged(service: Service, head: URL) -> None:
-    """Better Auth moves a session's end when it is used a day or more after it was set."""
+    """Better Auth extends a session that is used at least a day after its last extension."""
     browser = sign_up(service, "a@example.com")
     sql(head, """UPDATE session SET "expiresAt" = now() + '5 days'""")
     assert signed_in(browser) == "a@example.com"
@@ -195,9 +191,9 @@ def test_a_session_in_use_is_prolonged(service: Service, head: URL) -> None:
 
 
 def test_sign_ups_at_one_moment_make_one_user(service: Service, head: URL) -> None:
-    """Better Auth looks before it inserts; the unique key decides who was first.
+    """The unique key on the e-mail accepts one of several concurrent sign-ups.
 
-    The others are refused, and leave neither an account nor a session.
+    The others leave neither an account nor a session.
     """
     spellings = ("eve@example.com", "Eve@example.com", "EVE@EXAMPLE.COM", "eve@Example.com") * 2
     bodies = [{"name": "Eve", "email": email, "password": PASSWORD} for email in spellings]
@@ -218,11 +214,11 @@ def test_sign_ups_at_one_moment_make_one_user(service: Service, head: URL) -> No
     assert can_sign_in(service, "eve@example.com")
 
 
-# What users change.
+# Changes by users.
 
 
 def test_a_user_changes_their_name_and_picture(service: Service, head: URL) -> None:
-    """And Better Auth keeps `updatedAt`: the schema has no trigger that would."""
+    """Better Auth sets `updatedAt`: its tables have no trigger."""
     browser = sign_up(service, "a@example.com")
     (before,) = sql(head, 'SELECT * FROM "user"')
     assert browser.post("/update-user", name="Ada", image="https://example.com/a.png").status == 200
@@ -235,9 +231,9 @@ def test_a_user_changes_their_name_and_picture(service: Service, head: URL) -> N
 
 
 def test_an_e_mail_is_verified_and_changed_by_mail(service: Service, head: URL) -> None:
-    """The first address is verified; a new one must be confirmed at the old, then at the new.
+    """A new e-mail must be confirmed at the old address, then at the new one.
 
-    The links carry signed tokens: nothing of them is in the database.
+    The links have signed tokens, which are not stored in the database.
     """
     browser = sign_up(service, "old@example.com")
     verify = service.mail("verify")
@@ -260,10 +256,10 @@ def test_an_e_mail_is_verified_and_changed_by_mail(service: Service, head: URL) 
 
 
 def test_nobody_can_change_to_an_e_mail_in_use(service: Service, head: URL) -> None:
-    """Better Auth looks when the change is asked for; the unique key holds when it is made."""
+    """Better Auth checks the request, and the unique key refuses the change."""
     alice, bob = sign_up(service, "alice@example.com"), sign_up(service, "bob@example.com")
     service.mails()
-    assert alice.post("/change-email", newEmail="BOB@example.com").status == 200  # tells nothing
+    assert alice.post("/change-email", newEmail="BOB@example.com").status == 200  # reveals nothing
     assert service.mails() == []
     for browser in (alice, bob):
         browser.post("/change-email", newEmail="both@example.com")
@@ -273,7 +269,7 @@ def test_nobody_can_change_to_an_e_mail_in_use(service: Service, head: URL) -> N
 
 
 def test_a_new_password_ends_other_sessions(service: Service, head: URL) -> None:
-    """Whoever had the old password is out, when the user asks for it."""
+    """A password change can end all other sessions."""
     mine, thiefs = sign_up(service, "a@example.com"), Browser(service)
     thiefs.post("/sign-in/email", email="a@example.com", password=PASSWORD)
     change = {"newPassword": OTHER_PASSWORD, "revokeOtherSessions": True}
@@ -287,20 +283,17 @@ def test_a_new_password_ends_other_sessions(service: Service, head: URL) -> None
 
 
 def test_a_forgotten_password_is_reset_once(service: Service, head: URL) -> None:
-    """The secret in the mail is the key of a `verification`, and works for one reset of several.
-
-    It is stored as it is sent, which is why no other role may read `identifier`.
-    """
+    """The secret in the mail works once. `identifier` stores it in plain text."""
     sign_up(service, "a@example.com")
     service.mails()
     visitor = Browser(service)
     assert visitor.post("/request-password-reset", email="A@example.com").status == 200
     token = service.mail("reset").token
-    (proof,) = sql(head, "SELECT * FROM verification")
+    (row,) = sql(head, "SELECT * FROM verification")
     (user,) = sql(head, 'SELECT * FROM "user"')
-    assert (proof.identifier, proof.value) == (f"reset-password:{token}", str(user.id))
-    assert proof.id.version == 4
-    assert timedelta(minutes=59) < proof.expiresAt - datetime.now(UTC) < timedelta(minutes=61)
+    assert (row.identifier, row.value) == (f"reset-password:{token}", str(user.id))
+    assert row.id.version == 4
+    assert timedelta(minutes=59) < row.expiresAt - datetime.now(UTC) < timedelta(minutes=61)
 
     body = {"newPassword": OTHER_PASSWORD, "token": token}
     reset = {"method": "POST", "path": "/reset-password", "body": body}
@@ -311,9 +304,9 @@ def test_a_forgotten_password_is_reset_once(service: Service, head: URL) -> None
 
 
 def test_what_may_be_used_once_is_reserved_once(service: Service, head: URL) -> None:
-    """Plugins reserve what must not be replayed under an id that follows from it.
+    """Plugins derive an id from a token and insert it, so that the key prevents a replay.
 
-    The primary key decides who was first. That id is a uuid only with `generateId: "uuid"`.
+    The id is a uuid only with `generateId: "uuid"`.
     """
     reservation = {
         "identifier": "an assertion",
@@ -325,21 +318,21 @@ def test_what_may_be_used_once_is_reserved_once(service: Service, head: URL) -> 
         *[(False, None)] * 3,
         (True, None),
     ]
-    (proof,) = sql(head, "SELECT id FROM verification")
-    assert proof.id.version == 5
+    (row,) = sql(head, "SELECT id FROM verification")
+    assert row.id.version == 5
 
 
-# Signing in by another provider, which needs one to talk to: what it is built on is called.
+# Sign-in with another provider: without one, the internal methods are called.
 
 
 def identity(email: str, **account: str) -> list[dict[str, object]]:
-    """What Better Auth stores of somebody who comes from another provider for the first time."""
+    """Return the arguments for a new user from another provider."""
     user = {"name": email, "email": email, "emailVerified": True}
     return [user, {"providerId": "github", "accountId": "4711", **account}]
 
 
 def test_a_providers_tokens_are_kept_in_the_account(service: Service, head: URL) -> None:
-    """They are secrets of the same row as the password's hash, which nobody else may read."""
+    """A provider's tokens are stored in the account, which only Better Auth can read."""
     expires = "2030-01-02T03:04:05.678Z"
     tokens = {"accessToken": "A", "refreshToken": "R", "idToken": "I", "scope": "user:email"}
     created = service.call(
@@ -354,9 +347,10 @@ def test_a_providers_tokens_are_kept_in_the_account(service: Service, head: URL)
 
 
 def test_an_identity_belongs_to_one_account(service: Service, head: URL) -> None:
-    """Better Auth throws whenever two accounts share an identity, so that nobody could sign in.
+    """A second account with the same identity is refused, with its user.
 
-    It has no key that would prevent it. Here the second one is refused, with its user.
+    With two such accounts Better Auth would raise an error at every sign-in. Its own schema has
+    no key against that.
     """
     outcomes = service.call(
         "createOAuthUser", identity("carol@example.com"), identity("mallory@example.com")
@@ -369,14 +363,11 @@ def test_an_identity_belongs_to_one_account(service: Service, head: URL) -> None
     assert found.value["kind"] == "owned"
 
 
-# What expires.
+# Expiry.
 
 
 def test_an_expired_session_signs_nobody_in(service: Service, head: URL) -> None:
-    """Better Auth deletes an expired session when it is shown, and only then.
-
-    Those that nobody shows again stay, until somebody else deletes them.
-    """
+    """Better Auth deletes an expired session only when it receives its cookie."""
     shown, abandoned = sign_up(service, "a@example.com"), Browser(service)
     abandoned.post("/sign-in/email", email="a@example.com", password=PASSWORD)
     sql(head, """UPDATE session SET "expiresAt" = now() - interval '1 second'""")
@@ -384,8 +375,8 @@ def test_an_expired_session_signs_nobody_in(service: Service, head: URL) -> None
     assert len(sql(head, "SELECT FROM session")) == 1
 
 
-def test_expired_proofs_are_refused_and_cleaned_up(service: Service, head: URL) -> None:
-    """The first look at a proof, and one a minute after it, deletes those that have expired."""
+def test_expired_verifications_are_refused_and_cleaned_up(service: Service, head: URL) -> None:
+    """Reading a verification deletes expired ones, at most once a minute."""
     visitor = sign_up(service, "a@example.com")
     service.mails()
     visitor.post("/request-password-reset", email="a@example.com")
@@ -398,7 +389,7 @@ def test_expired_proofs_are_refused_and_cleaned_up(service: Service, head: URL) 
     assert identifiers == [(f"reset-password:{in_time}",)]
 
 
-# What the database is asked, and how it answers.
+# Better Auth's statements and their plans.
 
 FILL = """
 WITH users AS (
@@ -419,7 +410,7 @@ FROM users
 
 
 def steps(url: URL, statement: Statement) -> set[tuple[str, str]]:
-    """What PostgreSQL would do with which of the schema's tables, for that role."""
+    """Return the plan's nodes and their tables, for that role."""
     address = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(address) as connection:
         cursor = psycopg.RawCursor(connection)
@@ -435,7 +426,7 @@ def steps(url: URL, statement: Statement) -> set[tuple[str, str]]:
 
 
 def use_everything(service: Service, head: URL) -> None:
-    """Do once what the tests above do, and what users do to their sessions and accounts."""
+    """Use each function of the tests above once, and those for sessions and accounts."""
     browser, other = sign_up(service, "a@example.com"), Browser(service)
     browser.get("/verify-email", token=service.mail("verify").token)
     other.post("/sign-in/email", email="a@example.com", password=PASSWORD)
@@ -462,10 +453,7 @@ def use_everything(service: Service, head: URL) -> None:
 def test_better_auth_never_reads_a_whole_table(
     service: Service, head: URL, better_auth: URL
 ) -> None:
-    """However many users there are, an index answers each statement that Better Auth sends.
-
-    The plans are its own role's: row security is part of them.
-    """
+    """Each statement of Better Auth uses an index, in the plans of its own role."""
     use_everything(service, head)
     asked = {
         statement.sql: statement
@@ -485,9 +473,9 @@ def test_better_auth_never_reads_a_whole_table(
 
 @pytest.mark.parametrize("table", ["session", "verification"])
 def test_what_has_expired_is_found_by_index(head: URL, better_auth: URL, table: str) -> None:
-    """A clean-up reads what it deletes; without the index it would read the whole table.
+    """The clean-up of expired rows uses an index.
 
-    Better Auth deletes expired proofs itself. Expired sessions somebody has to, in this way.
+    Better Auth deletes expired verifications; an administrator must delete expired sessions.
     """
     cleanup = Statement(f'DELETE FROM {table} WHERE "expiresAt" < now()', [])
     sql(head, FILL)
@@ -515,12 +503,12 @@ def test_points_in_time_are_the_same_in_every_zone(
     head: URL,
     zones: tuple[str, str],
 ) -> None:
-    """What a process in one zone writes, a process in another zone reads as the same instant.
+    """A time has the same value in processes with different time zones.
 
-    The zone of the process and that of its connections are hours and minutes from UTC.
+    The zones of the process and of its connections differ from UTC by hours and minutes.
     """
     here, there = zones
-    before = datetime.now(UTC) - timedelta(milliseconds=1)  # Better Auth's clock has no more
+    before = datetime.now(UTC) - timedelta(milliseconds=1)  # Better Auth stores milliseconds
     with driver(*installed, zone=here) as elsewhere:
         abroad = Service(elsewhere, better_auth, TimeZone=there)
         browser = sign_up(abroad, "a@example.com")
@@ -537,7 +525,7 @@ def test_points_in_time_are_the_same_in_every_zone(
 
 
 def times_of(service: Service, browser: Browser) -> dict[str, Any]:
-    """The session as another process of Better Auth's sees it."""
+    """Return the session's times as another process reads them."""
     other = Browser(service)
     other.cookies = browser.cookies
     session: dict[str, Any] = other.get("/get-session").body
@@ -547,7 +535,7 @@ def times_of(service: Service, browser: Browser) -> dict[str, Any]:
 def test_a_timestamp_without_a_zone_would_be_wrong_in_silence(
     service: Service, installed: tuple[str, Path], better_auth: URL, head: URL
 ) -> None:
-    """Better Auth takes such a column for a good one: that is why the test above is needed."""
+    """Better Auth accepts a `timestamp` column without an error: so the test above is needed."""
     sql(head, 'ALTER TABLE session ALTER "createdAt" TYPE timestamp')
     assert service.migrations() == {}
     assert service.printed() == []
@@ -566,7 +554,7 @@ OWNED = {"user", "account", "session", "todo", "tag", "todo_tag"}
 
 
 def everything(head: URL) -> set[tuple[str, str]]:
-    """Every row of every table, as text."""
+    """Return every row of every table, as text."""
     tables = sql(head, "SELECT relname FROM pg_stat_user_tables WHERE schemaname = 'public'")
     return {
         (table, row)
@@ -576,10 +564,10 @@ def everything(head: URL) -> set[tuple[str, str]]:
 
 
 def test_deleting_a_user_deletes_what_is_theirs(service: Service, head: URL) -> None:
-    """Sessions, accounts, todos, tags and links go along; nothing of another user's changes.
+    """The user's rows in all tables are deleted, and other users' rows do not change.
 
-    Better Auth deletes sessions, accounts and the user, one by one; the keys do the rest, in
-    tables that its role cannot read.
+    Better Auth deletes sessions, accounts and the user; the foreign keys cascade to tables that
+    its role cannot read.
     """
     alice, _bob = sign_up(service, "alice@example.com"), sign_up(service, "bob@example.com")
     sql(
@@ -609,8 +597,8 @@ def test_deleting_a_user_deletes_what_is_theirs(service: Service, head: URL) -> 
     assert can_sign_in(service, "bob@example.com")
 
 
-def test_a_proof_outlives_its_user_and_proves_nothing(service: Service, head: URL) -> None:
-    """A `verification` belongs to nobody: it stays until it expires, but lets nobody in."""
+def test_a_verification_outlives_its_user_but_is_useless(service: Service, head: URL) -> None:
+    """A deleted user's `verification` stays until it expires, but cannot be used."""
     alice = sign_up(service, "alice@example.com")
     service.mails()
     alice.post("/request-password-reset", email="alice@example.com")
@@ -627,7 +615,7 @@ def test_a_proof_outlives_its_user_and_proves_nothing(service: Service, head: UR
 def test_many_sign_ups_in_several_processes_make_one_user_each(
     service: Service, installed: tuple[str, Path], better_auth: URL, head: URL
 ) -> None:
-    """What holds for one process and one moment holds for several processes, time and again."""
+    """The unique key also works for several processes, again and again."""
 
     def rush(service: Service) -> list[int]:
         bodies = [
@@ -649,11 +637,11 @@ def test_many_sign_ups_in_several_processes_make_one_user_each(
         assert len(sql(head, f'SELECT FROM "{table}"')) == 10
 
 
-# How Better Auth is installed.
+# The installation of Better Auth.
 
 
 def test_the_lock_pins_what_is_asked_for_and_holds_no_address() -> None:
-    """Whoever installs gets these bytes, from whichever registry their npm is set up for."""
+    """The lock has hashes and no registry's address."""
     asked = json.loads((SOURCE / "package.json").read_text(encoding="utf-8"))["dependencies"]
     lock = json.loads((SOURCE / "package-lock.json").read_text(encoding="utf-8"))["packages"]
     assert lock.pop("")["dependencies"] == asked
@@ -664,7 +652,7 @@ def test_the_lock_pins_what_is_asked_for_and_holds_no_address() -> None:
 
 
 def program(folder: Path, name: str, script: str) -> None:
-    """Write a program that a shell runs."""
+    """Write an executable shell script."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     (folder / name).chmod(0o755)
@@ -683,7 +671,7 @@ def program(folder: Path, name: str, script: str) -> None:
 def test_without_node_the_tests_are_skipped_but_not_in_ci(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: dict[str, str], why: str
 ) -> None:
-    """A developer may do without Node; in CI nobody would notice that this was not tried."""
+    """Without Node the tests are skipped, but fail in CI."""
     for name, script in programs.items():
         program(tmp_path, name, script)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -698,7 +686,7 @@ def test_without_node_the_tests_are_skipped_but_not_in_ci(
 def test_an_installation_happens_once_and_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers start together, and any of them may be interrupted: the next one begins anew."""
+    """Of several workers one installs; an interrupted installation is repeated."""
     folder, runs = tmp_path / "better-auth", tmp_path / "runs"
     programs = tmp_path / "programs"
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")

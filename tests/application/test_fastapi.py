@@ -1,8 +1,8 @@
-"""The FastAPI recipe of models/README.md, served and attacked over HTTP.
+"""The FastAPI recipe of models/README.md, attacked over HTTP.
 
-The theory: whatever a client sends, it acts for the user whose session Better Auth has verified, or
-for nobody; and what it is told was stored is stored. The recipe is taken from the page as it is,
-with the wheel, the real Better Auth and the application's own login.
+The theory: a request acts only for the user of a session that Better Auth has verified, and an
+answer of success means that the data is committed. The test runs the page's code with the wheel,
+the real Better Auth and the application's login.
 """
 
 import socket
@@ -32,7 +32,7 @@ DATABASE_URL, AUTH_URL, ORIGIN = os.environ["URL"], os.environ["AUTH_URL"], "{OR
 
 @dataclass(frozen=True)
 class Person:
-    """A user who is signed in, and one of their todos."""
+    """A signed-in user, and one of their todos."""
 
     browser: Browser
     id: str
@@ -41,18 +41,18 @@ class Person:
 
     @property
     def cookie(self) -> str:
-        """The whole Cookie header."""
+        """The Cookie header."""
         return "; ".join(f"{name}={value}" for name, value in self.browser.cookies.items())
 
     @property
     def token(self) -> str:
-        """The session's token and its signature, as the cookie has them."""
+        """The session's token with its signature, from the cookie."""
         return self.browser.cookies[COOKIE]
 
 
 @contextmanager
 def served(python: Path, folder: Path, url: URL, auth: str) -> Iterator[httpx.Client]:
-    """Serve the recipe on a socket, and open a client that has no cookie of its own."""
+    """Serve the recipe, and open a client without cookies."""
     start, recipe = snippets("The application")[0], snippets("With FastAPI")[0]
     (folder / "recipe.py").write_text(PRELUDE + start + recipe, encoding="utf-8")
     address = folder / "socket"
@@ -64,7 +64,7 @@ def served(python: Path, folder: Path, url: URL, auth: str) -> Iterator[httpx.Cl
             stdout=log,
             stderr=log,
         )
-    # The server may close a connection after an error; the next request takes a new one.
+    # The server may close a connection after an error.
     transport = httpx.HTTPTransport(
         uds=str(address), limits=httpx.Limits(max_keepalive_connections=0)
     )
@@ -90,13 +90,13 @@ def served(python: Path, folder: Path, url: URL, auth: str) -> Iterator[httpx.Cl
 
 @pytest.fixture
 def app(python: Path, application: URL, service: Service, tmp_path: Path) -> Iterator[httpx.Client]:
-    """The application, which asks a Better Auth that listens."""
+    """The application, with a running Better Auth."""
     with served(python, tmp_path, application, service.listen()) as client:
         yield client
 
 
 def person(service: Service, app: httpx.Client, name: str) -> Person:
-    """Sign up, and write a todo."""
+    """Sign up, and add a todo."""
     browser = sign_up(service, f"{name}@example.com")
     header = {"cookie": "; ".join(f"{key}={value}" for key, value in browser.cookies.items())}
     title = f"{name}'s own"
@@ -118,13 +118,13 @@ def bob(service: Service, app: httpx.Client) -> Person:
 
 
 def titles(answer: httpx.Response) -> list[str]:
-    """The titles in an answer."""
+    """Return the titles in an answer."""
     assert answer.status_code == 200, answer.text
     return [todo["title"] for todo in answer.json()]
 
 
 def everything(owner: URL) -> list[tuple[str, str]]:
-    """Every todo in the database: whose, and its title."""
+    """Return the user and the title of every todo in the database."""
     with connect(owner) as connection:
         return [(str(user), title) for user, title in connection.execute(
             text("SELECT user_id, title FROM todo ORDER BY 1, 2"))]  # fmt: skip  # one query
@@ -133,7 +133,7 @@ def everything(owner: URL) -> list[tuple[str, str]]:
 def test_a_user_reads_and_writes_their_own(
     app: httpx.Client, alice: Person, bob: Person, head: URL
 ) -> None:
-    """What the recipe is for: the answer holds the row as it was stored."""
+    """A user can write and read their own todos, and the answer has the stored row."""
     for who, other in ((alice, bob), (bob, alice)):
         own = {"cookie": who.cookie}
         assert titles(app.get("/todos", headers=own)) == [who.title]
@@ -143,7 +143,7 @@ def test_a_user_reads_and_writes_their_own(
 
 
 def test_nobody_chooses_who_they_are(app: httpx.Client, alice: Person, bob: Person) -> None:
-    """Names of the victim in the query, in headers, in the body: without a session, nobody's."""
+    """The victim's id in the query, in headers and in the body has no effect."""
     names = dict.fromkeys(("user_id", "user", "userId", "id", "sub"), bob.id)
     headers = {f"x-{name.replace('_', '-')}": bob.id for name in names} | {
         "x-forwarded-user": bob.id,
@@ -161,7 +161,7 @@ def test_nobody_chooses_who_they_are(app: httpx.Client, alice: Person, bob: Pers
 
 
 def forgeries(alice: Person, bob: Person) -> dict[str, str]:
-    """Cookies that prove no session of Bob's."""
+    """Return forged cookies for Bob."""
     token, _, signature = bob.token.partition(".")
     own_signature = alice.token.partition(".")[2]
     return {
@@ -181,7 +181,7 @@ def forgeries(alice: Person, bob: Person) -> dict[str, str]:
 def test_a_forged_cookie_is_nobodys(
     app: httpx.Client, alice: Person, bob: Person, head: URL
 ) -> None:
-    """Each is refused by itself, and beside the attacker's own it never becomes the victim's."""
+    """A forged cookie is refused; with the attacker's own cookie it never acts for the victim."""
     before, refused = everything(head), {401, 503}  # Better Auth's own limit ends in 503
     for name, cookie in forgeries(alice, bob).items():
         forged = {b"cookie": cookie.encode("latin-1")}
@@ -196,8 +196,8 @@ def test_a_forged_cookie_is_nobodys(
 def test_the_next_request_is_not_the_last_ones(
     app: httpx.Client, alice: Person, bob: Person, head: URL
 ) -> None:
-    """The client that asks Better Auth is shared by all requests, and must keep no cookie."""
-    with connect(head) as connection:  # old enough for Better Auth to renew the cookie, if asked
+    """The HTTP client for Better Auth is shared by all requests, and must store no cookie."""
+    with connect(head) as connection:  # old enough for Better Auth to renew the cookie
         connection.execute(text("UPDATE session SET \"expiresAt\" = now() + interval '1 day'"))
         connection.commit()
     assert titles(app.get("/todos", headers={"cookie": bob.cookie})) == [bob.title]
@@ -216,7 +216,7 @@ ENDINGS: dict[str, str] = {
 def test_a_session_that_has_ended_signs_nobody_in(
     app: httpx.Client, alice: Person, head: URL, ending: str
 ) -> None:
-    """At once: no cache remembers it."""
+    """An ended session is refused at once, without a cache."""
     own = {"cookie": alice.cookie}
     assert titles(app.get("/todos", headers=own)) == [alice.title]
     with connect(head, autocommit=True) as connection:
@@ -226,7 +226,7 @@ def test_a_session_that_has_ended_signs_nobody_in(
 
 
 def test_a_sign_out_ends_it(app: httpx.Client, alice: Person) -> None:
-    """A cookie that a thief has copied is worth nothing any more."""
+    """A copied cookie is refused after sign-out."""
     copied = {"cookie": alice.cookie}
     assert alice.browser.post("/sign-out").status == 200
     assert app.get("/todos", headers=copied).status_code == 401
@@ -235,7 +235,7 @@ def test_a_sign_out_ends_it(app: httpx.Client, alice: Person) -> None:
 def test_another_site_cannot_write_with_the_users_cookie(
     app: httpx.Client, alice: Person, head: URL
 ) -> None:
-    """A browser sends the cookie along, and says where the request comes from."""
+    """A write with another site's Origin header is refused."""
     before = everything(head)
     for origin in ("https://evil.example", "null", f"{ORIGIN}.evil.example", ""):
         sent = {"cookie": alice.cookie, "origin": origin}
@@ -249,7 +249,7 @@ def test_another_site_cannot_write_with_the_users_cookie(
 def test_without_better_auth_nobody_is_signed_in(
     app: httpx.Client, alice: Person, service: Service
 ) -> None:
-    """An answer that did not come is no session."""
+    """Without an answer of Better Auth every request is refused."""
     service.close()
     answer = app.get("/todos", headers={"cookie": alice.cookie})
     assert answer.status_code == 503
@@ -259,7 +259,7 @@ def test_without_better_auth_nobody_is_signed_in(
 def test_values_that_the_database_refuses_are_the_clients_error(
     app: httpx.Client, alice: Person, head: URL
 ) -> None:
-    """422, without a word of the database's, and nothing is stored."""
+    """The answer is 422, without the database's message, and nothing is stored."""
     before = everything(head)
     answer = app.post("/todos", json={"title": " "}, headers={"cookie": alice.cookie})
     assert answer.status_code == 422
@@ -267,7 +267,7 @@ def test_values_that_the_database_refuses_are_the_clients_error(
     assert everything(head) == before
 
 
-# At COMMIT, not before, the database refuses the row, or loses the connection.
+# Only at COMMIT, the database refuses the row or ends the connection.
 AT_COMMIT = {
     "refused": "RAISE EXCEPTION 'refused' USING ERRCODE = 'check_violation';",
     "lost": "PERFORM pg_terminate_backend(pg_backend_pid());",
@@ -278,7 +278,7 @@ AT_COMMIT = {
 def test_success_is_answered_after_commit(
     app: httpx.Client, alice: Person, head: URL, ending: str
 ) -> None:
-    """A client that was told 201 has its row stored: what COMMIT refuses is no success."""
+    """If COMMIT fails, the answer is not 201."""
     before = everything(head)
     with connect(head, autocommit=True) as owner:
         owner.exec_driver_sql(

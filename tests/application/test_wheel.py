@@ -1,4 +1,4 @@
-"""The wheel and its README: what an application developer installs, reads and copies."""
+"""The wheel, and the snippets of its README."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.support.npm import NodeMissingError, node
 
 USER = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
 
-# What the snippets take for granted: their names, a user, and a block in which to act.
+# The names that the snippets use.
 PRELUDE = f"""
 import os, uuid
 DATABASE_URL = os.environ["URL"]
@@ -25,7 +25,7 @@ user_id = uuid.UUID("{USER}")
 
 
 def snippets(heading: str) -> list[str]:
-    """The Python snippets below a heading of the wheel's README."""
+    """Return the Python snippets below a heading of the wheel's README."""
     readme = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
     section = readme.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
@@ -46,7 +46,7 @@ def run(python: Path, code: str, url: URL | None = None) -> str:
 
 
 def test_the_wheel_holds_the_models_and_their_types(python: Path) -> None:
-    """`todo_schema` is importable by itself, typed, and says which revision it belongs to."""
+    """`todo_schema` can be imported alone, has types, and its version names the head revision."""
     code = """
 import importlib.metadata, importlib.util, pathlib
 import todo_schema
@@ -63,7 +63,7 @@ print(importlib.util.find_spec("models"), importlib.util.find_spec("schema"))
 
 
 def test_the_wheel_brings_no_command_and_no_plugin(python: Path) -> None:
-    """`schema` works on this repository only: an application must not get a broken command."""
+    """The wheel does not install `schema`, which works only in this repository."""
     code = """
 import importlib.metadata
 print(list(importlib.metadata.distribution("todo-schema").entry_points))
@@ -72,7 +72,7 @@ print(list(importlib.metadata.distribution("todo-schema").entry_points))
 
 
 def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: URL) -> None:
-    """Every Python snippet, in its order, as the application's login: what is copied works."""
+    """All Python snippets run in order, as the application's login."""
     with connect(better_auth) as connection:
         connection.execute(
             text('INSERT INTO "user" (id, name, email) VALUES (:id, :name, :name)'),
@@ -88,7 +88,7 @@ def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: U
             start,
             acting,
             "assert todos == []",
-            # libpq's own form of the URL, where SQLAlchemy's names the driver
+            # libpq's form of the URL, without SQLAlchemy's driver name
             f"DATABASE_URL = {url!r}",
             plain,
             "with Session(engine) as session, acting_as(session, user_id):",
@@ -106,7 +106,7 @@ def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: U
 
 
 def test_the_readmes_better_auth_snippet_runs(better_auth: URL) -> None:
-    """The configuration is taken as it is written: it signs a user up as Better Auth's login."""
+    """The configuration of the README signs a user up, as Better Auth's login."""
     try:
         program, folder = node(), install_better_auth().parent
     except NodeMissingError as error:

@@ -307,8 +307,8 @@ ISOLATION = (
         "better-auths-user-table-lets-all-rows-through",
         'CREATE POLICY user_all ON "user" FOR SELECT TO todo_app USING (true)',
         (
-            f"SELECT on user as todo_app reaches everybody's rows; {OWN}",
-            f"COPY … TO on user as todo_app reaches everybody's rows; {OWN}",
+            f"SELECT on user as todo_app reaches all users' rows; {OWN}",
+            f"COPY … TO on user as todo_app reaches all users' rows; {OWN}",
             "A transaction without a user sees rows of user.",
         ),
     ),

@@ -1,7 +1,7 @@
-"""The recipes for a table that is in use, tried on one that is: a million todos, under load.
+"""The recipes of migrations/README.md for a table in use, on a million todos under load.
 
-What is tried is what migrations/README.md prints. The figures are shown when this file is run in
-one process: `scripts/test --all -n 0 tests/deploy/test_under_load.py`.
+To see the measured times, run this file in one process:
+`scripts/test --all -n 0 tests/deploy/test_under_load.py`.
 """
 
 import re
@@ -26,7 +26,6 @@ from tests.support.load import (
     CLIENT,
     Measured,
     Recipe,
-    carelessly,
     clients,
     deploy,
     deploying,
@@ -34,6 +33,7 @@ from tests.support.load import (
     follow,
     measure,
     recipes,
+    run_unsafely,
 )
 from tests.support.repo_copy import Checkout, Launcher, copy_to
 
@@ -45,7 +45,7 @@ SHARE_KEY = """
     ALTER TABLE todo ALTER COLUMN share_key SET DEFAULT gen_random_uuid();
 """
 
-# What the recipes for new columns lead to; each todo has a parent that must be looked up.
+# The result of the recipes for new columns; each todo has a parent that must be looked up.
 GROWN = """
     ALTER TABLE todo ADD COLUMN parent_id uuid, ADD COLUMN priority text DEFAULT 'normal' NOT NULL,
                      ADD COLUMN share_key uuid DEFAULT gen_random_uuid();
@@ -68,12 +68,12 @@ DONE = {
     "NOT NULL": COLUMN.format("share_key", "true", "true"),
     "UNIQUE": CONSTRAINT.format("todo_user_id_share_key_key"),
 }
-"""Whether the change that a recipe makes is there, and holds for every row."""
+"""Queries that check a recipe's change on every row."""
 
 
 @dataclass(frozen=True)
 class Crowd:
-    """A server of this file's own, with two databases full of todos to clone."""
+    """A server with two databases full of todos, to be cloned."""
 
     embedded: Embedded
     server: Server
@@ -84,7 +84,7 @@ class Crowd:
 
     @contextmanager
     def before(self, recipe: str) -> Iterator[URL]:
-        """Clone a database in which everything is as the recipe expects it."""
+        """Clone a database in the state that the recipe expects."""
         new = recipe in {"A column", "A default", "A backfill"}
         with self.server.database(self.head if new else self.grown) as url:
             if recipe == "A backfill":
@@ -110,28 +110,27 @@ def crowd() -> Iterator[Crowd]:
 
 
 def done(url: URL, recipe: str) -> bool:
-    """Whether the recipe's change came through."""
+    """Whether the recipe's change was made."""
     with connect(url) as connection:
         return bool(connection.exec_driver_sql(DONE[recipe]).scalar())
 
 
-def made_carelessly(crowd: Crowd, name: str, recipe: Recipe, folder: Path) -> Measured:
-    """Measure the bad way."""
+def changed_unsafely(crowd: Crowd, name: str, recipe: Recipe, folder: Path) -> Measured:
+    """Run the bad example and measure it."""
     died = []
     with crowd.before(name) as url:
         code = recipe.bad
         if name == "A column":
-            # The bad one does not come through at all. The good one is no better by itself: it is
-            # the deploy that makes it so.
+            # The bad example fails. The good one, run without the deploy, blocks clients as well.
             with pytest.raises(IntegrityError):
-                carelessly(url, code)
+                run_unsafely(url, code)
             (code,) = recipe.good
 
         def change() -> None:
             try:
-                carelessly(url, code)
+                run_unsafely(url, code)
             except OperationalError as error:
-                # What locks row after row may be whom PostgreSQL ends; otherwise a client is.
+                # In a deadlock with row locks, PostgreSQL ends the change or a client.
                 if not isinstance(error.orig, psycopg.errors.DeadlockDetected):
                     raise
                 died.append("the change itself: deadlock")
@@ -142,7 +141,7 @@ def made_carelessly(crowd: Crowd, name: str, recipe: Recipe, folder: Path) -> Me
 
 
 def made_safely(crowd: Crowd, name: str, recipe: Recipe, folder: Path) -> tuple[Measured, int]:
-    """Measure the good way, and count how often its revisions were tried."""
+    """Run the good example, measure it, and count the attempts."""
     copy = copy_to(folder / name)
     tries: list[int] = []
 
@@ -164,16 +163,16 @@ def made_safely(crowd: Crowd, name: str, recipe: Recipe, folder: Path) -> tuple[
 def test_nobody_waits_for_a_recipe(
     crowd: Crowd, tmp_path: Path, subtests: pytest.Subtests, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Clients do not notice a recipe, whatever is in its way; a careless change they do.
+    """A good example does not disturb clients, even with long transactions; a bad one does.
 
-    No request fails, and none waits as long as for the same change made carelessly.
+    No request fails, and none waits as long as during the bad example.
     """
     with capsys.disabled():
         print(f"\n{'slowest request, ms':20} before   good     bad  ratio  tries  failed, bad")  # noqa: T201
     assert set(recipes()) == set(DONE)
     for name, recipe in recipes().items():
         with subtests.test(name):
-            bad = made_carelessly(crowd, name, recipe, tmp_path)
+            bad = changed_unsafely(crowd, name, recipe, tmp_path)
             good, tries = made_safely(crowd, name, recipe, tmp_path)
             before = max(bad.before, good.before)
             with capsys.disabled():
@@ -183,14 +182,14 @@ def test_nobody_waits_for_a_recipe(
                     f" {'; '.join(bad.failures) or 0}"
                 )
             assert not good.failures
-            # What is in the way lasts for seconds, and the deploy waits for 200 ms: machines may
-            # be slow, but not so slow that this becomes a question of timing.
+            # The transactions last for seconds, and the deploy waits for 200 ms: the factor allows
+            # for a slow machine.
             assert good.during < bad.during / 4
 
 
 @pytest.mark.slow
 def test_a_backfill_that_is_killed_goes_on(crowd: Crowd, tmp_path: Path) -> None:
-    """The deploy after one that was killed in a backfill fills what is left, and nothing twice."""
+    """After a deploy that was killed in a backfill, the next one fills each remaining row once."""
     copy = copy_to(tmp_path / "checkout")
     follow(copy, recipes()["A backfill"].good[0])
     with (
@@ -214,7 +213,7 @@ def test_a_backfill_that_is_killed_goes_on(crowd: Crowd, tmp_path: Path) -> None
         left = connection.scalar(text("SELECT count(*) FROM todo WHERE share_key IS NULL"))
         assert left
         second = deploy(copy.root, url)
-        # A try that gave way to a client counts what it filled, too, but does not say so.
+        # A failed attempt has filled rows too, but does not log them.
         alone = second.report["attempts"] == 1
         assert not alone or f"{left} todos filled, none is left" in second.log
         assert done(url, "A backfill")
@@ -227,7 +226,7 @@ def test_a_backfill_that_is_killed_goes_on(crowd: Crowd, tmp_path: Path) -> None
 
 
 def test_a_row_that_somebody_has_locked(copy: Checkout, head: URL) -> None:
-    """A backfill gives way to who has locked a row, goes on, and leaves what that one wrote."""
+    """A backfill retries after a locked row, continues, and keeps the other session's value."""
     follow(copy, recipes()["A backfill"].good[0])
     mine = uuid.uuid4()
     with connect(head, autocommit=True) as connection:
@@ -257,7 +256,7 @@ def test_a_row_that_somebody_has_locked(copy: Checkout, head: URL) -> None:
                     connection.commit()
         assert process.returncode == 0, log
         assert "giving way" in log
-        # The first try filled the first batch, of a thousand.
+        # The first attempt filled the first batch of a thousand.
         assert "1999 todos filled, none is left" in log, log
         assert done(head, "A backfill")
         query = text("SELECT count(*) FROM todo WHERE share_key = :mine")
@@ -266,8 +265,8 @@ def test_a_row_that_somebody_has_locked(copy: Checkout, head: URL) -> None:
 
 @pytest.mark.slow
 def test_the_recipes_pass_the_check(run: Launcher, copy: Checkout, server: Server) -> None:
-    """The recipes make a history that breaks no rule, goes down again, and passes the lint."""
-    # What cannot be undone comes last: the way down begins after it.
+    """A history of all recipes passes `schema check`."""
+    # The backfill is irreversible, so it comes last: the downgrade begins after it.
     backfill = recipes().pop("A backfill")
     others = [recipe for name, recipe in recipes().items() if name != "A backfill"]
     for recipe in [*others, backfill]:
@@ -275,7 +274,7 @@ def test_the_recipes_pass_the_check(run: Launcher, copy: Checkout, server: Serve
             follow(copy, code)
     url = server.maintenance.render_as_string(hide_password=False)
     result = run.run(copy.root, "check", "--database-url", url)
-    # The models do not know of the recipes' columns, nor does the committed snapshot.
+    # The models and the committed snapshot do not have the recipes' columns.
     expected = {"history", "upgrade head", "round trip", "comments", "isolation", "SQL lint"}
     failures = [one for one in result.failures if one.check in expected]
     assert expected <= set(result.checks("✓ passes")), failures or result.everything

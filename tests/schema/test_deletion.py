@@ -1,4 +1,4 @@
-"""Deleting a user removes everything that is theirs, and nothing else, by index."""
+"""Deleting a user deletes exactly their rows, found by index."""
 
 from uuid import UUID
 
@@ -10,8 +10,8 @@ from tests.support.users import ALICE, BOB
 
 TODOS = 10_000
 
-# Every table from which a chain of foreign keys leads to "user", and the column that names them:
-# found in the catalogs, so that a new table is covered on the day it is added.
+# Every table with a chain of foreign keys to "user", and its user column. The catalogs include new
+# tables.
 DEPENDENTS = """
 WITH RECURSIVE chain (oid) AS (
   SELECT 'public."user"'::regclass::oid
@@ -55,7 +55,7 @@ def owner(head: URL) -> URL:
 
 
 def rows_of(connection: Connection, user: UUID) -> dict[str, int]:
-    """How many rows of each table are the user's."""
+    """Count the user's rows in each table."""
     dependents = connection.execute(text(DEPENDENTS)).all()
     return {
         table: connection.execute(
@@ -66,7 +66,7 @@ def rows_of(connection: Connection, user: UUID) -> dict[str, int]:
 
 
 def test_everything_of_a_user_goes_and_nothing_else(owner: URL) -> None:
-    """Wherever a chain of keys leads to the user, their rows are gone; another user's are not."""
+    """In every table with a chain of keys to the user, only that user's rows are deleted."""
     with connect(owner) as connection:
         mine, others = rows_of(connection, ALICE), rows_of(connection, BOB)
         assert min(mine.values()) > 0, "a table is not filled here: fill it"
@@ -77,10 +77,9 @@ def test_everything_of_a_user_goes_and_nothing_else(owner: URL) -> None:
 
 
 def tables_read_whole(connection: Connection) -> list[str]:
-    """Delete Alice, and name the tables that were read from end to end for it.
+    """Delete Alice, and list the tables for which PostgreSQL counted a sequential scan.
 
-    Where the planner may choose, it reads small tables whole. Told not to, it still must where no
-    index serves; PostgreSQL counts how often it did.
+    Sequential scans are disabled, so that the planner uses one only if there is no index.
     """
     connection.execute(text("SET LOCAL enable_seqscan = off"))
     connection.execute(text('DELETE FROM "user" WHERE id = :u'), {"u": ALICE})
@@ -91,13 +90,13 @@ def tables_read_whole(connection: Connection) -> list[str]:
 
 
 def test_no_step_of_it_reads_a_whole_table(owner: URL) -> None:
-    """The foreign keys' own triggers find their rows by index: other users' rows cost nothing."""
+    """The triggers of the foreign keys find their rows by index."""
     with connect(owner) as connection:
         assert tables_read_whole(connection) == []
 
 
 def test_a_key_without_an_index_is_found(owner: URL) -> None:
-    """The same deletion reads a whole table where the index of one key is missing."""
+    """Without the index of one key, the same deletion reads a whole table."""
     with connect(owner) as connection:
         connection.execute(text("DROP INDEX todo_tag_user_id_tag_id_todo_id_idx"))
         connection.execute(text("ALTER TABLE todo_tag DROP CONSTRAINT todo_tag_pkey"))

@@ -1,7 +1,7 @@
-"""Users are kept apart by the database, whoever writes the query.
+"""The database isolates users, whatever the query.
 
-These tests connect as real logins that hold one group role each, as an application and Better Auth
-do: what the owner sees proves nothing, because like Neon's owner it ignores row security.
+The tests connect as logins of one group role each, like an application and Better Auth, and not as
+the owner, which like Neon's owner ignores row security.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from schema.postgres.connection import connect
 from tests.support.users import ALICE, BOB
 
-# What nobody but Better Auth may read, by table.
+# Columns that only Better Auth may read, by table.
 SECRETS = {
     "session": ("token", '"ipAddress"', '"userAgent"'),
     "account": ("password", '"accessToken"', '"refreshToken"', '"idToken"'),
@@ -26,7 +26,7 @@ SECRETS = {
 
 @pytest.fixture(autouse=True)
 def _users(better_auth: URL) -> None:
-    """Two users with a session each, signed up as Better Auth does it."""
+    """Insert two users with a session each, as Better Auth does."""
     with connect(better_auth) as connection:
         for user, name in ((ALICE, "alice"), (BOB, "bob")):
             connection.execute(
@@ -45,7 +45,7 @@ def _users(better_auth: URL) -> None:
 
 @contextmanager
 def acting(application: URL, user: UUID | str | None) -> Iterator[Connection]:
-    """Open a transaction of the application's that acts for that user."""
+    """Open a transaction of the application that acts for that user."""
     with connect(application) as connection, connection.begin():
         if user is not None:
             connection.execute(
@@ -55,7 +55,7 @@ def acting(application: URL, user: UUID | str | None) -> Iterator[Connection]:
 
 
 def add_todo(connection: Connection, owner: UUID, title: str = "buy milk") -> UUID:
-    """Write a todo for that owner, and return its id."""
+    """Insert a todo of that owner, and return its id."""
     inserted: UUID = connection.execute(
         text("INSERT INTO todo (user_id, title) VALUES (:owner, :title) RETURNING id"),
         {"owner": owner, "title": title},
@@ -64,12 +64,12 @@ def add_todo(connection: Connection, owner: UUID, title: str = "buy milk") -> UU
 
 
 def count(connection: Connection, query: str) -> int:
-    """How many rows a statement returns or changes."""
+    """Return the number of rows that a statement returns or changes."""
     return connection.execute(text(query)).rowcount
 
 
 def test_each_user_works_with_their_own_todos(application: URL) -> None:
-    """A policy that let nothing through would pass every other test here."""
+    """Each user can write and read their own todos, which no other test here requires."""
     with acting(application, ALICE) as connection:
         add_todo(connection, ALICE)
         assert count(connection, "SELECT FROM todo") == 1
@@ -78,7 +78,7 @@ def test_each_user_works_with_their_own_todos(application: URL) -> None:
 
 
 def test_a_forgotten_where_stays_within_the_user(application: URL) -> None:
-    """Reads and writes without a condition touch the acting user's rows and no others."""
+    """Statements without a condition read and change the acting user's rows only."""
     for user in (ALICE, BOB):
         with acting(application, user) as connection:
             add_todo(connection, user)
@@ -92,7 +92,7 @@ def test_a_forgotten_where_stays_within_the_user(application: URL) -> None:
 
 
 def test_another_users_id_leads_nowhere(application: URL) -> None:
-    """Whoever knows both ids of another user's row still cannot read, change or delete it."""
+    """A user who knows both ids of another user's row cannot read, change or delete it."""
     with acting(application, BOB) as connection:
         todo = add_todo(connection, BOB)
     where = f"WHERE user_id = '{BOB}' AND id = '{todo}'"
@@ -116,7 +116,7 @@ def test_another_users_id_leads_nowhere(application: URL) -> None:
     ids=["insert", "update", "upsert"],
 )
 def test_no_row_can_be_given_to_another_user(application: URL, statement: str) -> None:
-    """A new row, or the new state of a row, belongs to the acting user or is refused."""
+    """An INSERT or UPDATE that would give a row to another user is refused."""
     with acting(application, ALICE) as connection:
         add_todo(connection, ALICE)
         with pytest.raises(DBAPIError, match="row-level security") as refusal:
@@ -125,8 +125,8 @@ def test_no_row_can_be_given_to_another_user(application: URL, statement: str) -
 
 
 @pytest.mark.parametrize("user", [None, ""], ids=["unset", "empty"])
-def test_nobody_sees_and_writes_nothing(application: URL, user: str | None) -> None:
-    """Forgetting to say who the user is means no rows, not all rows."""
+def test_without_a_user_nothing_is_seen_or_written(application: URL, user: str | None) -> None:
+    """A transaction without an identity sees and writes no rows."""
     with acting(application, ALICE) as connection:
         add_todo(connection, ALICE)
     with acting(application, user) as connection:
@@ -138,9 +138,9 @@ def test_nobody_sees_and_writes_nothing(application: URL, user: str | None) -> N
 
 
 def test_an_identity_ends_with_its_transaction(application: URL) -> None:
-    """On a pooled connection the next transaction is nobody's until it says whose it is.
+    """On a pooled connection the next transaction has no identity.
 
-    PostgreSQL then reverts the setting to the empty string, which must mean nobody too.
+    PostgreSQL reverts the setting to the empty string, which must also mean no user.
     """
     with connect(application) as connection:
         with connection.begin():
@@ -153,14 +153,14 @@ def test_an_identity_ends_with_its_transaction(application: URL) -> None:
 
 
 def test_an_identity_that_is_no_uuid_is_an_error(application: URL) -> None:
-    """Garbage is a defect of the application, which must not look like an empty list."""
+    """An invalid uuid is an error of the application, and must not look like an empty list."""
     with acting(application, "alice") as connection:
         with pytest.raises(DBAPIError, match="invalid input syntax for type uuid"):
             connection.execute(text("SELECT FROM todo"))
 
 
 def test_a_user_reads_their_own_row_and_changes_none(application: URL) -> None:
-    """The application shows a user's own name and e-mail; only Better Auth writes them."""
+    """The application can read the acting user's row; only Better Auth can write it."""
     with acting(application, ALICE) as connection:
         assert connection.execute(text('SELECT name FROM "user"')).scalars().all() == ["alice"]
         with pytest.raises(DBAPIError, match="permission denied"):
@@ -172,21 +172,21 @@ def test_a_user_reads_their_own_row_and_changes_none(application: URL) -> None:
     [(table, column) for table, columns in SECRETS.items() for column in columns],
 )
 def test_the_application_reads_no_secret(application: URL, table: str, column: str) -> None:
-    """Tokens, hashes, checks and personal traces are Better Auth's alone, even a user's own."""
+    """Only Better Auth can read secrets and personal data, even the acting user's."""
     with acting(application, ALICE) as connection:
         with pytest.raises(DBAPIError, match=f"permission denied for table {table}"):
             connection.execute(text(f"SELECT {column} FROM {table}"))
 
 
 def test_better_auth_touches_no_todo(better_auth: URL) -> None:
-    """Whoever takes over the authentication service learns nothing of what users wrote."""
+    """Better Auth's role can read no todo."""
     with connect(better_auth) as connection:
         with pytest.raises(DBAPIError, match="permission denied for table todo"):
             connection.execute(text("SELECT FROM todo"))
 
 
 def test_deleting_a_user_deletes_what_is_theirs(better_auth: URL, application: URL) -> None:
-    """Better Auth deletes a user without rights on todo: the foreign keys cascade all the same."""
+    """The foreign keys cascade, although Better Auth's role has no privilege on todo."""
     for user in (ALICE, BOB):
         with acting(application, user) as connection:
             add_todo(connection, user)
@@ -200,7 +200,7 @@ def test_deleting_a_user_deletes_what_is_theirs(better_auth: URL, application: U
 
 
 def test_no_temporary_table_can_hide_a_real_one(application: URL) -> None:
-    """A temporary table outlives its transaction on a pooled connection, and is found first."""
+    """The application cannot create a temporary table, which would hide a real one."""
     with acting(application, ALICE) as connection:
         with pytest.raises(DBAPIError, match="permission denied to create temporary tables"):
             connection.execute(text("CREATE TEMPORARY TABLE todo (title text)"))

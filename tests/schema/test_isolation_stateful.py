@@ -1,8 +1,8 @@
-"""Whatever statements run in whatever order: no transaction reaches a row of another user.
+"""No sequence of statements in concurrent transactions can access another user's rows.
 
-Two connections act for different users, or for nobody, in transactions that are interleaved,
-cut by savepoints, committed and rolled back. What a statement returns is looked at when it
-returns; what a transaction has changed and locked, from a third connection that sees everything.
+Two connections act for different users, or for none, in interleaved transactions with savepoints,
+commits and rollbacks. The machine checks the rows that each statement returns. A third connection,
+which sees all rows, checks the changes and locks of each transaction.
 """
 
 from collections.abc import Iterator
@@ -31,10 +31,10 @@ DELETED = UUID(int=9, version=4)
 IDENTITIES = (*KNOWN, str(DELETED), "", "garbage", None)
 
 FULL = 100_000
-"""Operations that the full tier tries at least."""
+"""Minimum of operations in the full tier."""
 
-# {me} and {other} stand for users, {id} for an id of anybody's, {word} for a text. What returns
-# rows returns whose they are, first.
+# {me} and {other} are users, {id} is an id of any user, {word} a text. The first column that a
+# statement returns is the user of the row.
 STATEMENTS = (
     "SELECT user_id FROM todo",
     "SELECT user_id FROM todo WHERE user_id = {other}",
@@ -65,7 +65,7 @@ STATEMENTS = (
     "WITH gone AS (DELETE FROM tag RETURNING user_id) SELECT user_id FROM gone",
     "WITH new AS (INSERT INTO tag (user_id, name) VALUES ({me}, {word})"
     " ON CONFLICT DO NOTHING RETURNING user_id) SELECT user_id FROM new",
-    # Without RETURNING: that alone would refuse a row which the policy does not show.
+    # Without RETURNING, which would itself reject a row that the policy hides.
     "INSERT INTO tag (user_id, name) VALUES ({other}, {word})",
     "INSERT INTO todo (user_id, title) VALUES ({other}, {word})",
     "MERGE INTO todo AS t USING (SELECT 1) AS one ON t.id = {id} WHEN MATCHED THEN DELETE"
@@ -85,7 +85,7 @@ STATEMENTS = (
     "CREATE TEMPORARY TABLE todo (user_id uuid)",
 )
 
-# What everybody's rows are, by user: nothing but its own user's transactions may change a line.
+# A hash of each user's rows: only transactions of that user may change it.
 FINGERPRINT = """
 SELECT id, (
   SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t.id), '')) FROM todo AS t
@@ -105,25 +105,25 @@ SELECT FROM todo WHERE user_id::text <> ALL (%s) FOR UPDATE NOWAIT
 
 
 type Drawn = tuple[str, UUID, int, str]
-"""A statement, another user, which of the known ids, and a word."""
+"""A statement, another user, the index of a known id, and a word."""
 
 
 class Stage:
-    """The connections and the count of operations, for all runs of the machine."""
+    """The connections and the number of operations, for all runs of the machine."""
 
     def __init__(self, owner: URL, application: URL) -> None:
-        """Connect once as what sees everything, and twice as the application."""
+        """Connect once as a role that sees all rows, and twice as the application."""
         self.owner = psycopg.connect(conninfo(owner), autocommit=True)
         self.owner.execute("SET lock_timeout = '1s'")
         self.connections = [
-            # Behind a pooler in transaction mode a prepared statement belongs to another server.
+            # A pooler in transaction mode may change the server connection of a prepared statement.
             psycopg.connect(conninfo(application), autocommit=True, prepare_threshold=None)
             for _ in range(2)
         ]
         self.operations = 0
 
     def reset(self) -> None:
-        """Three users with two todos, a tag and a link each."""
+        """Insert three users with two todos, a tag and a link each."""
         self.owner.execute('DELETE FROM "user"')
         for user in (*USERS, DELETED):
             self.owner.execute(
@@ -142,12 +142,12 @@ class Stage:
         self.owner.execute('DELETE FROM "user" WHERE id = %s', [DELETED])
 
     def ids(self) -> list[UUID]:
-        """The ids of everybody's todos and tags: a user may know any of them."""
+        """Return the ids of all users' todos and tags: a user may know any of them."""
         rows = self.owner.execute("SELECT id FROM todo UNION ALL SELECT id FROM tag ORDER BY id")
         return [row[0] for row in rows]
 
     def fingerprint(self) -> dict[UUID, str]:
-        """What everybody's committed rows are."""
+        """Return a hash of each user's committed rows."""
         return dict(self.owner.execute(FINGERPRINT).fetchall())
 
     def close(self) -> None:
@@ -162,13 +162,13 @@ class Transactions(RuleBasedStateMachine):
     stage: Stage
 
     def __init__(self) -> None:
-        """Begin with nobody acting."""
+        """Begin without an identity."""
         super().__init__()
         self.acting: list[str | None] = ["", ""]
 
     @initialize()
     def start(self) -> None:
-        """Begin with known rows and no transaction."""
+        """Begin with known rows and without a transaction."""
         self.stage.reset()
 
     @rule(
@@ -186,11 +186,11 @@ class Transactions(RuleBasedStateMachine):
         ),
     )
     def execute(self, which: int, identity: str | None, batch: list[Drawn]) -> None:
-        """Run statements, in a new transaction where none is open on the connection."""
+        """Run statements, in a new transaction if none is open on the connection."""
         connection = self.stage.connections[which]
         if connection.info.transaction_status == TransactionStatus.IDLE:
             if identity is not None and identity == self._acting_elsewhere(which):
-                return  # two transactions of one user may wait for each other, as they should
+                return  # two transactions of one user may wait for each other
             connection.execute("BEGIN")
             connection.execute("SET LOCAL lock_timeout = '1s'")
             if identity is not None:
@@ -207,7 +207,7 @@ class Transactions(RuleBasedStateMachine):
             self._try(which, statement, values)
 
     def _try(self, which: int, statement: str, values: dict[str, object]) -> None:
-        """A statement returns the acting user's rows, or none, or is refused."""
+        """Assert that the statement returns only the acting user's rows, or is refused."""
         connection, identity = self.stage.connections[which], self.acting[which]
         self.stage.operations += 1
         connection.execute("SAVEPOINT before")
@@ -226,7 +226,7 @@ class Transactions(RuleBasedStateMachine):
 
     @rule(which=st.sampled_from((0, 1)), commit=st.booleans())
     def end(self, which: int, commit: bool) -> None:  # drawn by name
-        """End a transaction: it has locked and changed no row but its user's own."""
+        """End a transaction, and assert that it locked and changed only its user's rows."""
         connection = self.stage.connections[which]
         if connection.info.transaction_status == TransactionStatus.IDLE:
             return
@@ -245,7 +245,7 @@ class Transactions(RuleBasedStateMachine):
         self.acting[which] = ""
 
     def teardown(self) -> None:
-        """Leave no transaction open for the next run."""
+        """Roll back the open transactions."""
         for connection in self.stage.connections:
             if connection.info.transaction_status != TransactionStatus.IDLE:
                 connection.execute("ROLLBACK")
@@ -264,7 +264,7 @@ def run(
     known: bool,
     phases: tuple[Phase, ...] = tuple(Phase),
 ) -> None:
-    """Run the machine: `known` examples are the same each time."""
+    """Run the machine; `known` examples are the same in each run."""
     machine = type("Transactions", (Transactions,), {"stage": stage})
     run_state_machine_as_test(
         machine,
@@ -283,14 +283,14 @@ def run(
 
 @pytest.fixture
 def stage(head: URL, application: URL) -> Iterator[Stage]:
-    """Connections of the application's login, straight to the server."""
+    """Connections of the application's login, without a pooler."""
     opened = Stage(head, application)
     yield opened
     opened.close()
 
 
 def test_no_transaction_reaches_another_users_rows(stage: Stage) -> None:
-    """The quick tier: a few thousand statements, the same each time."""
+    """The quick tier: a few thousand statements, the same in each run."""
     run(stage, examples=60, steps=40, known=True)
     assert stage.operations > 2000
 
@@ -304,7 +304,7 @@ def test_no_transaction_reaches_another_users_rows(stage: Stage) -> None:
     ],
 )
 def test_a_hole_is_found(stage: Stage, mutation: str) -> None:
-    """The machine would notice: a policy that lets rows through or in, and none at all."""
+    """The machine finds a policy that shows or accepts other users' rows, and a missing policy."""
     stage.owner.execute(mutation.encode())
     with pytest.raises(AssertionError, match=r"returns rows of|changed"):
         run(stage, examples=60, steps=40, known=True, phases=(Phase.generate,))
@@ -315,7 +315,7 @@ def test_no_transaction_of_a_hundred_thousand_operations_does(
     stage: Stage,
     record_property: Any,  # noqa: ANN401  # pytest's own
 ) -> None:
-    """The full tier: other statements each time, until there were enough of them."""
+    """The full tier: new random statements in each run."""
     while stage.operations < FULL:
         run(stage, examples=200, steps=100, known=False)
     record_property("operations", stage.operations)
@@ -324,7 +324,7 @@ def test_no_transaction_of_a_hundred_thousand_operations_does(
 
 @pytest.mark.slow
 def test_nor_through_a_pooler_in_transaction_mode(head: URL, application: URL) -> None:
-    """Transactions take turns on the server's connections: nothing of one sticks to the next."""
+    """With a pooler, transactions of several clients share the server's connections."""
     with pooled(application) as through:
         stage = Stage(head, through)
         run(stage, examples=50, steps=50, known=False)

@@ -1,4 +1,4 @@
-"""The models are usable as they are: an application's login reads and writes through them."""
+"""An application's login can read and write through the models."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ USER = UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
 
 @pytest.fixture(autouse=True)
 def _user(better_auth: URL) -> None:
-    """A user, written through the model as Better Auth's login."""
+    """Insert a user through the model, as Better Auth's login."""
     with Session(create_engine(better_auth, poolclass=NullPool)) as session:
         session.add(User(id=USER, name="Alice", email="alice@example.invalid"))
         session.commit()
@@ -24,19 +24,19 @@ def _user(better_auth: URL) -> None:
 
 @pytest.fixture
 def session(application: URL) -> Iterator[Session]:
-    """The application's session, which acts for the user until it commits."""
+    """A session of the application, which acts for the user until it commits."""
     with Session(create_engine(application, poolclass=NullPool)) as session:
         act(session)
         yield session
 
 
 def act(session: Session) -> None:
-    """Say for whom the current transaction acts."""
+    """Set the user of the current transaction."""
     session.execute(text(f"SELECT set_config('app.user_id', '{USER}', true)"))
 
 
 def test_a_todo_is_written_and_read_back(session: Session) -> None:
-    """The database fills in the id and the times, and the model shows them without a query more."""
+    """The model has the generated id and times without another query."""
     todo = Todo(user_id=USER, title="buy milk")
     session.add(todo)
     session.flush()
@@ -46,7 +46,7 @@ def test_a_todo_is_written_and_read_back(session: Session) -> None:
 
 
 def test_completed_means_the_same_in_python_and_in_sql(session: Session) -> None:
-    """One name for one thing; in a query it is the condition of the partial indexes."""
+    """In a query `completed` is the condition of the partial indexes."""
     session.add_all(
         [
             Todo(user_id=USER, title="open"),
@@ -62,8 +62,8 @@ def test_completed_means_the_same_in_python_and_in_sql(session: Session) -> None
     assert (found.title, found.completed) == ("open", False)
 
 
-def test_updated_at_is_read_anew_after_a_change(session: Session) -> None:
-    """The trigger's value, not the one from before the change, is what the model shows."""
+def test_updated_at_is_refreshed_after_a_change(session: Session) -> None:
+    """After a change the model has the trigger's value, not the old one."""
     todo = Todo(user_id=USER, title="buy milk")
     session.add(todo)
     session.commit()
@@ -75,7 +75,7 @@ def test_updated_at_is_read_anew_after_a_change(session: Session) -> None:
 
 
 def test_relationships_lead_both_ways(session: Session) -> None:
-    """A user's todos and a todo's user, with the rights of the application's login."""
+    """A user's todos and a todo's user can be read as the application's login."""
     session.add(Todo(user_id=USER, title="buy milk"))
     session.flush()
     user = session.get(User, USER)
@@ -87,7 +87,7 @@ def test_relationships_lead_both_ways(session: Session) -> None:
 def test_deleting_a_user_leaves_the_children_to_the_database(
     session: Session, better_auth: URL
 ) -> None:
-    """The ORM must not load or null out the todos, which Better Auth's login cannot even see."""
+    """The ORM must not load or update the todos, which Better Auth's login cannot see."""
     session.add(Todo(user_id=USER, title="buy milk"))
     session.commit()
     with Session(create_engine(better_auth, poolclass=NullPool)) as deleting:

@@ -1,8 +1,8 @@
-"""Whatever part of the schema is removed or weakened, what the schema does changes noticeably.
+"""If a part of the schema is removed or weakened, a test of its behaviour fails.
 
-The mutations are made from the snapshot, so that a new object is covered on the day it is added:
-then either `behaviour.py` notices its loss, or it is listed below with the reason why nobody can.
-That the snapshot differs does not count.
+The mutations are derived from the snapshot, so that new objects are covered: either
+`rls_behaviour.py` notices the loss, or UNNOTICED gives the reason why it cannot. A changed snapshot
+does not count.
 """
 
 import re
@@ -41,12 +41,12 @@ class Mutation:
 
     name: str
     table: str | None
-    """The table that it concerns; None for what concerns all of them."""
+    """Its table; None if it affects all tables."""
     sql: str
 
 
 def mutations(facts: snapshot.Snapshot) -> Iterator[Mutation]:
-    """Make every mutation of every fact."""
+    """Yield every mutation of every fact."""
     for fact in facts:
         kind, _, name = fact.object.partition(" ")
         part, _, what = fact.part.partition(" ")
@@ -68,7 +68,7 @@ def mutations(facts: snapshot.Snapshot) -> Iterator[Mutation]:
 
 
 type Variants = Iterator[tuple[str, str]]
-"""What is done, and the SQL that does it."""
+"""Pairs of a description and its SQL."""
 
 
 def _nothing(_table: str, _what: str, _definition: str) -> Variants:
@@ -139,7 +139,7 @@ def _of_role(name: str) -> Variants:
 
 
 def _of_nobody() -> Variants:
-    """What no role has is a fact too, though no line says so."""
+    """Mutations that grant what no role has, which no line of the snapshot says."""
     for role in ("todo_app", "todo_auth", "PUBLIC"):
         for privilege in ("CREATE", "TEMPORARY"):
             yield (
@@ -169,7 +169,7 @@ def _of_function(name: str, part: str, what: str, definition: str) -> Variants:
 
 
 def committed() -> snapshot.Snapshot:
-    """The facts of schema.txt, without a server: the tests are named after them."""
+    """Return the facts of schema.txt, which the test ids need without a server."""
     facts = []
     heading = ""
     for line in SNAPSHOT.read_text(encoding="utf-8").splitlines()[1:]:
@@ -181,7 +181,7 @@ def committed() -> snapshot.Snapshot:
         elif facts:
             last = facts.pop()
             facts.append(last._replace(definition=f"{last.definition}\n{line}"))
-    # What the application asks of Alembic's own table, test_application tries.
+    # test_application covers the application's access to Alembic's table.
     return tuple(fact for fact in facts if fact.object != "table alembic_version")
 
 
@@ -190,9 +190,9 @@ MUTATIONS = {mutation.name: mutation for mutation in mutations(committed())}
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[tuple[Trial, UUID, list[Rows]]]:
-    """Two users' rows in a transaction of the superuser's, on a server of its own.
+    """Two users' rows in a transaction of the superuser, on its own server.
 
-    The mutations of roles would lock the roles of every database on a shared one.
+    On a shared server the mutations of roles would lock the roles of other tests.
     """
     with embedded() as started:
         with connect(started.owner, autocommit=True) as connection:
@@ -206,12 +206,12 @@ def stage() -> Iterator[tuple[Trial, UUID, list[Rows]]]:
 
 
 def test_nothing_is_noticed_without_a_mutation(stage: tuple[Trial, UUID, list[Rows]]) -> None:
-    """A judge who always finds something would notice every mutation."""
+    """Without a mutation `rls_behaviour.py` finds no problem."""
     trial, user, tables = stage
     assert list(problems(trial, user, tables, None)) == []
 
 
-# The quick tier tries every tenth, so that each kind is among them; --all tries every one.
+# The quick tier runs every tenth mutation, which includes each kind; --all runs all.
 @pytest.mark.parametrize(
     "name",
     [
@@ -220,7 +220,7 @@ def test_nothing_is_noticed_without_a_mutation(stage: tuple[Trial, UUID, list[Ro
     ],
 )
 def test_every_mutation_is_noticed(stage: tuple[Trial, UUID, list[Rows]], name: str) -> None:
-    """One part is removed or weakened: something that users of the schema rely on must fail."""
+    """After each mutation `rls_behaviour.py` finds a problem."""
     mutation = MUTATIONS[name]
     reason = next((why for names, why in UNNOTICED.items() if re.fullmatch(names, name)), None)
     trial, user, tables = stage

@@ -1,7 +1,6 @@
-"""Somebody else's analysis of the policies: pgrls lints them, and proves isolation with a solver.
+"""Check the policies with pgrls: its linter, and its solver, which proves isolation.
 
-What its linter finds and we accept is listed with the reason; anything else fails, and so does an
-entry that nothing is found for any more.
+Accepted findings are listed with the reason; any other finding fails, and so does an unused entry.
 """
 
 import json
@@ -18,7 +17,7 @@ from schema.postgres.connection import connect
 PGRLS = Path(sysconfig.get_path("scripts")) / "pgrls"
 
 ANY_ROW = (
-    "Better Auth works on everybody's rows before it knows who asks; the policy is for its role"
+    "Better Auth reads all users' rows before it knows the user; the policy is for its role only"
 )
 ACCEPTED = {
     ("SEC001", "public.alembic_version"): "it names the revision and holds no user's row",
@@ -48,7 +47,7 @@ OWNED = {"public.tag", "public.todo", "public.todo_tag"}
 
 
 def pgrls(url: URL, folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run the command on a database, and return its document."""
+    """Run pgrls on a database, and return its JSON document."""
     settings = folder / "pgrls.toml"
     settings.write_text('[lint.rules.SEC021]\nidentity_columns = ["user_id", "id"]\n')
     address = url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -64,13 +63,13 @@ def pgrls(url: URL, folder: Path, *arguments: str) -> dict[str, Any]:
 
 
 def verdicts(url: URL, folder: Path, mode: str) -> dict[str, str]:
-    """What the solver says of each table."""
+    """Return the solver's verdict on each table."""
     document = pgrls(url, folder, "verify", "--mode", mode, "--auth-function", "app_user_id")
     return {table["table"]: table["verdict"] for table in document["tables"]}
 
 
 def test_the_linter_finds_what_is_accepted_and_nothing_else(head: URL, tmp_path: Path) -> None:
-    """Each finding has been thought about once, and is thought about again when it goes."""
+    """The linter has exactly the accepted findings."""
     violations = pgrls(head, tmp_path, "lint", "--schemas", "public")["violations"]
     found = {(one["rule_id"], one["location"]) for one in violations}
     assert found - ACCEPTED.keys() == set()
@@ -82,14 +81,14 @@ def test_the_linter_finds_what_is_accepted_and_nothing_else(head: URL, tmp_path:
 def test_the_solver_proves_that_owned_tables_are_isolated(
     head: URL, tmp_path: Path, mode: str
 ) -> None:
-    """No session of one user can read, or write, a row of another: not tried, but proven."""
+    """The solver proves that no session can read or write another user's row."""
     found = verdicts(head, tmp_path, mode)
     assert {table for table, verdict in found.items() if verdict == "isolated"} == OWNED
     assert "leak" not in found.values()
 
 
-def test_the_solver_proves_that_nobody_reads_anything(head: URL, tmp_path: Path) -> None:
-    """A session without an identity, and without a role, reads no row of any table."""
+def test_the_solver_proves_that_no_identity_reads_nothing(head: URL, tmp_path: Path) -> None:
+    """A session without an identity or without a role can read no row."""
     assert set(verdicts(head, tmp_path, "anon").values()) == {"isolated"}
 
 
@@ -105,7 +104,7 @@ def test_the_solver_proves_that_nobody_reads_anything(head: URL, tmp_path: Path)
     ],
 )
 def test_the_solver_finds_a_hole(head: URL, tmp_path: Path, mode: str, mutation: str) -> None:
-    """A condition that lets some rows through is a leak, and the solver says so."""
+    """The solver reports a policy whose condition shows other users' rows."""
     with connect(head, autocommit=True) as connection:
         connection.exec_driver_sql(f"ALTER POLICY todo_owner ON todo {mutation}")
     assert verdicts(head, tmp_path, mode)["public.todo"] == "leak"

@@ -1,8 +1,7 @@
-"""The history is one line that goes up, goes down, and builds what the models say.
+"""The four tests of pytest-alembic: one head, upgrade, downgrade, models equal the migrations.
 
-These are pytest-alembic's own four tests, imported by name: under pytest 9.2 it cannot bind them
-to a file itself. They see less than `schema check` (no policy, grant, function or trigger), but
-they are somebody else's: what they find, we overlooked.
+They are imported by name, because pytest-alembic cannot collect them itself under pytest 9.2. They
+are an independent check, and cover less than `schema check`: no policy, grant, function or trigger.
 """
 
 from pytest_alembic.tests import (

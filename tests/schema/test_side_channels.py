@@ -1,7 +1,7 @@
-"""What one user can learn of another without seeing a row: each channel is tried.
+"""Side channels: information on another user's rows without access to them.
 
-The outcome of each is written in migrations/adr/0003-threat-model.md. A channel that is closed must
-stay closed; one that is open is shown to be open here, so that the day it closes is noticed.
+migrations/adr/0003-threat-model.md lists them. A closed channel must stay closed; an open one
+("Residual") is tested too, so that a change is noticed.
 """
 
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from sqlalchemy.exc import DBAPIError
 from schema.postgres.connection import connect
 from tests.support.users import ALICE, BOB
 
-SECRET = "bob meets the notary"  # noqa: S105  # what Alice must not learn
+SECRET = "bob meets the notary"  # noqa: S105  # Alice must not learn it
 
 
 @pytest.fixture
 def alice(head: URL, application: URL) -> Iterator[Connection]:
-    """A transaction of the application's that acts for Alice; Bob has a todo and a tag."""
+    """A transaction of the application that acts for Alice; Bob has a todo and a tag."""
     with connect(head) as owner:
         for user in (ALICE, BOB):
             owner.execute(
@@ -42,7 +42,7 @@ def alice(head: URL, application: URL) -> Iterator[Connection]:
 
 
 def error(connection: Connection, statement: str) -> str:
-    """What PostgreSQL answers to a statement that fails; nothing to one that works."""
+    """Return PostgreSQL's error, with its details; "" if the statement succeeds."""
     try:
         with connection.begin_nested():
             connection.execute(text(statement))
@@ -52,13 +52,13 @@ def error(connection: Connection, statement: str) -> str:
 
 
 def test_unique_violations_tell_nothing(alice: Connection) -> None:
-    """Every unique index leads with the user: the same id and the same name are free for Alice."""
+    """Alice can use Bob's ids and names: every unique index leads with the user."""
     assert not error(alice, f"INSERT INTO todo (user_id, id, title) VALUES ('{ALICE}','{BOB}','x')")
     assert not error(alice, f"INSERT INTO tag (user_id, name) VALUES ('{ALICE}', 'notary')")
 
 
 def test_a_row_for_another_user_is_refused_the_same_whether_it_exists(alice: Connection) -> None:
-    """Row security is judged before the key: an id that Bob has and one that he has not."""
+    """The error is the same for an existing id of Bob's: row security is checked before the key."""
     insertion = "INSERT INTO todo (user_id, id, title) VALUES ('{}', '{}', 'x')"
     taken, free = (error(alice, insertion.format(BOB, one)) for one in (BOB, uuid4()))
     assert "row-level security" in taken
@@ -66,7 +66,7 @@ def test_a_row_for_another_user_is_refused_the_same_whether_it_exists(alice: Con
 
 
 def test_foreign_key_errors_tell_nothing(alice: Connection) -> None:
-    """A link to Bob's todo fails like a link to nothing: the key holds Alice's own id."""
+    """A link to Bob's todo fails like a link to a missing one: the key contains Alice's id."""
     error(alice, "SELECT")
     alice.execute(text(f"INSERT INTO tag (user_id, id, name) VALUES ('{ALICE}', '{ALICE}', 'x')"))
     link = "INSERT INTO todo_tag (user_id, todo_id, tag_id) VALUES ('{}', '{}', '{}')"
@@ -78,7 +78,7 @@ def test_foreign_key_errors_tell_nothing(alice: Connection) -> None:
 
 
 def test_errors_show_no_row_of_another_user(alice: Connection) -> None:
-    """No constraint is checked on a row that the policy does not show: no DETAIL quotes it."""
+    """No constraint is checked on a hidden row, so no DETAIL quotes it."""
     for statement in (
         "UPDATE todo SET title = ''",
         f"UPDATE todo SET user_id = '{ALICE}'",
@@ -89,7 +89,7 @@ def test_errors_show_no_row_of_another_user(alice: Connection) -> None:
 
 
 def test_leaky_functions_see_no_row_of_another_user(alice: Connection) -> None:
-    """A function that is not leakproof runs only on rows that the policy has let through."""
+    """A function that is not leakproof runs only on visible rows."""
     assert not error(
         alice, "SELECT FROM todo WHERE (1 / (title <> 'bob meets the notary')::int) = 1"
     )
@@ -97,14 +97,14 @@ def test_leaky_functions_see_no_row_of_another_user(alice: Connection) -> None:
 
 
 def test_statistics_show_no_value_of_another_user(alice: Connection) -> None:
-    """pg_stats leaves out tables whose row security holds for the one who asks."""
+    """pg_stats hides tables whose row security is active for the current role."""
     shown = alice.execute(text("SELECT * FROM pg_stats WHERE tablename IN ('todo', 'tag')")).all()
     assert shown == []
     assert "permission denied" in error(alice, "SELECT * FROM pg_statistic")
 
 
 def test_estimates_tell_how_many_rows_there_are(alice: Connection) -> None:
-    """Residual: EXPLAIN and pg_class say how many rows all users have together, not whose."""
+    """Residual: EXPLAIN and pg_class show the number of all users' rows."""
     rows = alice.execute(
         text("SELECT reltuples FROM pg_class WHERE oid = 'todo'::regclass")
     ).scalar_one()
@@ -112,7 +112,7 @@ def test_estimates_tell_how_many_rows_there_are(alice: Connection) -> None:
 
 
 def test_there_is_no_sequence_to_read(alice: Connection) -> None:
-    """Ids are uuids: no counter tells how much others write. An id tells when its row was made."""
+    """Ids are uuids, so no sequence shows how much other users write."""
     found = alice.execute(
         text(
             "SELECT count(*) FROM pg_class"
@@ -123,26 +123,26 @@ def test_there_is_no_sequence_to_read(alice: Connection) -> None:
 
 
 def test_nothing_can_be_put_before_a_table(alice: Connection) -> None:
-    """Neither a temporary table nor one in a schema that is searched first hides the real one."""
+    """The application can create no table in front of a real one in the search path."""
     assert "permission denied" in error(alice, "CREATE TEMPORARY TABLE todo (title text)")
     assert "permission denied" in error(alice, "CREATE TABLE public.todos (title text)")
     assert "permission denied" in error(alice, "CREATE SCHEMA other")
 
 
 def test_large_objects_and_notifications_are_shared(alice: Connection) -> None:
-    """Residual: PostgreSQL has no row security for them; an application must not use them."""
+    """Residual: they have no row security; an application must not use them."""
     made = alice.execute(text("SELECT lo_from_bytea(0, 'note')")).scalar_one()
     assert made > 0
     assert not error(alice, "NOTIFY todo, 'anybody who listens hears this'")
 
 
 def test_locks_on_whole_tables_can_be_taken(alice: Connection) -> None:
-    """Residual: whoever may write a table may lock it; that stops others, and shows nothing."""
+    """Residual: a role that may write a table may lock it, which blocks other users."""
     assert not error(alice, "LOCK TABLE todo IN ACCESS EXCLUSIVE MODE NOWAIT")
 
 
 def test_another_users_query_is_not_shown(alice: Connection, head: URL) -> None:
-    """pg_stat_activity shows the queries of one's own role: of the application, to itself."""
+    """pg_stat_activity shows a role's own queries only."""
     with connect(head) as owner:
         owner.execute(text(f"SELECT '{SECRET}'"))
         seen = alice.execute(text("SELECT query FROM pg_stat_activity")).scalars().all()

@@ -1,4 +1,4 @@
-"""What the table of todos promises: its keys, its checks, its trigger, and queries by index."""
+"""The todo table: keys, checks, trigger, and queries by index."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ USER = UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
 
 @pytest.fixture
 def owner(head: URL) -> URL:
-    """The owner's connection to a database at head with one user, who has no todos."""
+    """The owner's URL of a database at head with one user, who has no todos."""
     with connect(head) as connection:
         add_user(connection, USER)
         connection.commit()
@@ -27,7 +27,7 @@ def owner(head: URL) -> URL:
 
 
 def add_user(connection: Connection, user: UUID) -> None:
-    """Sign a user up."""
+    """Insert a user."""
     connection.execute(
         text('INSERT INTO "user" (id, name, email) VALUES (:id, :name, :name)'),
         {"id": user, "name": str(user)},
@@ -35,15 +35,15 @@ def add_user(connection: Connection, user: UUID) -> None:
 
 
 def timestamp(version_7: UUID) -> datetime:
-    """The time in a version 7 uuid: RFC 9562 keeps it in the first 48 bits, in milliseconds."""
+    """Return the time in a version 7 uuid: the first 48 bits, in milliseconds (RFC 9562)."""
     return datetime.fromtimestamp((version_7.int >> 80) / 1000, UTC)
 
 
 def test_ids_are_version_7_in_the_order_of_their_making(any_server: Server) -> None:
-    """The primary key serves newest-first pages only when ids sort as they were made.
+    """Ids sort by time of creation, which newest-first pages need.
 
-    The twelve bits after the version hold the fraction of the millisecond: without them, ids of
-    one millisecond would sort at random.
+    The twelve bits after the version contain the fraction of the millisecond; without them, ids
+    of the same millisecond would sort at random.
     """
     with any_server.database() as url, connect(url) as connection:
         upgrade(connection, scripts())
@@ -64,7 +64,7 @@ def test_ids_are_version_7_in_the_order_of_their_making(any_server: Server) -> N
 
 
 def test_ids_hold_the_time_that_postgresql_reads(owner: URL) -> None:
-    """PostgreSQL's own functions for version 7, which 16 does not have, are the judge of ours."""
+    """PostgreSQL's functions for version 7 (not in 16) read the same time."""
     with connect(owner) as connection:
         if connection.dialect.server_version_info < (17,):  # type: ignore[operator]  # set by now
             pytest.skip("PostgreSQL 16 reads no version 7 uuid")
@@ -89,7 +89,7 @@ def test_ids_hold_the_time_that_postgresql_reads(owner: URL) -> None:
     ids=["empty title", "blank title", "long title", "long description"],
 )
 def test_bad_text_is_refused(owner: URL, column: str, value: str, check: str) -> None:
-    """The limits hold whoever writes, and the error names the check that was broken."""
+    """A text beyond its limits is refused, and the error names the check."""
     values = {"title": "fine", "description": None} | {column: value}
     with connect(owner) as connection, pytest.raises(DBAPIError, match=check):
         connection.execute(
@@ -102,7 +102,7 @@ def test_bad_text_is_refused(owner: URL, column: str, value: str, check: str) ->
 
 
 def test_text_at_its_limit_is_accepted(owner: URL) -> None:
-    """Limits count characters, not bytes: 500 of four bytes each fit."""
+    """The limits count characters, not bytes: 500 characters of four bytes are accepted."""
     with connect(owner) as connection:
         connection.execute(
             text(f"INSERT INTO todo (user_id, title, description) VALUES ('{USER}', :t, :d)"),
@@ -111,7 +111,7 @@ def test_text_at_its_limit_is_accepted(owner: URL) -> None:
 
 
 def test_updated_at_cannot_be_forgotten_or_faked(owner: URL) -> None:
-    """A trigger keeps it: the time is that of the transaction that made the change."""
+    """A trigger sets it to the time of the transaction."""
     with connect(owner) as connection:
         connection.execute(text(f"INSERT INTO todo (user_id, title) VALUES ('{USER}', 'a')"))
         connection.commit()
@@ -125,7 +125,7 @@ def test_updated_at_cannot_be_forgotten_or_faked(owner: URL) -> None:
 
 
 def test_a_todo_needs_a_user(owner: URL) -> None:
-    """No row without an owner: neither an unknown user nor none."""
+    """A todo without a user or with an unknown one is refused."""
     with connect(owner) as connection:
         with pytest.raises(DBAPIError, match="todo_user_id_fkey"), connection.begin():
             connection.execute(text(f"INSERT INTO todo (user_id, title) VALUES ('{uuid4()}', 'x')"))
@@ -134,7 +134,7 @@ def test_a_todo_needs_a_user(owner: URL) -> None:
 
 
 def test_two_users_may_use_the_same_id(owner: URL) -> None:
-    """A unique index over ids alone would tell one user that another's id exists."""
+    """Two users may use the same id: a unique index on ids would reveal another user's."""
     other = uuid4()
     with connect(owner) as connection:
         add_user(connection, other)
@@ -171,7 +171,7 @@ HOT_QUERIES = {
 
 @pytest.fixture(scope="module")
 def plans(server: Server, head_template: URL) -> dict[str, dict[str, Any]]:
-    """How PostgreSQL runs each hot query as the application; 20 users have 5,000 todos each."""
+    """The plan of each hot query as the application; 20 users have 5,000 todos each."""
     found = {}
     with server.database(head_template) as url, connect(url) as connection:
         connection.execute(
@@ -209,16 +209,16 @@ def plans(server: Server, head_template: URL) -> dict[str, dict[str, Any]]:
 
 
 def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """The plan's nodes, from the top."""
+    """List the plan's nodes, from the top."""
     return [plan, *(node for child in plan.get("Plans", []) for node in nodes(child))]
 
 
 @pytest.mark.parametrize("name", HOT_QUERIES)
 def test_hot_queries_use_their_index(plans: dict[str, dict[str, Any]], name: str) -> None:
-    """Under row security each hot query finds its rows by an index that leads with the user.
+    """Under row security each hot query uses an index that leads with the user.
 
-    No sort and no filter on the user: only then does a page cost the same however many todos
-    there are. A page of 50 that reads 50 rows from the heap touches at most 60 buffers.
+    Without a sort and a filter, the cost of a page does not depend on the number of todos. A page
+    of 50 rows reads at most 60 buffers.
     """
     index, _query = HOT_QUERIES[name]
     plan = plans[name]

@@ -1,4 +1,4 @@
-"""The deploy as it is typed, `alembic upgrade head`, in a process of its own."""
+"""Run a deploy, `alembic upgrade head`, in its own process."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from alembic.config import main
 sys.exit(main(prog="alembic"))
 """
 
-# At its nth statement or commit, the deploy says so on a socket, and goes on when it is answered.
+# At its nth statement or commit, the deploy writes to a socket and waits for an answer.
 STOP_AT = """
 import socket, threading
 from sqlalchemy import Engine, event
@@ -51,21 +51,21 @@ atexit.register(lambda: print("points:", passed))
 """
 
 LOCK_SQL = f"SELECT pg_advisory_lock({LOCK})"
-"""Takes the lock that a deploy holds."""
+"""Takes the lock of a deploy."""
 
 type Fault = Callable[[int, int], None]
-"""What is done to a deploy: its process and its backend are given."""
+"""Called with the process ids of a deploy and of its backend."""
 
 
 def deploy(run: Launcher, root: Path, url: URL | str, *arguments: str, before: str = "") -> Result:
-    """Run `alembic` in the checkout at root, on that database; `upgrade head` unless told else."""
+    """Run `alembic` in the checkout at root on that database, by default `upgrade head`."""
     address = url if isinstance(url, str) else url.render_as_string(hide_password=False)
     code = ALEMBIC.format(url=address, before=before)
     return run.run(root, *(arguments or ("upgrade", "head")), code=code)
 
 
 def report(result: Result) -> dict[str, Any]:
-    """Read the report that `-x report=json` printed, which must be all there is."""
+    """Read the report of `-x report=json`, which must be the whole output."""
     (line,) = result.out.splitlines()
     document = json.loads(line)
     assert isinstance(document, dict)
@@ -73,14 +73,14 @@ def report(result: Result) -> dict[str, Any]:
 
 
 def execute(url: URL, *statements: str) -> None:
-    """Change a database past its migrations, each statement by itself."""
+    """Execute each statement in its own transaction."""
     with connect(url, autocommit=True) as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
 
 
 def state(url: URL) -> tuple[str, list[str]]:
-    """Everything that a deploy changes: the schema, and the revision that the database names."""
+    """Return the schema and the revision of a database."""
     with connect(url) as connection:
         schema = snapshot.layout(snapshot.read(connection), None)
         if connection.scalar(text("SELECT to_regclass('public.alembic_version')")) is None:
@@ -90,7 +90,7 @@ def state(url: URL) -> tuple[str, list[str]]:
 
 @contextmanager
 def stopped_at(point: int, folder: Path, fault: Fault) -> Iterator[str]:
-    """Do something to a deploy at its nth statement or commit: run it with what is yielded."""
+    """Yield code that stops a deploy at its nth statement or commit and calls the fault."""
     path = folder / f"stop-{os.getpid()}-{point}"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -99,7 +99,7 @@ def stopped_at(point: int, folder: Path, fault: Fault) -> Iterator[str]:
         def serve() -> None:
             try:
                 line, _ = listening.accept()
-            except OSError:  # it never came that far
+            except OSError:  # the deploy had fewer statements
                 return
             with line:
                 process, backend = map(int, line.recv(100).split())
@@ -120,12 +120,12 @@ def stopped_at(point: int, folder: Path, fault: Fault) -> Iterator[str]:
 
 
 def kill(process: int, _backend: int) -> None:
-    """Kill the deploy: it has no time for anything."""
+    """Kill the deploy with SIGKILL."""
     os.kill(process, signal.SIGKILL)
 
 
 def terminator(superuser: URL) -> Fault:
-    """Make the fault that ends the deploy's session on the server, as an administrator does."""
+    """Return a fault that terminates the deploy's session, as an administrator does."""
 
     def terminate(_process: int, backend: int) -> None:
         with connect(superuser, autocommit=True) as connection:

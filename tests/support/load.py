@@ -1,8 +1,8 @@
-"""Changes to a table that others use meanwhile, and how long those others have to wait.
+"""Measure how long clients wait while a table is changed.
 
-The clients are pgbench, a process of its own: Python's threads would measure each other. It sends
-its transactions at times that it draws beforehand, and a request's time counts from when it was
-due, so that what queues behind a stall is part of the stall.
+The clients are a pgbench process, because Python's threads would slow each other. pgbench schedules
+its transactions in advance and measures from the scheduled time, so that the latency includes the
+queue behind a blocked request.
 """
 
 import json
@@ -30,21 +30,21 @@ from schema.project import ROOT
 from tests.support.repo_copy import Checkout
 
 CLIENT = "crowd"
-"""The clients' login: in `todo_app`, and nothing else."""
+"""The clients' login, in `todo_app` only."""
 
 HOLDER = "10000000-0000-4000-8000-000000000000"
-"""The user whose row a long transaction has changed; the key order has a sixteenth of all before.
+"""The user whose row a long transaction has changed; a sixteenth of all keys sort before it.
 
 No client acts for it, so that no client waits for that transaction.
 """
 
 HOLD = 5
-"""Seconds that what is in the way stays there."""
+"""Seconds that the blocking transactions stay open."""
 
 RATE = 200
-"""Requests a second: a fraction of what two cores can do, so that only waiting makes a queue."""
+"""Requests per second: few enough for two cores, so that only locks cause a queue."""
 
-# Newest first, and a backfill goes the other way: each may have locked what the other one wants.
+# Newest first. A backfill goes in the opposite order, so that the two can deadlock.
 REQUEST = """
 \\set n random(1, {users})
 \\set older random(1, 60)
@@ -72,14 +72,14 @@ from alembic import op
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe of migrations/README.md: a careless way, and the revisions of the safe one."""
+    """A recipe of migrations/README.md: the unsafe code, and the revisions of the safe one."""
 
     bad: str
     good: tuple[str, ...]
 
 
 def recipes() -> dict[str, Recipe]:
-    """Read the recipes, by what they begin with."""
+    """Read the recipes, by their first words."""
     readme = (ROOT / "migrations" / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## Changing a table that is in use\n")[2].partition("\n## ")[0]
     found = {}
@@ -92,7 +92,7 @@ def recipes() -> dict[str, Recipe]:
 
 
 def follow(copy: Checkout, code: str) -> str:
-    """Write the recipe's code as the next revision of the copy, and name that."""
+    """Add the recipe's code as the next revision of the copy, and return its id."""
     last = max(copy.versions.glob("*.py")).name
     number = int(last[11:15]) + 1 if last.startswith("2099") else 0
     parent = copy.head if number == 0 else f"{number - 1:012x}"
@@ -104,7 +104,7 @@ def follow(copy: Checkout, code: str) -> str:
 
 
 def deploying(root: Path, url: URL) -> subprocess.Popen[str]:
-    """Start `alembic upgrade head` in the checkout at root, as it is typed."""
+    """Start `alembic upgrade head` in the checkout at root."""
     return subprocess.Popen(
         [sys.executable, "-B", "-m", "alembic", "-x", "report=json", "upgrade", "head"],
         cwd=root,
@@ -117,37 +117,37 @@ def deploying(root: Path, url: URL) -> subprocess.Popen[str]:
 
 @dataclass
 class Deployed:
-    """How a deploy ended."""
+    """The result of a deploy."""
 
     report: dict[str, Any]
     log: str
 
 
 def deploy(root: Path, url: URL) -> Deployed:
-    """Run `alembic upgrade head`, which must come through."""
+    """Run `alembic upgrade head`, which must succeed."""
     with deploying(root, url) as process:
         out, err = process.communicate()
     assert process.returncode == 0, f"{out}\n{err}"
     return Deployed(json.loads(out), err)
 
 
-def carelessly(url: URL, code: str) -> None:
-    """Run a recipe's code as the owner: in one transaction, waiting for locks without an end."""
+def run_unsafely(url: URL, code: str) -> None:
+    """Run a recipe's code as the owner in one transaction, without a lock timeout."""
     with connect(url) as connection, connection.begin():
         names: dict[str, Any] = {
             "op": Operations(MigrationContext.configure(connection)),
             "sa": sa,
         }
-        exec(code, names)  # noqa: S102  # our own README's code is what is tried
+        exec(code, names)  # noqa: S102  # the README's code is under test
         if "upgrade" in names:
             names["upgrade"]()
 
 
 @contextmanager
-def in_the_way(url: URL) -> Iterator[None]:
-    """Hold for seconds what an application may hold: a row that it changed, and a snapshot.
+def blocking_transactions(url: URL) -> Iterator[None]:
+    """Keep two transactions open for HOLD seconds: one with a changed row, one with a snapshot.
 
-    Both begin before the block does, and have ended when it is left.
+    Both begin before the block, and end before the context manager returns.
     """
     ready = threading.Barrier(3, timeout=60)
 
@@ -179,13 +179,13 @@ class Request:
     """One transaction of a client."""
 
     began: float
-    """When it was due; seconds since 1970, as pgbench writes them."""
+    """The scheduled time, in seconds since 1970."""
     ended: float
     failed: bool
 
 
 class Clients:
-    """The clients that run, and what they have met so far."""
+    """The running clients, and their log."""
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         """Read their log, in that folder."""
@@ -193,9 +193,9 @@ class Clients:
         self._folder = folder
 
     def longest(self, begin: float, end: float) -> float:
-        """Wait until the clients are past the end; the milliseconds of the slowest request.
+        """Wait until `end` has passed; return the milliseconds of the slowest request.
 
-        Every request counts that was under way between the two moments.
+        Requests count if they were active between the two times.
         """
         while not self._past(end):
             assert self._process.poll() is None, f"no client is left: {self.errors()}"
@@ -204,12 +204,12 @@ class Clients:
         return 1000 * max(one.ended - one.began for one in during if not one.failed)
 
     def failures(self) -> list[str]:
-        """What was refused to a client; one that met an error which is not a deadlock is gone."""
+        """Return the errors of the clients; a client ends at an error that is not a deadlock."""
         counted = [f"failed at {one.ended}" for one in self._requests() if one.failed]
         return counted + self.errors()
 
     def errors(self) -> list[str]:
-        """What pgbench complained of."""
+        """Return pgbench's error messages."""
         text = (self._folder / "errors").read_text(encoding="utf-8")
         return [line for line in text.splitlines() if "ERROR" in line or "error:" in line]
 
@@ -219,7 +219,7 @@ class Clients:
     def _requests(self) -> list[Request]:
         found = []
         for log in self._folder.glob("log.*"):
-            # The last line may be half written.
+            # The last line may be incomplete.
             for line in log.read_text(encoding="utf-8").splitlines()[:-1]:
                 _client, _number, took, _script, seconds, fraction, *_lag = line.split()
                 ended = int(seconds) + int(fraction) / 1e6
@@ -231,7 +231,7 @@ class Clients:
 
 @contextmanager
 def clients(binaries: Path, url: URL, folder: Path, users: int) -> Iterator[Clients]:
-    """Run eight clients on that database, and leave their log in that folder."""
+    """Run eight clients on that database, with their log in that folder."""
     folder.mkdir()
     (folder / "request.sql").write_text(REQUEST.format(users=users), encoding="utf-8")
     with ExitStack() as stack:
@@ -243,7 +243,7 @@ def clients(binaries: Path, url: URL, folder: Path, users: int) -> Iterator[Clie
                 f"--username={CLIENT}",
                 "--no-vacuum",
                 "--file=request.sql",
-                "--protocol=prepared",  # as psycopg does with what it executes often
+                "--protocol=prepared",  # as psycopg does for frequent statements
                 "--client=8",
                 f"--rate={RATE}",
                 "--time=3600",
@@ -265,34 +265,34 @@ def clients(binaries: Path, url: URL, folder: Path, users: int) -> Iterator[Clie
 
 @dataclass(frozen=True)
 class Measured:
-    """What the clients saw of a change."""
+    """The latency of the clients before and during a change."""
 
     before: float
-    """Milliseconds of the slowest request in the two seconds before anything was done."""
+    """Milliseconds of the slowest request in the two seconds before the change."""
     during: float
-    """The same, while the change was made."""
+    """Milliseconds of the slowest request during the change."""
     failures: list[str]
 
 
 def measure(
     server: Embedded, url: URL, folder: Path, users: int, *steps: Callable[[], None]
 ) -> Measured:
-    """Make a change, step by step, each with something in its way, while the clients run."""
+    """Run each step with blocking transactions, while the clients run."""
     with clients(server.binaries, url, folder, users) as crowd:
         time.sleep(2)
         quiet = time.time() - 0.1
         before = crowd.longest(quiet - 1.5, quiet)
         begin = time.time()
         for step in steps:
-            with in_the_way(url):
+            with blocking_transactions(url):
                 step()
         return Measured(before, crowd.longest(begin, time.time()), crowd.failures())
 
 
 def fill(superuser: URL, users: int, todos: int) -> None:
-    """Write down todos for those users, in the order in which users write: one after the other."""
+    """Insert todos of those users, with the users in turn, as in real use."""
     with connect(superuser, autocommit=True) as connection:
-        # The foreign keys hold by construction; looking each row up would take most of the time.
+        # Skip the checks of the foreign keys, which would take most of the time.
         connection.exec_driver_sql("SET session_replication_role = replica")
         connection.exec_driver_sql(f"""
             INSERT INTO "user" (id, name, email)

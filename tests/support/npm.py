@@ -1,4 +1,4 @@
-"""Packages from npm that tests need: installed once from a hashed lock, below .venv."""
+"""Install npm packages for tests, once, from a lock with hashes, in .venv."""
 
 import fcntl
 import hashlib
@@ -17,11 +17,11 @@ INSTALL_TIMEOUT = 300
 
 
 class NodeMissingError(Exception):
-    """Node cannot run on this machine; the message is one sentence that says what to do."""
+    """Node is missing or too old; the message says what to do."""
 
 
 def node() -> str:
-    """Find Node, new enough and with npm beside it.
+    """Find Node of a supported version, with npm beside it.
 
     Raises:
         NodeMissingError: there is none.
@@ -43,7 +43,7 @@ def node() -> str:
 
 
 def find_node() -> str:
-    """Find Node; without it a test is skipped on a person's machine, and fails in CI."""
+    """Find Node; without it, skip the test, or fail in CI."""
     try:
         return node()
     except NodeMissingError as error:
@@ -53,10 +53,10 @@ def find_node() -> str:
 
 
 def install(source: Path, folder: Path, finish: Callable[[Path], None] | None = None) -> None:
-    """Install what the lock in `source` names into a folder, unless it is there.
+    """Install the packages of the lock in `source` into a folder, unless they are installed.
 
-    One process installs at a time, and the stamp comes last: what was interrupted is done anew.
-    npm holds the lock too, so that one which outlives its parent keeps the next one waiting.
+    One process installs at a time. The stamp is written last, so that an interrupted installation
+    is repeated. npm inherits the file lock: if it outlives its parent, the next process waits.
     `finish` is called with the folder after an installation.
     """
     manifests = [source / "package.json", source / "package-lock.json"]

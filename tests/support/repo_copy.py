@@ -1,9 +1,8 @@
-"""Copies of the checkout in which a test breaks something, and their own `schema` command.
+"""Copies of the checkout, in which tests break something, and their own `schema` command.
 
-A copy runs in a process of its own, with its own code. Starting Python and importing SQLAlchemy,
-Alembic and SQLModel takes as long as the checks do, and they are the same for every copy: so one
-process imports them, and forks for each run. What belongs to the repository is imported after the
-fork only.
+Each run is a process with the copy's code. Python and the libraries take as long to start as the
+checks to run, so one process imports the libraries and forks for each run. The repository's own
+modules are imported after the fork.
 """
 
 import json
@@ -21,12 +20,12 @@ from typing import IO, NamedTuple
 from schema.project import ROOT
 
 PARTS = ("alembic.ini", "pyproject.toml", "migrations", "models", "scripts")
-"""What a copy holds: neither .venv nor .git."""
+"""The contents of a copy: no .venv and no .git."""
 
 COMMAND = "from schema.cli.main import main; main()"
 
 CHECK = ("check", "--no-lint")
-"""The command; how SQL is written has tests of its own, and takes longer than all checks."""
+"""Without the lint, which takes longer than all other checks and has its own tests."""
 
 CHECKS = [
     "history",
@@ -39,10 +38,10 @@ CHECKS = [
     "isolation",
     "generated files",
 ]
-"""The checks that it runs, in their order."""
+"""The checks of CHECK, in order."""
 
 IRREVERSIBLE = 'raise NotImplementedError("This cannot be undone, because a test says so.")'
-"""A downgrade that gives its reason."""
+"""A downgrade that raises with a reason."""
 
 REVISION = '''"""{summary}
 
@@ -88,7 +87,7 @@ exec(job["code"])
 
 
 class Failure(NamedTuple):
-    """A failure as the command's page shows it."""
+    """A failure in the command's output."""
 
     check: str
     message: str
@@ -98,7 +97,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """What a command left behind."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -106,11 +105,11 @@ class Result:
 
     @property
     def everything(self) -> str:
-        """What the command wrote, for a person to read when a test fails."""
+        """The exit code and all output, for the message of a failed test."""
         return f"exit code {self.code}\n{self.out}\n{self.err}"
 
     def checks(self, mark: str) -> list[str]:
-        """Name the checks that the table marks so: `✓ passes`, `✗ fails` or `-`."""
+        """List the checks with that mark in the table: `✓ passes`, `✗ fails` or `-`."""
         rows = re.findall(rf"^{mark} +(.+?)  ", self.out, flags=re.MULTILINE)
         return [row.strip() for row in rows]
 
@@ -127,20 +126,20 @@ class Launcher:
     """Runs code in copies, each time in a new process."""
 
     def __init__(self, folder: Path, to: IO[str], answers: IO[str]) -> None:
-        """Talk to the process that forks, through its standard streams."""
+        """Use the standard streams of the process that forks."""
         self._folder = folder
         self._to = to
         self._answers = answers
 
     def count(self, words: str) -> int:
-        """Count how often the command that runs has written these words to standard error."""
+        """Count these words in the standard error of the running command."""
         return (self._folder / "stderr").read_text(encoding="utf-8").count(words)
 
     def run(self, root: Path, *arguments: str, code: str = COMMAND) -> Result:
-        """Run the code in the copy at root: its command, unless told otherwise."""
+        """Run code in the copy at root, by default its command."""
         files = {name: self._folder / name for name in ("stdout", "stderr")}
         for file in files.values():
-            file.write_text("", encoding="utf-8")  # what an earlier command wrote is not this one's
+            file.write_text("", encoding="utf-8")  # remove the output of an earlier command
         job = {"root": str(root), "arguments": arguments, "code": code}
         job |= {name: str(file) for name, file in files.items()}
         self._to.write(json.dumps(job) + "\n")
@@ -152,10 +151,10 @@ class Launcher:
 
 @contextmanager
 def launcher(folder: Path) -> Iterator[Launcher]:
-    """Start a launcher that keeps what its commands write in that folder, and end it."""
+    """Run a launcher that writes the commands' output to that folder."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-B", "-c", _LAUNCHER],
-        # A copy has no .git, which the check forgives a person but not CI.
+        # A copy has no .git, and without it the check fails in CI.
         env={name: value for name, value in os.environ.items() if name != "CI"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -176,19 +175,19 @@ class Checkout:
     """A copy of the checkout."""
 
     def __init__(self, root: Path) -> None:
-        """Find what tests break in the copy in that folder."""
+        """Find the files in the copy."""
         self.root = root
         self.versions = root / "migrations" / "versions"
         self.snapshot = root / "migrations" / "schema.txt"
         self.head = self.snapshot.read_text(encoding="utf-8").split()[1]
 
     def revision(self, slug: str) -> Path:
-        """Find the one revision file whose name ends so."""
+        """Return the only revision file with that slug."""
         (path,) = self.versions.glob(f"*_{slug}.py")
         return path
 
     def edit(self, path: str | Path, old: str, new: str) -> None:
-        """Replace a text that must be there, where it comes first."""
+        """Replace the first occurrence of a text, which must exist."""
         file = self.root / path
         text = file.read_text(encoding="utf-8")
         assert old in text, f"{file.name} has changed: it no longer holds {old!r}"
@@ -204,7 +203,7 @@ class Checkout:
         name: str = "",
         summary: str = "Change something.",
     ) -> Path:
-        """Write a revision file, after the head unless told otherwise."""
+        """Write a revision file, by default after the head."""
         path = self.versions / (name or f"2099_01_01_0000_{revision}_change_something.py")
         text = REVISION.format(
             summary=summary,
@@ -218,7 +217,7 @@ class Checkout:
 
 
 def copy_to(folder: Path) -> Checkout:
-    """Copy the checkout into a folder that does not exist yet."""
+    """Copy the checkout into a new folder."""
     folder.mkdir(parents=True)
     for part in PARTS:
         source, target = ROOT / part, folder / part
@@ -230,5 +229,5 @@ def copy_to(folder: Path) -> Checkout:
 
 
 def sql(*statements: str) -> str:
-    """Write the body of a function of a revision file that executes these statements."""
+    """Return the body of an upgrade or downgrade that executes these statements."""
     return "\n    ".join(f"op.execute({statement!r})" for statement in statements)

@@ -1,8 +1,7 @@
-"""What the schema does, told apart from what its catalogs say: the judge of the mutations.
+"""Test the behaviour of the schema, for the mutations.
 
-Everything is tried in one transaction in which two users have a row each in every table. Rows and
-statements are known from the models and from what users of the schema rely on, never from the
-catalogs, which a mutation has changed.
+It runs in one transaction in which two users have one row each in every table. It takes rows and
+statements from the models and from this file, not from the catalogs, which a mutation changes.
 """
 
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from schema.access.sample_rows import PUBLIC, Rows, Trial, role_to_set
 from schema.checks.isolation import expected
 from schema.roles import APPLICATION, BETTER_AUTH
 
-# Rows that nobody may write, a superuser neither: table, and the columns that make it bad.
+# Invalid rows, even for a superuser: the table, and the invalid columns.
 NEW = {"id": "gen_random_uuid()"}
 BAD_ROWS: tuple[tuple[str, dict[str, str]], ...] = (
     ("todo", {**NEW, "title": "''"}),
@@ -47,7 +46,7 @@ BAD_ROWS: tuple[tuple[str, dict[str, str]], ...] = (
     ("verification", {}),
 )
 
-# What goes when a row goes: the row's table, and the tables in which its user's rows go with it.
+# A table, and the tables in which its user's rows are deleted with a row of it.
 CASCADES = {
     "user": ("session", "account", "todo", "tag", "todo_tag"),
     "todo": ("todo_tag",),
@@ -56,10 +55,10 @@ CASCADES = {
 
 
 def problems(trial: Trial, user: UUID, tables: list[Rows], only: str | None) -> Iterator[str]:
-    """Say what does not behave as it should; `only` one table, or all of them."""
+    """Yield the wrong behaviour, of all tables or of `only` one."""
     chosen = [rows for rows in tables if only in {None, rows.table}]
     yield from _accesses(trial, user, chosen)
-    yield from _nobody(trial, chosen)
+    yield from _without_user(trial, chosen)
     yield from _required(trial, chosen)
     yield from _bad_rows(trial, chosen)
     yield from _cascades(trial, tables, only)
@@ -80,21 +79,21 @@ def _accesses(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[str]:
                         yield f"{form.name} on {rows.table} as {role}"
 
 
-def _nobody(trial: Trial, tables: list[Rows]) -> Iterator[str]:
+def _without_user(trial: Trial, tables: list[Rows]) -> Iterator[str]:
     for rows in tables:
         if trial.sees(APPLICATION, "", rows):
-            yield f"nobody sees {rows.table}"
+            yield f"a transaction without a user sees {rows.table}"
     if not trial.refused(APPLICATION, "garbage", "SELECT app_user_id()"):
         yield "garbage is an identity"
     if trial.refused(APPLICATION, "", "SELECT 1 / (app_user_id() IS NULL)::int"):
-        yield "nobody is somebody"
+        yield "app_user_id() is not NULL without a user"
 
 
 def _required(trial: Trial, tables: list[Rows]) -> Iterator[str]:
-    """What the models call NOT NULL cannot be left empty."""
+    """Check that the NOT NULL columns of the models reject NULL."""
     for rows in tables:
         for column in metadata.tables[rows.table].columns:
-            # A key that is dropped takes its columns' NOT NULL along, or leaves it: not judged.
+            # Not tested: whether dropping a key keeps NOT NULL depends on the version.
             if column.nullable or column.primary_key or column.computed is not None:
                 continue
             statement = (
@@ -144,7 +143,7 @@ def _cascades(trial: Trial, tables: list[Rows], only: str | None) -> Iterator[st
 
 
 def _defaults(trial: Trial, tables: list[Rows]) -> Iterator[str]:
-    """What the models leave to the database, it fills in, with the value meant."""
+    """Check that the database generates the expected defaults."""
     for rows in tables:
         for column in metadata.tables[rows.table].columns:
             if column.server_default is None or column.computed is not None:
@@ -189,7 +188,7 @@ def _default_problem(trial: Trial, table: str, column: str, statement: str) -> s
 
 
 def _touched(trial: Trial, tables: list[Rows]) -> Iterator[str]:
-    """A change cannot leave or fake the time of the last change."""
+    """Check that an UPDATE cannot keep or forge the time of the last change."""
     for rows in tables:
         if "updated_at" not in rows.own:
             continue
@@ -202,7 +201,7 @@ def _touched(trial: Trial, tables: list[Rows]) -> Iterator[str]:
 
 
 def _owner(trial: Trial, tables: list[Rows]) -> Iterator[str]:
-    """An owner that does not ignore row security sees nothing either: it is forced."""
+    """Check that row security is forced on an owner without BYPASSRLS."""
     savepoint = trial.connection.begin_nested()
     try:
         owner = trial.connection.exec_driver_sql(
@@ -218,9 +217,9 @@ def _owner(trial: Trial, tables: list[Rows]) -> Iterator[str]:
 
 
 def _roles(trial: Trial) -> Iterator[str]:
-    """What a group role could do beyond rows."""
-    nobody = role_to_set(PUBLIC)
-    for role in (APPLICATION, BETTER_AUTH, nobody):
+    """Check what a group role can do apart from rows."""
+    unprivileged = role_to_set(PUBLIC)
+    for role in (APPLICATION, BETTER_AUTH, unprivileged):
         for statement in (
             "CREATE TEMPORARY TABLE shadow (x int)",
             "CREATE TABLE public.intruder (x int)",
@@ -236,7 +235,7 @@ def _roles(trial: Trial) -> Iterator[str]:
         (APPLICATION, "uuid_v7()", True),
         (BETTER_AUTH, "app_user_id()", False),
         (BETTER_AUTH, "uuid_v7()", False),
-        (nobody, "app_user_id()", False),
+        (unprivileged, "app_user_id()", False),
     ):
         if trial.refused(role, uuid4(), f"SELECT public.{function}") == may:
             yield f"{role} and {function}"
@@ -247,7 +246,7 @@ def _roles(trial: Trial) -> Iterator[str]:
 
 
 def _allowed(trial: Trial, statement: str) -> bool:
-    """Whether the connecting superuser may; what it did is undone."""
+    """Whether the superuser can execute the statement; its effect is rolled back."""
     savepoint = trial.connection.begin_nested()
     try:
         trial.connection.exec_driver_sql(statement.replace("%", "%%"))

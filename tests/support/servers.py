@@ -1,4 +1,4 @@
-"""A server that may be killed and started again, a network to be cut, a pooler in between."""
+"""A server that tests can kill and restart, a proxy that can cut connections, and a pooler."""
 
 import os
 import secrets
@@ -23,10 +23,10 @@ from schema.postgres.embedded import Embedded, embedded
 
 
 class Disposable:
-    """An embedded server that listens on a port, behind a proxy that can be cut."""
+    """An embedded server on a port, behind a proxy."""
 
     def __init__(self, server: Embedded, stack: ExitStack) -> None:
-        """Keep what restarting it takes; the stack ends what is started here."""
+        """Keep the data for a restart; the stack stops the processes."""
         self._process: subprocess.Popen[bytes] = server.process
         self._arguments = server.process.args
         self._user = server.folder.owner()
@@ -34,12 +34,12 @@ class Disposable:
         self._stack = stack
         self.superuser = server.superuser
         self.direct: URL = server.owner
-        """Connects without the proxy."""
+        """The URL without the proxy."""
         self.proxy = stack.enter_context(proxy(server.owner.port or 0))
 
     @contextmanager
     def database(self, template: URL | None = None) -> Iterator[URL]:
-        """Make a database, empty or as the template is, and drop it afterwards."""
+        """Create a database, empty or from a template, and drop it afterwards."""
         name = f"deployed_{secrets.token_hex(4)}"
         clone = "" if template is None else f" TEMPLATE {template.database}"
         with connect(self.direct, autocommit=True) as connection:
@@ -49,7 +49,7 @@ class Disposable:
             connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
     def kill(self) -> None:
-        """End the server with SIGKILL, all of it at once, as a machine that fails does."""
+        """Kill all processes of the server with SIGKILL, as a machine failure does."""
         pids = [self._process.pid, *_children(self._process.pid)]
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -57,9 +57,9 @@ class Disposable:
         self._process.wait()
 
     def start(self) -> None:
-        """Start it again; it recovers by itself, and then accepts connections.
+        """Restart the server and wait until it accepts connections.
 
-        It does not start while a child of the killed one is still about: then it is tried again.
+        PostgreSQL refuses to start while a child of the killed server runs: then it is tried again.
         """
         deadline = time.monotonic() + 60
         self._process = self._started()
@@ -89,7 +89,7 @@ class Disposable:
 
 @contextmanager
 def disposable(version: int) -> Iterator[Disposable]:
-    """Run a server to be ill-treated."""
+    """Run a server that a test can kill and restart."""
     with embedded(version, port=free_port(0)) as server, ExitStack() as stack:
         yield Disposable(server, stack)
 
@@ -107,10 +107,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 class Proxy:
-    """Passes bytes between its port and the server's, until it is cut."""
+    """Forwards bytes between its port and the server's."""
 
     def __init__(self, target: int | Path, pause: float) -> None:
-        """Listen on a port of its own."""
+        """Listen on a free port."""
         self._target = target
         self._pause = pause
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -120,7 +120,7 @@ class Proxy:
         self._thread.start()
 
     def cut(self) -> None:
-        """Reset every connection; new ones may be made."""
+        """Reset every connection; new ones are accepted."""
         pairs, self._pairs = self._pairs, []
         for pair in pairs:
             for end in pair:
@@ -153,10 +153,7 @@ class Proxy:
 
 @contextmanager
 def proxy(target: int | Path, pause: float = 0) -> Iterator[Proxy]:
-    """Run a proxy before a port or a socket of this machine.
-
-    It waits for `pause` seconds before it passes on what it has received.
-    """
+    """Run a proxy for a local port or socket; it delays all data by `pause` seconds."""
     opened = Proxy(target, pause)
     try:
         yield opened
@@ -173,7 +170,7 @@ def _dial(target: int | Path) -> socket.socket:
 
 
 def _pump(source: socket.socket, target: socket.socket, pause: float) -> None:
-    """Copy until either side ends, and end both."""
+    """Forward data until either side ends, and close both."""
     with suppress(OSError):
         while data := source.recv(65536):
             time.sleep(pause)
@@ -187,7 +184,7 @@ def _pump(source: socket.socket, target: socket.socket, pause: float) -> None:
 
 @contextmanager
 def pooled(url: URL, setting: str = "") -> Iterator[URL]:
-    """Run Debian's PgBouncer in transaction mode before the server, with one more setting."""
+    """Run Debian's PgBouncer in transaction mode for the server, with an extra setting."""
     program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
     if program is None:
         pytest.skip("PgBouncer is not installed (Debian: apt install pgbouncer)")
@@ -232,5 +229,5 @@ default_pool_size = 2
 
 
 def conninfo(url: URL) -> str:
-    """Write the URL as libpq and psycopg read it."""
+    """Return the URL as a libpq connection string."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)

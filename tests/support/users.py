@@ -1,4 +1,4 @@
-"""The two users whom most tests act for."""
+"""The two users of most tests."""
 
 from uuid import UUID
 

@@ -1,7 +1,7 @@
-"""The `schema` command says in one sentence what it cannot do, and keeps what it is told to itself.
+"""The errors and the output of the `schema` command.
 
-The theory: whatever is wrong with what it is given, the command ends with exit code 2 and one
-sentence that says what to do; no traceback, no password, and nothing changed anywhere.
+The theory: invalid input ends the command with exit code 2 and one sentence that says what to do,
+without a traceback, a password or a change.
 """
 
 import json
@@ -30,12 +30,12 @@ from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
 from tests.support.repo_copy import Checkout, Launcher, Result, sql
 
-PASSWORD = "s3cr3t%40 /:@?#%s'\\ö"  # noqa: S105  # what must not be repeated
+PASSWORD = "s3cr3t%40 /:@?#%s'\\ö"  # noqa: S105  # must not appear in any output
 PARTS = ("s3cr3t", "3cr3t%2540")
-"""Of the password as it is, and as a URL has it."""
+"""Parts of the password, in plain text and percent-encoded."""
 
 CHECK = ("check", "--no-lint")
-"""The command; how SQL is written has tests of its own, and takes longer than all checks."""
+"""Without the lint, which takes longer than all other checks and has its own tests."""
 
 ESCAPE = "\x1b"
 
@@ -48,7 +48,7 @@ def given(server: Server) -> str:
 
 @pytest.fixture(scope="module")
 def tcp() -> Iterator[Embedded]:
-    """A server that listens on a port and asks for passwords."""
+    """A server that listens on a port and requires passwords."""
     with embedded(port=free_port(0)) as started:
         with connect(started.superuser, autocommit=True) as connection:
             quoted = PASSWORD.replace("'", "''")
@@ -66,13 +66,13 @@ def tcp() -> Iterator[Embedded]:
 
 
 def url_of(tcp: Embedded, role: str, **changes: str | int) -> str:
-    """Write the URL of that role on that server, changed in some part."""
+    """Return the URL of that role on that server, with these changes."""
     url = tcp.owner.set(username=role, password=PASSWORD).set(**changes)  # type: ignore[arg-type]  # parts of a URL by name
     return url.render_as_string(hide_password=False)
 
 
 def assert_refused(result: Result, *fragments: str) -> None:
-    """Assert that it is refused with one sentence, which says these things and no secret."""
+    """Assert that the error is one sentence with these fragments and without the password."""
     assert result.code == 2, result.everything
     assert result.out == ""
     assert result.err.startswith("schema: "), result.everything
@@ -101,7 +101,10 @@ URLS = {
         "No connection to database on /no/such/folder as user",
     ),
     "unencoded-at-sign": ("postgresql://user:pass@s3cr3t@127.0.0.1:1/database", "percent-encoded"),
-    "unknown-option": ("postgresql://user:s3cr3t@127.0.0.1:1/database?colour=red", "a parameter"),
+    "unknown-option": (
+        "postgresql://user:s3cr3t@127.0.0.1:1/database?colour=red",
+        "an unknown parameter",
+    ),
     "bad-option": ("postgresql://user:s3cr3t@127.0.0.1:1/database?sslmode=maybe", "sslmode"),
     "password-as-an-option": (
         "postgresql://user@127.0.0.1:1/database?password=s3cr3t",
@@ -112,7 +115,7 @@ URLS = {
 
 @pytest.mark.parametrize(("url", "fragment"), URLS.values(), ids=URLS.keys())
 def test_url_that_leads_nowhere(run: Launcher, url: str, fragment: str) -> None:
-    """A URL that cannot be used is refused; its password is not repeated, nor any part of it."""
+    """An invalid URL is refused, without any part of its password in the output."""
     assert_refused(run.run(ROOT, "check", "--database-url", url), fragment)
 
 
@@ -132,7 +135,7 @@ def test_url_that_leads_nowhere(run: Launcher, url: str, fragment: str) -> None:
 def test_role_that_may_not(  # noqa: PLR0913, PLR0917  # each is a part of the case
     run: Launcher, tcp: Embedded, command: str, role: str, changes: dict[str, str], fragment: str
 ) -> None:
-    """Who may not connect, or not make databases and roles, is told so; the server is as before."""
+    """A role that cannot connect or create databases and roles is refused, without a change."""
     before = state(tcp.superuser)
     result = run.run(ROOT, command, "--database-url", url_of(tcp, role, **changes))
     assert_refused(result, fragment)
@@ -157,7 +160,7 @@ def state(superuser: URL) -> list[str]:
 def test_password_with_special_characters(
     run: Launcher, copy: Checkout, tcp: Embedded, scheme: str
 ) -> None:
-    """Any password that is percent-encoded works, over TCP too, and the page does not show it."""
+    """A percent-encoded password works, and the output does not contain it."""
     url = url_of(tcp, OWNER).replace("postgresql+psycopg", scheme)
     before = set(state(tcp.superuser))
     result = run.run(copy.root, *CHECK, "--database-url", url)
@@ -169,7 +172,7 @@ def test_password_with_special_characters(
 
 
 def test_role_that_did_not_make_the_group_roles(run: Launcher, copy: Checkout) -> None:
-    """Who may not act as the group roles, because another role made them, is told who should."""
+    """If another role created the group roles, the error says to connect as that role."""
     with embedded(port=free_port(0)) as started:
         with connect(started.superuser, autocommit=True) as connection:
             connection.exec_driver_sql("CREATE ROLE todo_app; CREATE ROLE todo_auth")
@@ -187,7 +190,7 @@ def test_role_that_did_not_make_the_group_roles(run: Launcher, copy: Checkout) -
     ],
 )
 def test_version_that_is_not_embedded(run: Launcher, arguments: list[str], fragment: str) -> None:
-    """Another version of PostgreSQL has to be given."""
+    """A version that is not in the wheel is refused."""
     assert_refused(run.run(ROOT, *arguments), fragment)
 
 
@@ -197,7 +200,7 @@ def test_version_that_is_not_embedded(run: Launcher, arguments: list[str], fragm
     ids=" ".join,
 )
 def test_words_that_are_not_understood(run: Launcher, arguments: list[str]) -> None:
-    """What the command line does not know is exit code 2 too, without a traceback."""
+    """Invalid arguments end with exit code 2, without a traceback."""
     result = run.run(ROOT, *arguments)
     assert result.code == 2, result.everything
     assert result.out == ""
@@ -209,7 +212,7 @@ def test_words_that_are_not_understood(run: Launcher, arguments: list[str]) -> N
 
 
 def test_snapshot_of_an_unchanged_schema(run: Launcher, copy: Checkout, given: str) -> None:
-    """Where nothing has changed, nothing is written."""
+    """Without a change no file is written."""
     before = (copy.snapshot.stat().st_mtime_ns, copy.snapshot.read_bytes())
     result = run.run(copy.root, "snapshot", "--database-url", given)
     assert (result.code, result.err) == (0, ""), result.everything
@@ -219,7 +222,7 @@ def test_snapshot_of_an_unchanged_schema(run: Launcher, copy: Checkout, given: s
 
 @pytest.mark.slow
 def test_snapshot_shows_what_changed(run: Launcher, copy: Checkout, given: str) -> None:
-    """The difference is printed, line by line; a second run finds nothing to do."""
+    """The difference is printed, line by line; a second run changes nothing."""
     fresh = copy.snapshot.read_text(encoding="utf-8")
     copy.edit(copy.snapshot, "1 to 500 characters", "0 to 500 characters")
     result = run.run(copy.root, "snapshot", "--database-url", given)
@@ -235,7 +238,7 @@ def test_snapshot_shows_what_changed(run: Launcher, copy: Checkout, given: str) 
 
 
 def test_snapshot_that_is_missing(run: Launcher, copy: Checkout, given: str) -> None:
-    """A file that is not there is written whole, for everybody to read, and nothing beside it."""
+    """A missing file is written, readable for every user, without a temporary file beside it."""
     fresh = copy.snapshot.read_text(encoding="utf-8")
     folder = sorted(copy.snapshot.parent.iterdir())
     copy.snapshot.unlink()
@@ -248,7 +251,7 @@ def test_snapshot_that_is_missing(run: Launcher, copy: Checkout, given: str) -> 
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Keep everybody from writing in a folder; root too, where it can mount."""
+    """Make a folder read-only; for root too, if it can mount."""
     if os.geteuid() != 0:
         folder.chmod(0o555)
         yield
@@ -267,7 +270,7 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 def test_snapshot_that_cannot_be_written(run: Launcher, copy: Checkout, given: str) -> None:
-    """Where the file cannot be written, it stays as it was, whole, and the command says why."""
+    """A file that cannot be written stays unchanged, and the error gives the reason."""
     copy.edit(copy.snapshot, "1 to 500 characters", "0 to 500 characters")
     before = copy.snapshot.read_bytes()
     with read_only(copy.snapshot.parent):
@@ -288,7 +291,7 @@ def test_snapshot_that_cannot_be_written(run: Launcher, copy: Checkout, given: s
 def test_snapshot_of_a_history_that_does_not_build(
     run: Launcher, copy: Checkout, given: str, upgrade: str, fragment: str
 ) -> None:
-    """Without a schema there is nothing to write: one sentence says what is in the way."""
+    """If the history does not build, the command fails with one sentence."""
     path = copy.add(upgrade, sql("SELECT 1"))
     before = copy.snapshot.read_bytes()
     result = run.run(copy.root, "snapshot", "--database-url", given)
@@ -298,19 +301,19 @@ def test_snapshot_of_a_history_that_does_not_build(
 
 
 def test_snapshot_of_two_heads(run: Launcher, copy: Checkout, given: str) -> None:
-    """A snapshot is of one head."""
+    """A history with two heads is refused."""
     copy.add(revision="aaaaaaaaaaaa")
     copy.add(revision="bbbbbbbbbbbb")
     result = run.run(copy.root, "snapshot", "--database-url", given)
     assert_refused(result, "The history has 2 heads", "run schema check")
 
 
-# ── what a person sees ────────────────────────────────────────────────────────────────────────────
+# ── output ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.slow
 def test_check_in_a_pipe(run: Launcher, copy: Checkout, given: str) -> None:
-    """In a pipe there is no progress and no escape code: the page, and nothing else."""
+    """In a pipe there is no progress and no escape code."""
     result = run.run(copy.root, *CHECK, "--database-url", given)
     assert result.code == 0, result.everything
     assert result.err == ""
@@ -319,7 +322,7 @@ def test_check_in_a_pipe(run: Launcher, copy: Checkout, given: str) -> None:
 
 @pytest.mark.slow
 def test_check_on_a_terminal(copy: Checkout, given: str) -> None:
-    """On a terminal progress is shown, on standard error only: the page can be redirected."""
+    """On a terminal the progress is shown, on standard error only."""
     theirs, ours = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", "from schema.cli.main import main; main()",
@@ -375,7 +378,7 @@ def serving(*arguments: str) -> Iterator[dict[str, URL]]:
 
 
 def with_driver(url: URL) -> URL:
-    """Read a printed URL as the command itself would."""
+    """Parse a printed URL, with the driver that the command uses."""
     return parse_url(url.render_as_string(hide_password=False))
 
 
@@ -387,7 +390,7 @@ def count(url: URL, statement: str) -> int:
 
 
 def test_serve() -> None:
-    """Each of the three URLs connects as it stands, with the powers that its line names."""
+    """Each of the three URLs connects, with the privileges that its line names."""
     with serving() as urls:
         assert list(urls) == ["owner, for migrations", "application", "Better Auth"]
         owner, application, auth = urls.values()
@@ -424,7 +427,7 @@ def test_serve() -> None:
 
 @pytest.mark.parametrize("version", [pytest.param(VERSIONS[-1], marks=pytest.mark.slow)])
 def test_serve_on_a_chosen_port(version: int) -> None:
-    """The port and the version are what they were asked to be."""
+    """The server has the given port and version."""
     port = free_port(0)
     with serving("--port", str(port), "--postgres", str(version)) as urls:
         assert {url.port for url in urls.values()} == {port}
@@ -433,7 +436,7 @@ def test_serve_on_a_chosen_port(version: int) -> None:
 
 
 def test_serve_on_a_port_that_is_taken(run: Launcher) -> None:
-    """A port that somebody listens on is refused, by its number."""
+    """A port in use is refused."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -452,7 +455,7 @@ def test_serve_on_a_port_that_is_taken(run: Launcher) -> None:
     ],
 )
 def test_a_command_imports_what_it_needs(module: str, not_imported: tuple[str, ...]) -> None:
-    """`schema --help` answers at once, and no command waits for another one's libraries."""
+    """`schema --help` and each command import only the libraries that they need."""
     code = f"import {module}, sys; print(*(set({not_imported!r}) & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
@@ -461,7 +464,7 @@ def test_a_command_imports_what_it_needs(module: str, not_imported: tuple[str, .
 
 
 def test_the_time_is_what_a_person_waits(server: Server) -> None:
-    """From the start of the process to its end: most of what a clock beside it shows."""
+    """The printed time is most of the time from the start of the process to its end."""
     url = server.maintenance.render_as_string(hide_password=False)
     start = time.monotonic()
     done = subprocess.run(
@@ -488,7 +491,7 @@ def test_the_time_is_what_a_person_waits(server: Server) -> None:
 def test_a_folder_of_programs_that_cannot_be_used(
     run: Launcher, tmp_path: Path, given: str, words: str
 ) -> None:
-    """One sentence that says what is wrong with it, and exit code 2."""
+    """An invalid folder ends with exit code 2 and one sentence."""
     for name, script in (("old", "echo 'postgres (PostgreSQL) 15.8'"), ("broken", "exit 1")):
         (tmp_path / name).mkdir()
         for program in ("initdb", "postgres"):

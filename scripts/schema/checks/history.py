@@ -146,7 +146,6 @@ def _empty(function: ast.FunctionDef | None) -> bool:
 
 
 def _gives_reason(function: ast.FunctionDef) -> bool:
-    """Whether the raised error has a message."""
     raised = body(function)[0]
     call = raised.exc if isinstance(raised, ast.Raise) else None
     if not isinstance(call, ast.Call) or not call.args:

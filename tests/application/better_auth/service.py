@@ -1,7 +1,4 @@
-"""The real Better Auth for tests: installed once from the lock, run by Node, asked over HTTP.
-
-`driver.js` holds what runs in Node; everything that a test says and expects stays in Python.
-"""
+"""The real Better Auth for tests: installed once from a lock, run by Node (driver.js)."""
 
 import json
 import os
@@ -24,18 +21,18 @@ FOLDER = ROOT / ".venv" / "better-auth"
 PASSWORD = "correct horse battery staple"  # noqa: S105  # it opens nothing
 
 PLAN = {"toBeCreated", "toBeAdded", "toBeAddedIndexes", "unsafeChanges", "schemaProblems"}
-"""The lists in what Better Auth's `getMigrations` returns."""
+"""The lists in the result of Better Auth's `getMigrations`."""
 
 
 class Answer(NamedTuple):
-    """What Better Auth answers to a request."""
+    """Better Auth's response."""
 
     status: int
     body: Any
 
 
 class Mail(NamedTuple):
-    """What Better Auth would have sent: verify, confirm or reset, and the secret in its link."""
+    """A mail of Better Auth: its kind (verify, confirm or reset), and the secret in its link."""
 
     kind: str
     to: str
@@ -50,18 +47,18 @@ class Statement(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How one of several calls ended: the value, or PostgreSQL's code of the error."""
+    """The result of a call: a value, or PostgreSQL's error code."""
 
     value: Any
     code: str | None
 
 
 def install_better_auth(folder: Path = FOLDER) -> Path:
-    """Install Better Auth, and return the driver beside it."""
+    """Install Better Auth, and return the path of the driver."""
     driver = folder / "driver.js"
     install(SOURCE, folder)
     if not driver.exists() or driver.read_bytes() != (SOURCE / driver.name).read_bytes():
-        # In one step: another run may start Node on it at this moment.
+        # Atomically: another run may start Node with it now.
         making = folder / f"driver.{secrets.token_hex(4)}"
         shutil.copyfile(SOURCE / driver.name, making)
         making.replace(driver)
@@ -89,7 +86,7 @@ class Driver:
 
 @contextmanager
 def driver(node: str, script: Path, zone: str = "UTC") -> Iterator[Driver]:
-    """Start Node, in that time zone and with no settings of the developer's, and end it."""
+    """Run Node in that time zone, without the developer's settings."""
     process = subprocess.Popen(
         [node, script],
         stdin=subprocess.PIPE,
@@ -105,7 +102,7 @@ def driver(node: str, script: Path, zone: str = "UTC") -> Iterator[Driver]:
             to.close()
             answers.read()
     finally:
-        process.kill()  # no harm where it has ended
+        process.kill()  # also if it has ended
         process.wait()
 
 
@@ -113,7 +110,7 @@ class Service:
     """Better Auth on one database."""
 
     def __init__(self, driver: Driver, url: URL, **settings: str) -> None:
-        """Start it, with that role and those settings of PostgreSQL's on each connection."""
+        """Start it with that URL, and with those PostgreSQL settings on each connection."""
         self._driver = driver
         connection = {
             "host": url.host or url.query.get("host"),
@@ -133,22 +130,22 @@ class Service:
         self._driver.ask("close")
 
     def listen(self) -> str:
-        """Serve it over HTTP as well, and return its address."""
+        """Serve it over HTTP, and return its address."""
         return f"http://127.0.0.1:{self._driver.ask('listen')}"
 
     def migrations(self) -> dict[str, Any]:
-        """Ask what Better Auth's own migration would do; the lists that are not empty."""
+        """Return the lists of changes in Better Auth's own migration that are not empty."""
         plan: dict[str, list[Any]] = self._driver.ask("migrations")
-        assert plan.keys() == PLAN, "this version of Better Auth tells other things"
+        assert plan.keys() == PLAN, "this version of Better Auth returns other lists"
         return {kind: findings for kind, findings in plan.items() if findings}
 
     def send(self, *requests: dict[str, Any]) -> list[dict[str, Any]]:
-        """Send HTTP requests, all at once."""
+        """Send HTTP requests at the same time."""
         answers: list[dict[str, Any]] = self._driver.ask("send", requests=requests)
         return answers
 
     def call(self, name: str, *calls: Sequence[object]) -> list[Outcome]:
-        """Call a method of Better Auth's internal adapter, once for each list of arguments."""
+        """Call a method of Better Auth's internal adapter with each list of arguments."""
         return [
             Outcome(outcome.get("value"), outcome.get("error", {}).get("code", "no code"))
             if "error" in outcome
@@ -157,24 +154,24 @@ class Service:
         ]
 
     def printed(self) -> list[str]:
-        """What Better Auth printed since this was asked last."""
+        """Return the output of Better Auth since the last call."""
         self._take()
         return _empty(self._printed)
 
     def mail(self, kind: str) -> Mail:
-        """The one mail that Better Auth sent since mails were asked for last."""
+        """Return the only mail since the last call."""
         self._take()
         (mail,) = _empty(self._mails)
         assert mail.kind == kind
         return mail
 
     def mails(self) -> list[Mail]:
-        """The mails that Better Auth sent since they were asked for last."""
+        """Return the mails since the last call."""
         self._take()
         return _empty(self._mails)
 
     def statements(self) -> list[Statement]:
-        """What Better Auth asked of the database since this was asked last."""
+        """Return Better Auth's SQL statements since the last call."""
         self._take()
         return _empty(self._statements)
 
@@ -192,22 +189,22 @@ def _empty[Item](items: list[Item]) -> list[Item]:
 
 
 class Browser:
-    """Somebody's browser: it keeps cookies, and has an address and a name."""
+    """A user's browser, with cookies, an IP address and a user agent."""
 
     ADDRESS = "203.0.113.7"
     NAME = "a browser"
 
     def __init__(self, service: Service) -> None:
-        """Open it, without a cookie."""
+        """Start without cookies."""
         self._service = service
         self.cookies: dict[str, str] = {}
 
     def get(self, path: str, **query: str) -> Answer:
-        """Follow a link."""
+        """Send a GET request."""
         return self._send({"method": "GET", "path": f"{path}?{urlencode(query)}"})
 
     def post(self, path: str, **body: object) -> Answer:
-        """Submit a form."""
+        """Send a POST request."""
         return self._send({"method": "POST", "path": path, "body": body})
 
     def _send(self, request: dict[str, Any]) -> Answer:
@@ -227,7 +224,7 @@ class Browser:
 
 
 def sign_up(service: Service, email: str, password: str = PASSWORD) -> Browser:
-    """Sign up in a browser of its own, which is then signed in."""
+    """Sign up in a new browser, and return the browser."""
     browser = Browser(service)
     answer = browser.post("/sign-up/email", name=email, email=email, password=password)
     assert answer.status == 200, answer.body
