@@ -1,0 +1,1 @@
+"""The source of truth for the schema: revisions, the snapshot, the deploy."""
