@@ -1,8 +1,7 @@
-"""What Alembic runs for every command: with `--sql` only prints, else works on a database.
+"""Alembic's environment: run a command offline (`--sql`), on a connection, or as a deploy.
 
-A connection or engine that is handed in through `config.attributes["connection"]` is used as it is
-(the `schema` command and pytest-alembic do so). Otherwise DATABASE_URL names a live database, and
-whatever moves it is a safe deploy: see migrations/deploy.
+A connection or engine in `config.attributes["connection"]` is used as it is (by the `schema`
+command and pytest-alembic). Without one, migrations/deploy works on the database in DATABASE_URL.
 """
 
 import logging.config
@@ -16,8 +15,8 @@ from migrations.deploy import deploy
 from models import metadata
 
 
-def configure(**target: Any) -> None:  # noqa: ANN401  # what context.configure takes
-    """Set Alembic up for that target: one transaction per revision, everything compared."""
+def configure(**target: Any) -> None:  # noqa: ANN401  # the options of context.configure
+    """Call `context.configure` with the project's settings: one transaction per revision."""
     context.configure(
         **target,
         target_metadata=metadata,
@@ -28,7 +27,7 @@ def configure(**target: Any) -> None:  # noqa: ANN401  # what context.configure 
 
 
 def run(**target: Any) -> None:  # noqa: ANN401  # as above
-    """Run the command's revisions on that target."""
+    """Run the command's revisions on the target."""
     configure(**target)
     with context.begin_transaction():
         context.run_migrations()
@@ -36,7 +35,7 @@ def run(**target: Any) -> None:  # noqa: ANN401  # as above
 
 bind: Connection | Engine | None = context.config.attributes.get("connection")
 if context.is_offline_mode():
-    # The driver's own parameter style would double every % sign.
+    # The driver's parameter style would double every % sign.
     named = {"paramstyle": "named"}
     run(dialect_name="postgresql", literal_binds=True, dialect_opts=named)
 elif bind is not None:

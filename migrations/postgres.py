@@ -1,4 +1,4 @@
-"""What deploys and the `schema` command both need of PostgreSQL: URLs, versions, errors."""
+"""URLs, versions and errors of PostgreSQL, for deploys and the `schema` command."""
 
 import os
 import re
@@ -12,17 +12,17 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 DRIVER = "postgresql+psycopg"
 
 OLDEST_VERSION = 16
-"""The oldest major version of PostgreSQL that is supported."""
+"""The oldest supported major version."""
 
 
-# Between the first quote and the last: the value may hold some itself.
+# From the first quote to the last: the value may contain quotes.
 _QUOTED = re.compile(r'".*"', re.DOTALL)
 
-_DATA = "22"
-"""The class of errors that quote the value that they complain of; others quote names."""
+_DATA_EXCEPTION = "22"
+"""The SQLSTATE class whose messages quote values; other messages quote names."""
 
 _PARAMETERS = {parameter.keyword.decode() for parameter in Conninfo.get_defaults()}
-"""What may follow the ?, by libpq's names."""
+"""libpq's names of the parameters after the ?."""
 
 _UNREADABLE = (
     "The database URL cannot be read; it should look like"
@@ -32,37 +32,38 @@ _UNREADABLE = (
 
 
 class BadDatabaseURLError(CommandError):
-    """A database URL that cannot be used; the message is one sentence without credentials.
+    """A database URL that cannot be used. The message is one sentence without credentials.
 
-    Alembic's command line prints it without a traceback.
+    As a CommandError, Alembic's command line prints it without a traceback.
     """
 
 
 def parse_url(text: str) -> URL:
-    """Read a database URL, `postgres://` and `postgresql://` alike, for SQLAlchemy and psycopg 3.
+    """Parse a `postgres://` or `postgresql://` URL for SQLAlchemy and psycopg 3.
 
-    No error repeats any part of it: what cannot be read may be a password, wherever it stands.
+    No error repeats a part of the URL: any part may belong to a password.
 
     Raises:
-        BadDatabaseURLError: it is no PostgreSQL URL, could be read in two ways, has a parameter
-            that libpq does not know, or names no database.
+        BadDatabaseURLError: it is not a PostgreSQL URL, is ambiguous, has a parameter that libpq
+            does not know, or names no database.
 
     """
     try:
         url = make_url(text.strip())
     except (ArgumentError, ValueError):
         url = None
-    if url is None or _ambiguous(text):  # raised here, for the original error repeats the password
+    if url is None or _is_ambiguous(text):  # outside `except`: that error repeats the password
         raise BadDatabaseURLError(_UNREADABLE)
     if url.drivername not in {"postgres", "postgresql", DRIVER}:
         raise BadDatabaseURLError(
-            "The database URL is another system's; only PostgreSQL (postgresql://) is supported."
+            "The database URL is for another database system; only PostgreSQL (postgresql://) is"
+            " supported."
         )
-    # psycopg would take more, autocommit for example, and its complaint would name the parameter.
+    # psycopg accepts more, such as autocommit, and its errors repeat the parameter.
     if not url.query.keys() <= _PARAMETERS:
         raise BadDatabaseURLError(
-            "The database URL has a parameter after the ? that PostgreSQL does not know; take it"
-            " out, or percent-encode & and = in the value before it: postgresql://…?sslmode=require."
+            "The database URL has an unknown parameter after the ?; remove it, or percent-encode &"
+            " and = in the value before it: postgresql://…?sslmode=require."
         )
     if not url.database:
         raise BadDatabaseURLError(
@@ -71,11 +72,11 @@ def parse_url(text: str) -> URL:
     return url.set(drivername=DRIVER)
 
 
-def _ambiguous(text: str) -> bool:
-    """Whether a part of the password may stand where something else does: host, name or parameter.
+def _is_ambiguous(text: str) -> bool:
+    """Whether unencoded characters of a password may have been read as another part of the URL.
 
-    The first / or ? ends the host (RFC 3986), so an @ behind it shows that the / or ? may be the
-    password's, as a parameter without a value shows that the & before it may be.
+    The first / or ? ends the host (RFC 3986). With an @ after it, that / or ? may belong to the
+    password; so may an & before a parameter without a value.
     """
     authority, *rest = re.split("[/?]", text.partition("://")[2], maxsplit=1)
     parameters = text.partition("?")[2].strip()
@@ -87,18 +88,17 @@ def _ambiguous(text: str) -> bool:
 
 
 def is_pooled(url: URL) -> bool:
-    """Whether the host is Neon's pooler, in whose hands no session lock or setting lasts."""
+    """Whether the host is Neon's pooler, which keeps no session locks or settings."""
     host = url.host or url.query.get("host") or ""
     hosts = [host] if isinstance(host, str) else host
     return any(one.lower().partition(".")[0].endswith("-pooler") for one in hosts)
 
 
 def url_from_environment() -> URL:
-    """Read the URL that DATABASE_URL holds.
+    """Parse the URL in DATABASE_URL.
 
     Raises:
-        BadDatabaseURLError: it is unset, cannot be used, or goes through Neon's pooler: there a
-            session's locks and settings would be anybody's.
+        BadDatabaseURLError: it is unset, cannot be used, or names Neon's pooler.
 
     """
     text = os.environ.get("DATABASE_URL", "")
@@ -110,29 +110,31 @@ def url_from_environment() -> URL:
     url = parse_url(text)
     if is_pooled(url):
         raise BadDatabaseURLError(
-            "DATABASE_URL names Neon's pooled host, where a session's locks and settings do not"
-            " hold; take the direct one, whose name has no -pooler."
+            "DATABASE_URL names Neon's pooled host, which does not keep a session's locks and"
+            " settings; use the direct host, whose name has no -pooler."
         )
     return url
 
 
 def describe_url(url: URL) -> str:
-    """Name a database for people: role, host, port and database, never the password."""
+    """Describe a database in a message: name, host, port and role, never the password."""
     host = url.host or url.query.get("host") or "the local socket"
     port = f":{url.port}" if url.port else ""
     return f"{url.database} on {host}{port} as {url.username or 'the default role'}"
 
 
 def first_error_line(error: BaseException) -> str:
-    """Say in one line what PostgreSQL or the driver complained of, without a row's values."""
+    """Return the first line of PostgreSQL's or the driver's message, without values of rows."""
     first: BaseException | None = error
     while first is not None and not isinstance(first, DBAPIError | psycopg.Error):
         first = first.__context__
     if first is None:
         first = error
     original = first.orig if isinstance(first, DBAPIError) else first
-    complaint = str(original)
-    if isinstance(original, psycopg.Error) and (original.sqlstate or "").startswith(_DATA):
-        complaint = _QUOTED.sub('"…"', original.diag.message_primary or "")
-    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    message = str(original)
+    if isinstance(original, psycopg.Error) and (original.sqlstate or "").startswith(
+        _DATA_EXCEPTION
+    ):
+        message = _QUOTED.sub('"…"', original.diag.message_primary or "")
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(original).__name__

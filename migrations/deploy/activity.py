@@ -1,4 +1,4 @@
-"""How other sessions, and SQL, are named in the deploy's log."""
+"""Describe other sessions and SQL statements in the deploy's log."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 type Log = Callable[[str], None]
 
-# Statements go into a log, the deploy's own too: the values in them are nobody's business there.
+# The log must not hold the values in a statement.
 _LITERALS = re.compile(
     r"""(?P<name> "(?:[^"]|"")*" )
       | (?P<comment> --[^\n]* | /\*.*?(?:\*/|$) )
@@ -21,7 +21,7 @@ _NESTED = re.compile(r"/\*(?:(?!\*/).)*/\*", re.DOTALL)
 
 
 class BackendActivity(NamedTuple):
-    """Another session, as pg_stat_activity shows it."""
+    """Another session, from pg_stat_activity."""
 
     pid: int
     user: str | None
@@ -29,11 +29,11 @@ class BackendActivity(NamedTuple):
     kind: str | None
     state: str | None
     seconds: float | None
-    """How long its transaction has lasted, or the session itself where no transaction is meant."""
+    """Age of its transaction; in the holder of the deploy lock, age of the session."""
     query: str | None
 
     def __str__(self) -> str:
-        """Say which session it is, what it is at, and its query."""
+        """Describe the session in one line, without values."""
         kind = None if self.kind == "client backend" else self.kind
         parts = [self.user, self.application, kind, self.state]
         who = ", ".join(part for part in parts if part)
@@ -43,21 +43,21 @@ class BackendActivity(NamedTuple):
 
 
 def one_line(sql: str, width: int = 100) -> str:
-    """The statement in one line, shortened."""
+    """Put a statement in one line of at most `width` characters."""
     line = " ".join(sql.split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def without_values(sql: str) -> str:
-    """The statement without the values that were written into it, and without comments.
+    """Remove literals and comments from a statement.
 
-    What follows a comment in a comment is left out: no pattern finds the end of it.
+    The text from a nested comment on is removed, because no pattern can find its end.
     """
     if nested := _NESTED.search(sql):
         return f"{without_values(sql[: nested.start()])}…"
-    return _LITERALS.sub(lambda found: found["name"] or (" " if found["comment"] else "'…'"), sql)
+    return _LITERALS.sub(lambda match: match["name"] or (" " if match["comment"] else "'…'"), sql)
 
 
 def describe_sql(sql: str) -> str:
-    """The statement as it may be logged: in one line, shortened, and without values."""
+    """Make a statement fit for the log: one line, shortened, without values."""
     return one_line(without_values(sql))

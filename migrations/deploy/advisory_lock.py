@@ -1,4 +1,4 @@
-"""The advisory lock that lets one deploy work at a time."""
+"""The advisory lock that allows one deploy at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from migrations.deploy.activity import BackendActivity, Log
 from migrations.deploy.connection import is_connection_lost
 
 LOCK = int.from_bytes(b"alembic")
-"""The advisory lock that a deploy holds; it belongs to one database and ends with its session."""
+"""Key of the advisory lock. The lock is per database and ends with its session."""
 
 _HOLDER = text(
     """
@@ -34,42 +34,41 @@ _HOLDER = text(
 
 @contextmanager
 def hold_deploy_lock(connection: Connection, timeout: float, log: Log) -> Iterator[None]:
-    """Hold the deploys' lock: while another session has it, say whose it is and wait.
+    """Hold the deploy lock during the block. While another session has it, log which one and retry.
 
-    The lock is asked for again and again rather than waited for: a session that waits for an
-    advisory lock holds a snapshot, for which the other deploy's CREATE INDEX CONCURRENTLY would
-    wait in turn. `timeout` is in seconds.
+    This polls: a session that waits for an advisory lock holds a snapshot, and the other deploy's
+    CREATE INDEX CONCURRENTLY would wait for that snapshot. `timeout` is in seconds.
 
     Raises:
         CommandError: the other deploy did not end in time.
 
     """
-    told = ""
+    logged = ""
 
-    def locked() -> bool:
+    def try_lock() -> bool:
         with connection.begin():
             return bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}))
 
     def holder() -> str:
         return str(_holder(connection) or "one that has just ended")
 
-    def again(_state: RetryCallState) -> None:
-        nonlocal told
-        if (now := holder()) != told:
+    def log_holder(_state: RetryCallState) -> None:
+        nonlocal logged
+        if (now := holder()) != logged:
             log(f"Waiting for another deploy: {now}.")
-        told = now
+        logged = now
 
     retrying = Retrying(
         retry=retry_if_not_result(bool),
         wait=wait_exponential_jitter(multiplier=0.2, max=2, jitter=0.5),
         stop=stop_after_delay(timeout),
-        before_sleep=again,
+        before_sleep=log_holder,
         retry_error_callback=lambda _state: False,
     )
-    if not retrying(locked):
+    if not retrying(try_lock):
         raise CommandError(
             f"Another deploy has not ended within {timeout / 60:g} minutes: {holder()}; run this"
-            " again when it has."
+            " again when it has ended."
         )
     try:
         yield
@@ -81,23 +80,22 @@ def hold_deploy_lock(connection: Connection, timeout: float, log: Log) -> Iterat
 
 
 def require_lock(connection: Connection) -> None:
-    """Make sure, between two revisions, that no other deploy can begin.
+    """Make sure, between two revisions, that this session still holds the deploy lock.
 
     Raises:
-        CommandError: something gave the lock away.
+        CommandError: a revision released the lock.
 
     """
     holder = _holder(connection)
     driver = connection.connection.driver_connection
     if driver is None or holder is None or holder.pid != driver.info.backend_pid:
         raise CommandError(
-            "The deploys' lock was given away (pg_advisory_unlock_all or DISCARD ALL in a"
-            " revision); take that out of it, and run this again."
+            "A revision released the deploy lock (pg_advisory_unlock_all or DISCARD ALL); remove"
+            " that statement and run this again."
         )
 
 
 def _holder(connection: Connection) -> BackendActivity | None:
-    """Find the session that holds the deploys' lock."""
     with connection.begin():
         row = connection.execute(_HOLDER).one_or_none()
     return None if row is None else BackendActivity(*row)

@@ -1,4 +1,4 @@
-"""The deploy's connection: how it is made, and what its session is set to."""
+"""Open the deploy's connection and set up its session."""
 
 import socket
 from collections.abc import Iterator
@@ -24,24 +24,24 @@ from migrations.deploy.interruption import Interruption
 from migrations.postgres import describe_url, first_error_line
 
 SETTINGS = {
-    # Clients that come after a waiting ALTER TABLE wait too: this is the longest stall they see.
+    # Other clients queue behind a waiting ALTER TABLE: this is the longest time that they wait.
     "lock_timeout": "200ms",
-    # A database or role may limit statements; an index build or a validation must not be cut.
+    # A limit of the database or role must not interrupt an index build or a validation.
     "statement_timeout": "0",
-    # A client that vanished, even without a word, or is frozen must not keep its locks.
+    # The server ends the session of a dead or frozen client, so that it does not keep its locks.
     "idle_session_timeout": "10min",
     "idle_in_transaction_session_timeout": "60s",
     "client_connection_check_interval": "2s",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
-    # Unqualified names in the revisions mean these, whatever the role is set to.
+    # Revisions use unqualified names; a setting of the role must not change their meaning.
     "search_path": "public",
 }
 LIBPQ = {
     "client_encoding": "utf8",
     "connect_timeout": "10",
-    # A server that vanished is noticed within half a minute.
+    # A dead server is noticed within half a minute.
     "tcp_user_timeout": "30000",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
@@ -49,11 +49,11 @@ LIBPQ = {
 }
 
 CONNECT_SECONDS = 60
-"""How long to try to connect, at most: Neon's computes start within seconds."""
+"""Longest time to try to connect. Neon's computes start within seconds."""
 
 
-# libpq has no codes for why a connection failed, only words.
-_FINAL = (
+# Messages of errors that a retry does not fix. libpq has no codes for failed connections.
+_PERMANENT_ERRORS = (
     "authentication failed",
     "does not exist",
     "not permitted to log in",
@@ -69,12 +69,12 @@ _FINAL = (
 )
 
 MAX_LOCK_TIMEOUT_MS = 10_000
-"""Milliseconds: whoever wants to be kept waiting for longer does not want this deploy."""
+"""Largest accepted lock_timeout, in milliseconds."""
 
-_OURS = "deploy"
-"""What marks a session that was settled; it is lost with the session."""
+_SESSION_MARK = "deploy"
+"""Key in `Connection.info` of a session with the deploy's settings; a new session lacks it."""
 
-_SETTLE = """
+_SET_UP_SESSION = """
     SELECT set_config(name, CASE name WHEN 'transaction_timeout' THEN '0'
                                       ELSE %(application)s END, false)
     FROM pg_settings WHERE name IN ('transaction_timeout', 'application_name')
@@ -83,13 +83,13 @@ _LOCK_TIMEOUT = "SELECT source, setting::int FROM pg_settings WHERE name = 'lock
 
 
 def open_engine(url: URL) -> Engine:
-    """Set up connections to the database: no pool, the deploy's settings, the URL's own on top."""
+    """Create an engine without a pool. Parameters in the URL override the deploy's settings."""
     given = url.query.get("options", "")
     options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
     settings = {name: value for name, value in LIBPQ.items() if name not in url.query}
     settings["options"] = f"{options} {given}".strip()
     engine = create_engine(url, poolclass=NullPool, connect_args=settings, hide_parameters=True)
-    event.listen(engine, "handle_error", _keep)
+    event.listen(engine, "handle_error", _keep_cancelled_connection)
     return engine
 
 
@@ -97,71 +97,71 @@ def open_engine(url: URL) -> Engine:
 def connect_with_retry(
     engine: Engine, timeout: float, log: Log, interruption: Interruption
 ) -> Iterator[Connection]:
-    """Connect, through cold starts too: what may pass is tried again, with growing pauses.
+    """Connect, and retry transient errors (a cold start) with growing pauses.
 
-    `timeout` is in seconds. Once a signal has arrived, nothing is tried or executed any more.
+    `timeout` is in seconds. After a signal, the connection executes nothing more.
 
     Raises:
-        CommandError: there was no connection in time, or there will never be one, or something in
-            between dropped its settings.
+        CommandError: there was no connection in time, the error is permanent, or a pooler dropped
+            the session's settings.
 
     """
 
-    def again(state: RetryCallState) -> None:
+    def log_retry(state: RetryCallState) -> None:
         log(
             f"No connection yet to {describe_url(engine.url)}:"
-            f" {first_error_line(attempt_error(state))}; trying again."
+            f" {first_error_line(attempt_error(state))}; retrying."
         )
 
     retrying = Retrying(
-        retry=retry_if_exception(lambda error: _may_pass(error) and not interruption.arrived),
+        retry=retry_if_exception(lambda error: _is_transient(error) and not interruption.arrived),
         wait=wait_exponential_jitter(multiplier=0.25, max=5),
         stop=stop_after_delay(min(timeout, CONNECT_SECONDS)),
-        before_sleep=again,
+        before_sleep=log_retry,
         reraise=True,
     )
     try:
         connection = retrying(_connect, engine)
     except (DBAPIError, UnicodeError) as error:
-        advice = "check DATABASE_URL" if not _may_pass(error) else "see whether the server runs"
+        advice = "check whether the server runs" if _is_transient(error) else "check DATABASE_URL"
         raise CommandError(
             f"No connection to {describe_url(engine.url)}: {first_error_line(error)}; {advice}."
         ) from None
     with connection:
         event.listen(connection, "before_cursor_execute", _require_session)
-        # The first comes before SQLAlchemy complains of a connection that was closed.
+        # before_execute runs before SQLAlchemy's own error about a closed connection.
         event.listen(connection, "before_execute", interruption.check)
         event.listen(connection, "before_cursor_execute", interruption.check)
         yield connection
 
 
 def reset_session(connection: Connection) -> None:
-    """Set what not every version has, and undo what a revision may have set for the session.
+    """Reset the settings of an earlier revision, and set those that not every version has.
 
     Raises:
-        CommandError: the session was not given the deploy's settings, or they were overridden.
+        CommandError: the session does not have the deploy's lock_timeout.
+        LostError: the connection was lost.
 
     """
     driver = connection.connection.driver_connection
     if driver is None:
         raise LostError("The connection was lost")
-    # Below SQLAlchemy, which would begin a transaction that Alembic takes for its own.
+    # Not through SQLAlchemy: it would begin a transaction, and Alembic would then not commit.
     with driver.transaction(), driver.cursor() as cursor:
         cursor.execute("RESET ALL; RESET ROLE")
-        cursor.execute(_SETTLE, {"application": f"alembic on {socket.gethostname()}"})
+        cursor.execute(_SET_UP_SESSION, {"application": f"alembic on {socket.gethostname()}"})
         source, milliseconds = cursor.execute(_LOCK_TIMEOUT).fetchone()
     if source != "client" or not 0 < milliseconds <= MAX_LOCK_TIMEOUT_MS:
         raise CommandError(
             f"The session's lock_timeout is {milliseconds} ms"
-            f" ({describe_url(connection.engine.url)}):"
-            " a pooler dropped the deploy's, or the URL has its own; connect directly, and leave"
-            " it out of the URL."
+            f" ({describe_url(connection.engine.url)}): a pooler dropped the deploy's value, or the"
+            " URL sets another one; connect directly, and remove lock_timeout from the URL."
         )
 
 
 def is_connection_lost(connection: Connection) -> bool:
-    """Whether the connection was lost, even if SQLAlchemy has replaced it by itself."""
-    if connection.closed or connection.invalidated or _OURS not in connection.info:
+    """Whether the connection was lost, even if SQLAlchemy has already opened a new one."""
+    if connection.closed or connection.invalidated or _SESSION_MARK not in connection.info:
         return True
     driver = connection.connection.driver_connection
     return driver is None or bool(driver.closed)
@@ -176,22 +176,22 @@ def _connect(engine: Engine) -> Connection:
         if isinstance(error, psycopg.Error):
             raise DBAPIError("", None, error) from None
         raise
-    connection.info[_OURS] = True
+    connection.info[_SESSION_MARK] = True
     return connection
 
 
 def _require_session(connection: Connection, *_rest: object) -> None:
-    """Keep SQLAlchemy from going on in a new session, which has no lock and is not watched."""
-    if _OURS not in connection.info:
+    """Keep SQLAlchemy from continuing in a new session, which does not hold the deploy lock."""
+    if _SESSION_MARK not in connection.info:
         raise LostError("The connection was lost, and another one was about to be used")
 
 
-def _keep(failed: ExceptionContext) -> None:
+def _keep_cancelled_connection(failed: ExceptionContext) -> None:
     """Keep SQLAlchemy from closing the connection of a statement that Ctrl-C has cancelled.
 
-    Leaving Alembic's autocommit block would then raise an ordinary error in KeyboardInterrupt's
-    place, which a revision may take for one that it can pass over. psycopg has cancelled the
-    statement and waited for its end; where it could not, the connection is closed all the same.
+    On a closed connection, the end of Alembic's autocommit block raises an ordinary error in place
+    of KeyboardInterrupt, and a revision may catch that. psycopg has cancelled the statement and
+    waited for its end; if that failed, the connection is closed.
     """
     if not isinstance(failed.original_exception, KeyboardInterrupt) or failed.connection is None:
         return
@@ -202,5 +202,7 @@ def _keep(failed: ExceptionContext) -> None:
     failed.is_disconnect = status in {None, TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN}
 
 
-def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, DBAPIError) and not any(words in str(error.orig) for words in _FINAL)
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and not any(
+        words in str(error.orig) for words in _PERMANENT_ERRORS
+    )

@@ -1,22 +1,22 @@
-"""The errors that end a deploy, or an attempt of it."""
+"""Errors that end a deploy or one attempt."""
 
 from alembic.util import CommandError
 from tenacity import RetryCallState
 
 
 class FailedError(CommandError):
-    """The deploy ended before it was done, or with a schema that is not the committed one."""
+    """The deploy did not finish, or the schema differs from the committed one."""
 
 
 class LostError(Exception):
-    """The connection was lost; what was committed stays."""
+    """The connection was lost. Committed revisions stay."""
 
 
 def attempt_error(state: RetryCallState) -> BaseException:
-    """What an attempt ended in that is to be made again.
+    """Return the exception of a failed attempt.
 
     Raises:
-        ValueError: it did not fail.
+        ValueError: the attempt did not fail.
 
     """
     error = None if state.outcome is None else state.outcome.exception()

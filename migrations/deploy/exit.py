@@ -1,4 +1,4 @@
-"""How a deploy ends: a report, and where something went wrong one sentence and an exit code."""
+"""Print the deploy report and turn errors into a one-line message and an exit code."""
 
 import sys
 import traceback
@@ -18,21 +18,20 @@ from migrations.deploy.lock_monitor import LockWait
 from migrations.deploy.report import DeployReport
 from migrations.postgres import first_error_line
 
-_INTERRUPTED = "Interrupted: what was committed stays; run this again to go on."
+_INTERRUPTED = "Interrupted: committed revisions stay; run this again to continue."
 
 
 @contextmanager
 def report_outcome(report: DeployReport) -> Iterator[Interruption]:
-    """Print the report, as text or JSON, and on the command line the sentence of what went wrong.
+    """Print the report as text or JSON, and turn an error into a message and an exit code.
 
-    Alembic's own command line would print the sentence twice, one of them to standard output.
+    Alembic's own command line would print the message twice, once to standard output.
 
     Raises:
-        CommandError: as it was raised, where Alembic was called by a program.
-        KeyboardInterrupt: it was interrupted, by Ctrl-C or SIGTERM, where Alembic was called by a
-            program.
-        SystemExit: on the command line: 2 when it refused to begin, 1 when it failed, 130 when it
-            was interrupted.
+        CommandError: the deploy failed, and a program called Alembic.
+        KeyboardInterrupt: a signal interrupted the deploy, and a program called Alembic.
+        SystemExit: on the command line: 2 if nothing was tried, 1 if the deploy failed, 130 if a
+            signal interrupted it.
 
     """
     options = context.config.cmd_opts
@@ -47,7 +46,7 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
             if interruption.arrived or isinstance(raised, KeyboardInterrupt):
                 error, code = KeyboardInterrupt(_INTERRUPTED), 130
             elif isinstance(raised, SystemExit):
-                error = FailedError("A revision ended the program: what was committed stays.")
+                error = FailedError("A revision ended the program; committed revisions stay.")
                 code = 1
             elif isinstance(raised, CommandError):
                 error = raised
@@ -70,10 +69,10 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
 
 
 def to_command_error(error: Exception, report: DeployReport, wait: LockWait | None) -> CommandError:
-    """Say in one sentence which revision failed, where and why, and where the database now is.
+    """Describe in one sentence which revision failed, why, and the database's current revision.
 
     Raises:
-        Exception: the error itself, when no revision had to do with it.
+        Exception: the error itself, if neither a revision nor the server caused it.
 
     """
     where = _where(error)
@@ -91,16 +90,16 @@ def to_command_error(error: Exception, report: DeployReport, wait: LockWait | No
     if isinstance(original, psycopg.errors.LockNotAvailable) and wait is not None:
         return FailedError(f"{revision} gave up waiting, and {stays}: {wait}.")
     if isinstance(original, NotImplementedError):
-        return FailedError(f"{revision} cannot be undone, and {stays}: {original}")
+        return FailedError(f"{revision} cannot be reverted, and {stays}: {original}")
     kind = "" if isinstance(error, DBAPIError | CommandError) else f"{type(error).__name__}: "
     return FailedError(f"{revision} failed, and {stays}: {kind}{first_error_line(error)}{of}.")
 
 
 def _where(error: BaseException) -> str:
-    """Name the file and line of a revision that the error came through."""
-    found = ""
+    """Return the last file and line of a revision in the traceback, or ''."""
+    where = ""
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)
         if path.parent.name == "versions":
-            found = f" ({path.name}, line {frame.lineno})"
-    return found
+            where = f" ({path.name}, line {frame.lineno})"
+    return where

@@ -1,4 +1,4 @@
-"""How Ctrl-C and SIGTERM end a deploy, whatever becomes of the exception that they raise."""
+"""End a deploy at Ctrl-C or SIGTERM, even if a revision catches the exception."""
 
 import signal
 import threading
@@ -8,19 +8,18 @@ from types import FrameType
 
 
 class Interruption:
-    """Whether a signal has asked the deploy to end.
+    """Remembers whether a signal has arrived.
 
-    The signal raises KeyboardInterrupt, so that psycopg cancels the statement that runs. That alone
-    is not enough: SQLAlchemy closes the connection then, and whatever block is left next may raise
-    an ordinary error instead, or a revision may catch the exception. So the deploy asks here before
-    it tries anything again, begins a revision or executes a statement.
+    The signal raises KeyboardInterrupt, so that psycopg cancels the running statement. That alone
+    is not enough: a revision may catch the exception, or another error may replace it. So the
+    deploy calls `check` before each retry, revision and statement.
     """
 
     def __init__(self) -> None:
         """Begin without a signal."""
         self.arrived = False
 
-    def arrive(self, _number: int, _frame: FrameType | None) -> None:
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
         """Handle a signal.
 
         Raises:
@@ -31,10 +30,10 @@ class Interruption:
         raise KeyboardInterrupt
 
     def check(self, *_event: object) -> None:
-        """Make sure that no signal has arrived; what SQLAlchemy's events pass is not used.
+        """Make sure that no signal has arrived. The arguments of SQLAlchemy's events are unused.
 
         Raises:
-            KeyboardInterrupt: one has.
+            KeyboardInterrupt: a signal has arrived.
 
         """
         if self.arrived:
@@ -43,18 +42,18 @@ class Interruption:
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Handle Ctrl-C and SIGTERM for the length of a block; only the main thread can.
+    """Handle Ctrl-C and SIGTERM during the block, if this is the main thread.
 
-    A signal that the process ignores, as a program in the background ignores Ctrl-C, stays ignored.
+    An ignored signal stays ignored: a shell's background programs ignore Ctrl-C.
     """
     interruption = Interruption()
-    before = {}
+    previous = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) != signal.SIG_IGN:
-                before[number] = signal.signal(number, interruption.arrive)
+                previous[number] = signal.signal(number, interruption.handle)
     try:
         yield interruption
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""A second session that sees what the deploy's own one waits for, and for how long."""
+"""Watch from a second session which locks the deploy's session waits for, and for how long."""
 
 import re
 import threading
@@ -15,14 +15,14 @@ from migrations.deploy.activity import BackendActivity, Log, describe_sql
 from migrations.deploy.connection import is_connection_lost
 from migrations.deploy.errors import FailedError
 
-INTERVAL = 0.05
-"""Seconds between two looks at a statement that has not ended: a fraction of lock_timeout."""
+POLL_SECONDS = 0.05
+"""Time between two polls; much shorter than lock_timeout."""
 
-NEWS = 15
-"""Seconds between two reports on the same statement."""
+LOG_SECONDS = 15
+"""Time between two log lines about the same statement."""
 
-# These wait for other transactions without anybody waiting behind them, and start anew when cut.
-_PATIENT = re.compile(
+# These wait for other transactions, but no session queues behind them. They need no lock_timeout.
+_CONCURRENT_INDEX = re.compile(
     r"""(?: \s | --[^\n]*\n | /\*.*?\*/ )*
         (?: (?: CREATE \s+ (?:UNIQUE\s+)? INDEX | DROP \s+ INDEX
               | REINDEX (?:\s*\([^)]*\))? \s+ \w+ ) \s+ CONCURRENTLY \b
@@ -60,44 +60,47 @@ _PROGRESS = text(
 
 @dataclass(frozen=True)
 class LockWait:
-    """What a statement waited for when it was last looked at."""
+    """The lock that a statement waited for at the last poll."""
 
     statement: str
     table: str | None
-    """The table whose lock it waits for; None for a row's, or for transactions to end."""
+    """The table whose lock it waits for; None for the lock of a row or a transaction."""
     seconds: float
     sessions: tuple[BackendActivity, ...]
 
     def __str__(self) -> str:
-        """Say what waits for whom."""
+        """Describe the statement and the sessions that it waits for."""
         return (
             f"{describe_sql(self.statement)} waits for {' and for '.join(map(str, self.sessions))}"
         )
 
     @property
     def for_autovacuum(self) -> bool:
-        """Whether what it waits for is autovacuum's work on the table, and nothing else."""
+        """Whether it waits only for autovacuum."""
         return all(session.kind == "autovacuum worker" for session in self.sessions)
 
 
 class LockMonitor:
-    """What the second session has seen of the statement that the first one is at."""
+    """Lock waits of the running statement, as seen from the second session.
+
+    The deploy's thread writes `statement` and clears `last`; the polling thread writes the rest.
+    """
 
     def __init__(self) -> None:
-        """Begin with nothing seen."""
+        """Begin without a statement."""
         self.last: LockWait | None = None
-        """The last wait of the statement that was executed last."""
+        """The last wait of the latest statement."""
         self.longest = 0.0
         """Seconds of the longest wait so far."""
         self.statement: tuple[str, float] | None = None
-        """What is being executed, and since when (monotonic); the first session's thread says so,
-        and the second one's writes the rest."""
+        """The running statement and the monotonic time of its start."""
 
     def wait_for_autovacuum(self, connection: Connection) -> None:
-        """Have autovacuum leave the table that was waited for, where it alone is in the way.
+        """If only autovacuum blocked the last statement, wait until it leaves the table.
 
-        It goes when somebody has waited for deadlock_timeout, a second: longer than we may keep
-        others waiting. But nobody waits behind this lock, and it is what autovacuum holds.
+        PostgreSQL cancels autovacuum when a session has waited for its lock for deadlock_timeout (1
+        second), longer than lock_timeout. So this waits in SHARE UPDATE EXCLUSIVE mode, which
+        autovacuum holds and behind which reads and writes do not queue.
         """
         wait = self.last
         if wait is None or wait.table is None or not wait.for_autovacuum:
@@ -114,13 +117,16 @@ class LockMonitor:
 
 @contextmanager
 def monitor_locks(engine: Engine, connection: Connection, log: Log) -> Iterator[LockMonitor]:
-    """Watch the connection's statements, and report on those that take or wait long.
+    """Watch the connection's statements during the block, and log the slow ones.
 
-    A concurrent index build may wait for other transactions for as long as they last: nobody waits
-    behind it, and cutting it would throw the work away. Every other lock is waited for as long as
-    the session's lock_timeout says.
+    A concurrent index build runs without lock_timeout: no session queues behind it, and an
+    interruption would lose its work.
+
+    Raises:
+        FailedError: a revision executes COMMIT or another statement that ends its transaction.
+
     """
-    watch = LockMonitor()
+    monitor = LockMonitor()
     stop = threading.Event()
     pid: int = connection.scalar(text("SELECT pg_backend_pid()")) or 0
     connection.commit()
@@ -128,26 +134,26 @@ def monitor_locks(engine: Engine, connection: Connection, log: Log) -> Iterator[
     def before(_connection: Connection, cursor: Any, sql: str, *_rest: object) -> None:  # noqa: ANN401  # psycopg's
         if _OWN_TRANSACTION.match(sql):
             raise FailedError(
-                f"A revision's transaction is not its own to end ({describe_sql(sql)}): use a"
-                " savepoint, or an autocommit block, and run this again."
+                f"A revision must not begin or end transactions ({describe_sql(sql)}): use a"
+                " savepoint or an autocommit block, and run this again."
             )
-        if _PATIENT.match(sql):
+        if _CONCURRENT_INDEX.match(sql):
             cursor.execute("SET lock_timeout = 0")
-        watch.last = None
-        watch.statement = (sql, time.monotonic())
+        monitor.last = None
+        monitor.statement = (sql, time.monotonic())
 
     def after(_connection: Connection, cursor: Any, sql: str, *_rest: object) -> None:  # noqa: ANN401  # psycopg's
-        watch.statement = None
-        if _PATIENT.match(sql):
-            cursor.connection.execute("RESET lock_timeout")  # to what the session began with
+        monitor.statement = None
+        if _CONCURRENT_INDEX.match(sql):
+            cursor.connection.execute("RESET lock_timeout")  # to the value of the connection
 
     hooks = {"before_cursor_execute": before, "after_cursor_execute": after}
-    thread = threading.Thread(target=_look, args=(engine, pid, watch, stop, log), daemon=True)
+    thread = threading.Thread(target=_poll, args=(engine, pid, monitor, stop, log), daemon=True)
     for name, hook in hooks.items():
         event.listen(connection, name, hook)
     thread.start()
     try:
-        yield watch
+        yield monitor
     finally:
         stop.set()
         thread.join(timeout=5)
@@ -155,30 +161,30 @@ def monitor_locks(engine: Engine, connection: Connection, log: Log) -> Iterator[
             event.remove(connection, name, hook)
 
 
-def _look(engine: Engine, pid: int, watch: LockMonitor, stop: threading.Event, log: Log) -> None:
-    """Look, in a thread of its own, at each statement that has not ended soon."""
-    told: tuple[float, float] = (0, 0)  # since when the statement ran, and when it was reported on
+def _poll(engine: Engine, pid: int, monitor: LockMonitor, stop: threading.Event, log: Log) -> None:
+    """Look at the running statement every POLL_SECONDS, in a thread of its own."""
+    logged: tuple[float, float] = (0, 0)  # start of the statement, time of its last log line
     observer: Connection | None = None
-    while not stop.wait(INTERVAL):
+    while not stop.wait(POLL_SECONDS):
         try:
             if observer is None:
                 observer = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            running = watch.statement
-            if running is None or time.monotonic() - running[1] < INTERVAL:
+            running = monitor.statement
+            if running is None or time.monotonic() - running[1] < POLL_SECONDS:
                 continue
             sql, since = running
             rows = observer.execute(_BLOCKERS, {"pid": pid}).all()
-            if rows and watch.statement is running:
+            if rows and monitor.statement is running:
                 table, seconds = rows[0][:2]
                 sessions = tuple(BackendActivity(*row[2:]) for row in rows)
-                watch.last = LockWait(sql, table, seconds or 0, sessions)
-                watch.longest = max(watch.longest, watch.last.seconds)
+                monitor.last = LockWait(sql, table, seconds or 0, sessions)
+                monitor.longest = max(monitor.longest, monitor.last.seconds)
             now = time.monotonic()
-            if now - since > 1 and (told[0] != since or now - told[1] > NEWS):
-                told = (since, now)
-                doing = str(watch.last) if rows else _progress(observer, pid, sql)
+            if now - since > 1 and (logged[0] != since or now - logged[1] > LOG_SECONDS):
+                logged = (since, now)
+                doing = str(monitor.last) if rows else _progress(observer, pid, sql)
                 log(f"For {now - since:.0f} s: {doing}.")
-        except DBAPIError:  # the deploy goes on without knowing whom it waits for
+        except DBAPIError:  # the deploy continues without lock reports
             observer = None
             stop.wait(5)
     if observer is not None:

@@ -1,4 +1,4 @@
-"""What keeps a deploy from a database, and what it should be warned of, before anything is done."""
+"""Find what blocks a deploy and what to warn of, before anything changes."""
 
 from collections.abc import Iterator
 
@@ -10,8 +10,8 @@ from migrations.deploy import verification
 from migrations.deploy.activity import BackendActivity
 from migrations.postgres import OLDEST_VERSION
 
-LONG = 10
-"""Seconds from which on a transaction is one that a deploy may have to wait for."""
+LONG_SECONDS = 10
+"""The age at which an open transaction is reported."""
 
 _SERVER = text(
     """
@@ -23,7 +23,7 @@ _SERVER = text(
     """
 )
 
-_STRANGERS = text(
+_FOREIGN_OWNED = text(
     """
     SELECT format('%s belongs to %s', c.oid::regclass, pg_get_userbyid(c.relowner))
     FROM pg_class AS c
@@ -45,9 +45,9 @@ _TABLES = text(
     """
 )
 
-# Whoever builds an index holds such a lock on its table; the views that tell more show other roles'
-# sessions only to some. An index on a partitioned table is invalid until every partition has its
-# own: that is no remnant.
+# A session that builds an index holds one of these locks on its table; other roles' progress is not
+# always visible. An index on a partitioned table is invalid until every partition has one: it is
+# not left over from a build.
 _INVALID = text(
     """
     SELECT i.indexrelid::regclass::text,
@@ -64,7 +64,7 @@ _INVALID = text(
     """
 )
 
-_BLIND = text(
+_RLS_HIDES_ROWS = text(
     """
     SELECT NOT (rolsuper OR rolbypassrls)
            AND EXISTS (SELECT FROM pg_class WHERE relforcerowsecurity)
@@ -72,7 +72,7 @@ _BLIND = text(
     """
 )
 
-_LONG = text(
+_LONG_TRANSACTIONS = text(
     """
     SELECT pid, usename, application_name, backend_type, state,
            extract(epoch FROM clock_timestamp() - xact_start)::float, query
@@ -81,7 +81,7 @@ _LONG = text(
       AND xact_start < clock_timestamp() - make_interval(secs => :seconds)
     ORDER BY xact_start
     """
-).bindparams(seconds=LONG)
+).bindparams(seconds=LONG_SECONDS)
 
 _PREPARED = text(
     """
@@ -89,76 +89,76 @@ _PREPARED = text(
     WHERE database = current_database()
       AND prepared < clock_timestamp() - make_interval(secs => :seconds)
     """
-).bindparams(seconds=LONG)
+).bindparams(seconds=LONG_SECONDS)
 
 
 def check_server(connection: Connection) -> Iterator[str]:
-    """Find fault with the server and the role, which keep any command from changing anything.
+    """Yield one message per server or role problem that blocks a deploy; only reads.
 
-    A sentence each, the most fundamental first: what follows may be its consequence. Only reads.
+    The first message is the most basic problem: it may cause the others.
     """
     row = connection.execute(_SERVER).one()
     version, standby, read_only, database, role, owner, may_make_roles, encoding = row
     if version < OLDEST_VERSION:
         yield (
-            f"The server is PostgreSQL {version}; {OLDEST_VERSION} is the oldest that is supported:"
-            " upgrade it first."
+            f"The server is PostgreSQL {version}, and {OLDEST_VERSION} is the oldest supported"
+            " version; upgrade the server first."
         )
     if encoding != "UTF8":
         yield (
-            f"The database {database} is in {encoding}, and the schema is for UTF8; make another:"
-            " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0."
+            f"The encoding of the database {database} is {encoding}, but the schema needs UTF8;"
+            " create another: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0."
         )
     if standby:
         yield "The server is a read-only standby (in recovery); name its primary in DATABASE_URL."
     elif read_only:
         yield (
-            f"Transactions of {role} are read-only (default_transaction_read_only); find out who"
-            " set it, and why, before you lift it."
+            f"Transactions of {role} are read-only (default_transaction_read_only); find out why"
+            " before you change that."
         )
     if role != owner:
         yield (
-            f"The role {role} does not own the database {database}, and what it made would not"
+            f"The role {role} does not own the database {database}, and its new tables would not"
             f" belong to the owner; connect as {owner}."
         )
-    elif (stranger := connection.scalar(_STRANGERS)) is not None:
+    elif (foreign := connection.scalar(_FOREIGN_OWNED)) is not None:
         yield (
-            f"The role {role} may not change everything: {stranger}; have it handed over with"
+            f"The role {role} cannot alter every object: {foreign}; change its owner with"
             f" ALTER TABLE … OWNER TO {role}."
         )
     if not may_make_roles and (missing := _missing_roles(connection)):
         yield (
-            f"The role {role} may not make the group roles that are missing ({', '.join(missing)});"
-            " give it CREATEROLE, or make them: CREATE ROLE … NOLOGIN."
+            f"The role {role} may not create the missing group roles ({', '.join(missing)});"
+            " give it CREATEROLE, or create them: CREATE ROLE … NOLOGIN."
         )
 
 
 def check_revision(connection: Connection, scripts: ScriptDirectory) -> Iterator[str]:
-    """Find fault with the revision that the database says it is at, in a sentence; only reads."""
+    """Yield a message if the recorded revision blocks a deploy; only reads."""
     found = recorded_revisions(connection)
     if len(found) > 1:
         yield (
-            f"The database names {len(found)} revisions ({', '.join(sorted(found))}), but a history"
-            " of one line leads to one; find out which one holds, and leave only its row in"
+            f"The database records {len(found)} revisions ({', '.join(sorted(found))}), but a"
+            " linear history has one; find out which one is right, and keep only its row in"
             " alembic_version."
         )
         return
     known = {revision.revision for revision in scripts.walk_revisions()}
     if found and found[0] not in known:
         yield (
-            f"The database is at revision {found[0]}, which is not in migrations/versions: deploy"
-            " the release that has it, or a later one."
+            f"The database is at revision {found[0]}, which is not in migrations/versions; deploy"
+            " the release that contains it, or a later one."
         )
     elif not found and (tables := list(connection.scalars(_TABLES))):
         some = ", ".join(tables[:3]) + (f" and {len(tables) - 3} more" if len(tables) > 3 else "")
         yield (
             f"The database has tables ({some}) but no revision; `schema adopt --database-url …`"
-            " finds the revision that it equals, and stamps it."
+            " finds the matching revision and stamps it."
         )
 
 
 def require_single_head(scripts: ScriptDirectory) -> str:
-    """Name the one head of the history.
+    """Return the head of the history.
 
     Raises:
         CommandError: the files cannot be read, or there is not exactly one head.
@@ -169,8 +169,8 @@ def require_single_head(scripts: ScriptDirectory) -> str:
     except Exception as error:
         what = " ".join(str(error).split()).rstrip(".")
         raise CommandError(
-            f"The revision files cannot be read ({type(error).__name__}: {what}); fix the one"
-            " that is named, or bring it back."
+            f"The revision files cannot be read ({type(error).__name__}: {what}); fix or restore"
+            " the named file."
         ) from error
     if not heads:
         raise CommandError(
@@ -178,50 +178,50 @@ def require_single_head(scripts: ScriptDirectory) -> str:
         )
     if len(heads) != 1:
         raise CommandError(
-            f"The history has {len(heads)} heads ({', '.join(sorted(heads))}), and must have one;"
+            f"The history has {len(heads)} heads ({', '.join(sorted(heads))}), but must have one;"
             " set the down_revision of the newer one to the older one, and deploy that."
         )
     return heads[0]
 
 
 def recorded_revisions(connection: Connection) -> list[str]:
-    """The revisions that the database says it is at: none, one, or by mistake several."""
+    """The revisions in alembic_version: none, one, or several by mistake."""
     if connection.scalar(text("SELECT to_regclass('public.alembic_version')")) is None:
         return []
     return list(connection.scalars(text("SELECT version_num FROM public.alembic_version")))
 
 
 def invalid_indexes(connection: Connection, *, being_built: bool) -> list[str]:
-    """The indexes that a concurrent build left invalid, or those on tables where one goes on."""
+    """The invalid indexes: those on tables where an index build runs, or all others."""
     rows = connection.execute(_INVALID).all()
     return [index for index, building in rows if building == being_built]
 
 
 def warnings(connection: Connection) -> Iterator[str]:
-    """Say what may go wrong in a deploy, or hold it up; only reads."""
-    if connection.scalar(_BLIND):
+    """Yield a message per problem that may break or delay a deploy; only reads."""
+    if connection.scalar(_RLS_HIDES_ROWS):
         yield (
-            "This role sees no rows where row security is forced: a revision that changes rows"
-            " would find none; give it BYPASSRLS, or have the revision SET row_security = off."
+            "This role sees no rows of tables with forced row security, so a revision that changes"
+            " rows finds none; give it BYPASSRLS, or have the revision SET row_security = off."
         )
-    yield from waits(connection)
+    yield from blockers(connection)
 
 
-def waits(connection: Connection) -> Iterator[str]:
-    """Say what a deploy may have to wait for; only reads."""
+def blockers(connection: Connection) -> Iterator[str]:
+    """Yield a message per session or transaction that a deploy may wait for; only reads."""
     for index in invalid_indexes(connection, being_built=True):
-        yield f"The index {index} is not valid yet: somebody is building an index on its table."
-    for row in connection.execute(_LONG):
-        yield f"An old transaction may have to be waited for: {BackendActivity(*row)}"
+        yield f"The index {index} is not valid yet: another session builds an index on its table."
+    for row in connection.execute(_LONG_TRANSACTIONS):
+        yield f"The deploy may have to wait for an old transaction: {BackendActivity(*row)}"
     for name in connection.scalars(_PREPARED):
         yield (
-            f"The prepared transaction {name} keeps its locks until somebody ends it:"
-            " COMMIT PREPARED, or ROLLBACK PREPARED."
+            f"The prepared transaction {name} keeps its locks until it is ended; run COMMIT"
+            " PREPARED or ROLLBACK PREPARED."
         )
 
 
 def _missing_roles(connection: Connection) -> list[str]:
-    """Name the roles of the committed schema that the server does not have."""
+    """Return the roles of the committed schema that the server does not have."""
     lines = verification.committed_schema().splitlines()
     wanted = [line.removeprefix("role ") for line in lines if line.startswith("role ")]
     known = set(connection.scalars(text("SELECT quote_ident(rolname) FROM pg_roles")))

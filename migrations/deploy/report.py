@@ -1,4 +1,4 @@
-"""What a deploy did: for the person who watches it, or as JSON for the deploy's log."""
+"""The report of a deploy, as text or as JSON."""
 
 import json
 import time
@@ -11,41 +11,41 @@ from alembic.runtime.migration import MigrationInfo
 
 @dataclass
 class Applied:
-    """A revision that was applied or undone, and committed."""
+    """A revision that was applied or reverted, and committed."""
 
     revision: str
     direction: str
     """`upgrade`, `downgrade` or `stamp`."""
     summary: str
     seconds: float
-    """From its first statement to its commit, the attempts that failed not counted."""
+    """From its first statement to its commit, without failed attempts."""
     attempts: int
-    """1, and one more for each time that it gave way to somebody who held a lock."""
+    """1 plus the number of retries."""
 
 
 @dataclass
 class DeployReport:
-    """What was done; its fields are those of the JSON document."""
+    """The result of a deploy; its fields are those of the JSON document."""
 
     version: int = 1
-    """Raised when a field goes away or changes its meaning; fields may be added without."""
+    """Increased when a field is removed or changes its meaning, not when one is added."""
     ok: bool = False
     error: str | None = None
-    """Why it ended before it was done, or why its result cannot be trusted, in one sentence."""
+    """Why the deploy or its verification failed, in one sentence."""
     database: str = ""
     server: str | None = None
     before: str | None = None
     after: str | None = None
-    """The revision of the database, before and after; null when there is none."""
+    """The revision of the database before and after; null for none."""
     revisions: list[Applied] = field(default_factory=list)
     attempts: int = 0
-    """How often revisions were begun in all, in however many connections."""
+    """How often revisions were begun, over all connections."""
     connections: int = 0
     longest_lock_wait_seconds: float = 0
     verified: bool | None = None
-    """Whether the schema is the committed one; null when there was nothing to compare it with."""
+    """Whether the schema is the committed one; null if it could not be compared."""
     difference: str = ""
-    """Where it is not: - is only in the committed schema, + only in the database."""
+    """Lines with - are only in the committed schema, lines with + only in the database."""
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0
 
@@ -57,21 +57,21 @@ class DeployReport:
 
     @contextmanager
     def timed(self, step: MigrationInfo) -> Iterator[Applied]:
-        """Note a revision when it has been committed, with the time that it took."""
+        """Add a revision after its commit, with its duration."""
         revision = step.up_revision_id or ""
         self.attempts += 1
         self._attempts[revision] = self._attempts.get(revision, 0) + 1
         self.current = revision
-        begun = self._applied(step)
+        applied = self._applied(step)
         start = time.monotonic()
-        yield begun
-        begun.seconds = round(time.monotonic() - start, 3)
-        self.revisions.append(begun)
+        yield applied
+        applied.seconds = round(time.monotonic() - start, 3)
+        self.revisions.append(applied)
         self.after = next(iter(step.destination_revision_ids), None)
         self.current = None
 
-    def note(self, step: MigrationInfo) -> None:
-        """Note a revision that turned out to be committed, though the answer to that was lost."""
+    def add_committed(self, step: MigrationInfo) -> None:
+        """Add a revision that was committed just before the connection was lost."""
         if step.up_revision_id not in {one.revision for one in self.revisions}:
             self.revisions.append(self._applied(step))
 
@@ -82,7 +82,7 @@ class DeployReport:
         return Applied(revision, direction, summary, 0, self._attempts.get(revision, 1))
 
     def end(self, error: str | None = None) -> None:
-        """Stop the clock."""
+        """Record the error, if any, and stop the clock."""
         self.error = error
         self.ok = error is None
         self.seconds = round(time.monotonic() - self._start, 3)
@@ -106,8 +106,8 @@ class DeployReport:
         if self.longest_lock_wait_seconds:
             moved += f"; the longest wait for a lock took {self.longest_lock_wait_seconds:.2f} s"
         verified = {
-            True: "Its schema is, fact by fact, the committed one.",
-            False: "Its schema is NOT the committed one.",
-            None: "Its schema was not compared: there is no committed one of that revision.",
+            True: "Its schema equals the committed one.",
+            False: "Its schema does NOT equal the committed one.",
+            None: "Its schema was not compared: there is no committed schema of that revision.",
         }[self.verified]
         return "\n".join([*lines, f"{moved}.", verified])

@@ -1,9 +1,9 @@
-"""The deploy, in the order in which it happens: read `deploy`, then `_move_database`.
+"""The deploy, from top to bottom: read `deploy`, then `_move_database`.
 
-    connect  →  hold the lock  →  refuse  →  warn  →  clear  →  migrate  →  verify  →  report
+    connect  →  lock  →  check  →  warn  →  drop invalid indexes  →  migrate  →  verify  →  report
 
-A lost connection is made again, a lock that is not free is tried again. The steps are planned once,
-at the first connection, and each later attempt runs those that are not committed yet.
+Lost connections and lock failures are retried. The steps are planned once, at the first connection;
+each retry runs those that are not committed yet.
 """
 
 import logging
@@ -50,12 +50,12 @@ from migrations.deploy.verification import (
 from migrations.postgres import describe_url, first_error_line, url_from_environment
 
 TIMEOUT_MINUTES = 10.0
-"""How long to try while others hold a lock; `-x timeout-minutes=` says otherwise."""
+"""How long to retry while other sessions hold a lock; `-x timeout-minutes=` changes it."""
 
 MAX_TIMEOUT_MINUTES = 24 * 60.0
 
 MAX_CONNECTIONS = 3
-"""How often to connect in all: a revision that crashes the server must not do so for long."""
+"""Most connections of one deploy: a revision that crashes the server must not repeat that often."""
 
 log = logging.getLogger("deploy")
 
@@ -65,12 +65,10 @@ type Step = RevisionStep | StampStep
 
 @dataclass
 class _Job:
-    """One deploy: its command, its limits, its report, and how far it is."""
-
     engine: Engine
     configure: Configure
     command: dict[str, Any]
-    """What Alembic's command passed to `context.configure`; `fn` returns the steps."""
+    """The options that Alembic's command passed on; `fn` returns the steps."""
     timeout: float
     """Seconds."""
     report: DeployReport
@@ -78,31 +76,29 @@ class _Job:
     blocked_since: float | None = None
     """Monotonic time of the first lock failure since the last commit; None if not blocked."""
     plan: list[Step] | None = None
-    """The steps planned at the first connection, so that `downgrade -1` reverts one revision
-    however often it is tried."""
+    """The steps planned at the first connection: retries of `downgrade -1` revert one revision."""
 
     @property
-    def stamps(self) -> bool:
+    def is_stamp(self) -> bool:
         """Whether the command only records a revision: `alembic stamp`."""
         return "purge" in self.command
 
     @property
-    def moves(self) -> bool:
+    def changes_revision(self) -> bool:
         """Whether the command changes the database's revision."""
         return "destination_rev" in self.command
 
 
 def deploy(configure: Configure) -> None:
-    """Carry out Alembic's command on the database that DATABASE_URL names.
+    """Run Alembic's command on the database in DATABASE_URL.
 
-    `configure` is `context.configure` with the project's settings. A command that does not move
-    the database (current, check, revision) only connects.
+    `configure` is `context.configure` with the project's settings. A command that does not change
+    the revision (current, check, revision) only connects.
 
     Raises:
-        CommandError: it could not be done; the message is one sentence without credentials.
-        KeyboardInterrupt: Ctrl-C or SIGTERM ended it.
-        SystemExit: the same on the command line, after the sentence was printed: 2 when nothing was
-            changed, 130 when it was interrupted, else 1.
+        CommandError: the command failed; the message is one sentence without credentials.
+        KeyboardInterrupt: Ctrl-C or SIGTERM interrupted it.
+        SystemExit: on the command line, in place of both: see `report_outcome`.
 
     """
     report = DeployReport()
@@ -112,7 +108,7 @@ def deploy(configure: Configure) -> None:
         url = url_from_environment()
         report.database = describe_url(url)
         job = _Job(open_engine(url), configure, command, _timeout(), report, interruption)
-        if not job.moves:
+        if not job.changes_revision:
             with _connected(job) as connection:
                 configure(connection=connection)
                 context.run_migrations()
@@ -120,17 +116,16 @@ def deploy(configure: Configure) -> None:
         preflight.require_single_head(context.script)
         if not committed_schema():
             raise CommandError(
-                "migrations/schema.txt is missing, and the deploy could not be verified: ship it"
-                " with the deploy, or write it with `schema snapshot`."
+                "migrations/schema.txt is missing, so the deploy cannot be verified; ship it with"
+                " the deploy, or write it with `schema snapshot`."
             )
         try:
-            _again_after_lost_connection(job)(_connect_and_move, job)
+            _retry_lost_connection(job)(_connect_and_move, job)
         except LostError as error:
             raise FailedError(f"{error}, {MAX_CONNECTIONS} times; run this again.") from None
 
 
 def _connect_and_move(job: _Job) -> None:
-    """Connect, keep other deploys out, and run the steps that are left."""
     job.report.connections += 1
     with _connected(job) as connection:
         try:
@@ -146,13 +141,13 @@ def _connect_and_move(job: _Job) -> None:
 
 
 def _move_database(connection: Connection, job: _Job) -> None:
-    """Refuse, or warn, clear, migrate and verify."""
-    _refuse(connection, job)
+    """Check the preconditions, warn, migrate and verify."""
+    _check_and_plan(connection, job)
     with monitor_locks(job.engine, connection, log.warning) as monitor:
-        work = (_warn, _drop_invalid_indexes, _migrate, _verify) if job.plan else (_verify,)
+        phases = (_warn, _drop_invalid_indexes, _migrate, _verify) if job.plan else (_verify,)
         try:
-            for part in work:
-                _again_after_lock_failure(connection, job, monitor)(part, connection, job)
+            for phase in phases:
+                _retry_lock_failure(connection, job, monitor)(phase, connection, job)
         except Exception as error:
             if is_connection_lost(connection):
                 raise
@@ -162,13 +157,13 @@ def _move_database(connection: Connection, job: _Job) -> None:
             job.report.longest_lock_wait_seconds = round(longest, 2)
 
 
-def _refuse(connection: Connection, job: _Job) -> None:
-    """Raise what blocks the deploy, and plan its steps at the first connection."""
+def _check_and_plan(connection: Connection, job: _Job) -> None:
+    """Raise the first problem that blocks the deploy; plan its steps at the first connection."""
     report = job.report
     with connection.begin():
         for problem in preflight.check_server(connection):
             raise CommandError(problem)
-        for problem in () if job.stamps else preflight.check_revision(connection, context.script):
+        for problem in () if job.is_stamp else preflight.check_revision(connection, context.script):
             raise CommandError(problem)
         report.server = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
         at = tuple(preflight.recorded_revisions(connection))
@@ -176,21 +171,21 @@ def _refuse(connection: Connection, job: _Job) -> None:
     if job.plan is None:
         report.before = report.after
         job.plan = _plan(job, at)
-    elif not job.stamps:
-        # A commit whose answer was lost: it is done, and belongs into the report.
+    elif not job.is_stamp:
+        # The connection was lost before the answer to COMMIT arrived.
         for step in job.plan[: len(job.plan) - len(_remaining_steps(job, at))]:
-            report.note(step.info)
+            report.add_committed(step.info)
 
 
 def _warn(connection: Connection, job: _Job) -> None:
-    """Warn of what may delay the deploy, and of changes that no revision made."""
+    """Warn of delays and of schema changes outside the revisions, at the first connection."""
     if job.report.connections > 1:
         return
     with connection.begin():
         found = list(preflight.warnings(connection))
         if difference := changes_since_deploy(connection, job.report.before):
             found.append(
-                "The schema was changed since the last deploy, not by a revision (+ was added,"
+                "The schema has changed since the last deploy without a revision (+ was added,"
                 f" - was removed):\n{difference}"
             )
     for warning in found:
@@ -201,7 +196,8 @@ def _warn(connection: Connection, job: _Job) -> None:
 def _drop_invalid_indexes(connection: Connection, _job: _Job) -> None:
     """Drop the indexes that an interrupted concurrent build left invalid.
 
-    No other deploy builds one: this one holds the lock. What somebody else builds is left alone.
+    An index that another session still builds is kept. No other deploy builds one: this deploy
+    holds the lock.
     """
     with connection.begin():
         invalid = preflight.invalid_indexes(connection, being_built=False)
@@ -229,33 +225,33 @@ def _migrate(connection: Connection, job: _Job) -> None:
             connection.commit()  # Alembic's own table, before the first step
             reset_session(connection)
             require_lock(connection)
-            with job.report.timed(step.info) as begun:
-                if begun.attempts == 1:
-                    log.info("%s %s: %s.", begun.direction, begun.revision, begun.summary)
-                yield step  # what follows happens after its commit
+            with job.report.timed(step.info) as applied:
+                if applied.attempts == 1:
+                    log.info("%s %s: %s.", applied.direction, applied.revision, applied.summary)
+                yield step  # Alembic runs and commits it before it resumes this generator
                 job.blocked_since = None
                 if connection.in_transaction():
                     raise FailedError(
-                        f"Revision {begun.revision} ended its transaction by itself (a commit or"
-                        " rollback in it), and what came after is lost; use a savepoint, or an"
-                        " autocommit block, and run this again."
+                        f"Revision {applied.revision} ended its transaction by itself (with a"
+                        " commit or rollback), and its later changes are lost; use a savepoint or"
+                        " an autocommit block, and run this again."
                     )
 
     job.configure(connection=connection, fn=steps)
     context.run_migrations()
-    connection.rollback()  # what Alembic read before the first step
+    connection.rollback()  # ends the transaction in which Alembic read its table
 
 
 def _verify(connection: Connection, job: _Job) -> None:
-    """Compare the schema that the database now has with the committed one."""
+    """Compare the database's schema with the committed one, and store it for the next deploy."""
     report = job.report
     with connection.begin():
         at = tuple(preflight.recorded_revisions(connection))
         report.after = at[0] if at else None
         expected = job.plan[-1].info.destination_revision_ids if job.plan else at
-        if len(at) > 1 or (at != expected and not job.stamps):
+        if len(at) > 1 or (at != expected and not job.is_stamp):
             raise FailedError(
-                f"The database is at {', '.join(at) or 'no revision'}, and not at"
+                f"The database is at {', '.join(at) or 'no revision'}, not at"
                 f" {', '.join(expected) or 'no revision'}; run this again."
             )
         schema = read_schema(connection, report.after)
@@ -268,13 +264,12 @@ def _verify(connection: Connection, job: _Job) -> None:
     if report.difference:
         raise FailedError(
             f"The database is at {report.after}, but its schema is not the committed one (-"
-            " schema.txt, + the database): write a revision for what is right, revert what is not,"
-            f" and run this again.\n{report.difference}"
+            " schema.txt, + the database); revert unwanted changes, write a revision for the"
+            f" others, and run this again.\n{report.difference}"
         )
 
 
 def _plan(job: _Job, heads: tuple[str, ...]) -> list[Step]:
-    """Return the steps from the recorded revision to the destination, as Alembic finds them."""
     try:
         start = () if job.command.get("purge") else heads
         return list(job.command["fn"](start, context.get_context()))
@@ -282,22 +277,22 @@ def _plan(job: _Job, heads: tuple[str, ...]) -> list[Step]:
         named = job.command["destination_rev"]
         destination = named if isinstance(named, str) else ", ".join(named)
         raise CommandError(
-            f"There is no way to {destination} from {', '.join(heads) or 'nothing'} ({error});"
+            f"There is no path to {destination} from {', '.join(heads) or 'nothing'} ({error});"
             " `alembic history` lists the revisions."
         ) from error
 
 
 def _remaining_steps(job: _Job, heads: tuple[str, ...]) -> list[Step]:
-    """Return the steps of the plan that start at the recorded revision or later."""
+    """Return the planned steps that are not committed yet."""
     plan = job.plan or []
-    if not plan or job.stamps:  # a stamp is one step, from wherever
+    if not plan or job.is_stamp:  # a stamp is one step, from any revision
         return plan
     places = [step.info.source_revision_ids for step in plan]
     places.append(plan[-1].info.destination_revision_ids)
     if heads not in places:
         raise FailedError(
-            f"Somebody else has moved the database to {', '.join(heads) or 'no revision'}"
-            " meanwhile; run this again."
+            f"Another session has moved the database to {', '.join(heads) or 'no revision'}"
+            " during this deploy; run this again."
         )
     return plan[places.index(heads) :]
 
@@ -306,7 +301,7 @@ def _connected(job: _Job) -> AbstractContextManager[Connection]:
     return connect_with_retry(job.engine, job.timeout, log.warning, job.interruption)
 
 
-def _again_after_lost_connection(job: _Job) -> Retrying:
+def _retry_lost_connection(job: _Job) -> Retrying:
     return Retrying(
         retry=retry_if_exception(
             lambda error: isinstance(error, LostError) and not job.interruption.arrived
@@ -317,9 +312,7 @@ def _again_after_lost_connection(job: _Job) -> Retrying:
     )
 
 
-def _again_after_lock_failure(connection: Connection, job: _Job, monitor: LockMonitor) -> Retrying:
-    """Retry what could not have its locks at once, with growing pauses."""
-
+def _retry_lock_failure(connection: Connection, job: _Job, monitor: LockMonitor) -> Retrying:
     def is_lock_failure(error: BaseException) -> bool:
         original = error.orig if isinstance(error, DBAPIError) else error
         failures = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
@@ -333,7 +326,7 @@ def _again_after_lock_failure(connection: Connection, job: _Job, monitor: LockMo
         seconds = state.next_action.sleep if state.next_action else 0
         monitor.statement = None
         waited = monitor.last or first_error_line(attempt_error(state))
-        log.warning("%s; giving way, and trying again in %.1f s.", waited, seconds)
+        log.warning("%s; giving way, retrying in %.1f s.", waited, seconds)
         connection.rollback()
         monitor.wait_for_autovacuum(connection)
 
@@ -347,7 +340,7 @@ def _again_after_lock_failure(connection: Connection, job: _Job, monitor: LockMo
 
 
 def _timeout() -> float:
-    """Read `-x timeout-minutes`, in seconds, and refuse unknown options."""
+    """Return `-x timeout-minutes` in seconds, and reject unknown options."""
     given = context.get_x_argument(as_dictionary=True)
     unknown = sorted(given.keys() - {"timeout-minutes", "report"})
     if unknown:
@@ -356,7 +349,7 @@ def _timeout() -> float:
             " -x report=json."
         )
     if given.get("report", "json") != "json":
-        raise CommandError("The only other form of a report is JSON: -x report=json.")
+        raise CommandError("-x report takes only json: -x report=json.")
     try:
         minutes = float(given.get("timeout-minutes", TIMEOUT_MINUTES))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whether the database is what the migrations say: at the head, and since the last deploy."""
+"""Compare the database's schema with the committed one and with that of the last deploy."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from migrations import snapshot
 
 COMMITTED = Path(__file__).parents[1] / "schema.txt"
 
-# Where nobody stumbles over it: no list of tables or columns shows a constraint's comment.
-_RECORD = """
+# Stored as a comment on the primary key of alembic_version: lists of tables do not show it.
+_STORED_SCHEMA = """
     SELECT obj_description(oid, 'pg_constraint') FROM pg_constraint
     WHERE conname = 'alembic_version_pkc'
       AND conrelid = to_regclass('public.alembic_version')
@@ -17,20 +17,17 @@ _RECORD = """
 
 
 def committed_schema() -> str:
-    """The schema that the migrations lead to at the head, as schema.txt says it.
-
-    Empty when there is no such file: nothing can be verified then.
-    """
+    """The text of schema.txt: the schema at the head; '' if there is no such file."""
     return COMMITTED.read_text(encoding="utf-8") if COMMITTED.exists() else ""
 
 
 def read_schema(connection: Connection, revision: str | None) -> str:
-    """The schema as the database has it now, laid out as schema.txt is."""
+    """The database's schema, in the format of schema.txt."""
     return snapshot.layout(snapshot.read(connection, version_table=True), revision)
 
 
 def changes_since_deploy(connection: Connection, revision: str | None) -> str:
-    """What was changed since the last deploy; '' too when there is nothing to compare with."""
+    """Schema changes since the last deploy; '' if there are none or nothing to compare with."""
     for known in (committed_schema(), stored_schema(connection)):
         if revision is not None and snapshot.revision(known) == revision:
             return snapshot.text_difference(known, read_schema(connection, revision))
@@ -38,14 +35,14 @@ def changes_since_deploy(connection: Connection, revision: str | None) -> str:
 
 
 def stored_schema(connection: Connection) -> str:
-    """The schema as the last deploy left it; empty when there was none that recorded it."""
-    return str(connection.scalar(text(_RECORD)) or "")
+    """The schema that the last deploy stored, or ''."""
+    return str(connection.scalar(text(_STORED_SCHEMA)) or "")
 
 
 def store_schema(connection: Connection, schema: str) -> None:
-    """Leave the schema in the database, for the next deploy to see what was changed in between.
+    """Store the schema in the database, so that the next deploy can find changes since this one.
 
-    A deploy has only the committed schema of the head, and the next one begins below its head.
+    schema.txt is not enough for that: it belongs to the next deploy's head.
     """
     literal = "'" + schema.replace("'", "''").replace("%", "%%") + "'"
     connection.exec_driver_sql(

@@ -1,7 +1,7 @@
 """Twenty deploys of one database at once: one applies the history, and none fails.
 
-The theory: whoever asks for the deploys' lock asks without waiting in the server, so that not even
-a concurrent index build, which waits for every other transaction, is held up or deadlocks.
+The theory: a deploy polls for the deploy lock and never waits for it in the server. So it neither
+blocks nor deadlocks the concurrent index build of another deploy.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from tests.support.repo_copy import Checkout, Launcher, sql
 
 NUMBER = 20
 
-# The processes fork when everything is imported, and begin together.
+# The processes fork after all imports, and begin together.
 TOGETHER = """
 import os, sys
 begin, start = os.pipe()
@@ -54,7 +54,7 @@ def test_twenty_at_once(run: Launcher, copy: Checkout, empty: URL, tmp_path: Pat
         connection.exec_driver_sql("CREATE TABLE public.alembic_version (version_num varchar(32))")
         connection.exec_driver_sql("ALTER TABLE alembic_version ADD CONSTRAINT alembic_version_pkc"
                                    " PRIMARY KEY (version_num)")  # fmt: skip  # one statement
-        # Every move of the database is written down.
+        # Records every change of the database's revision.
         connection.exec_driver_sql(
             """
             CREATE SCHEMA audit
@@ -69,13 +69,13 @@ def test_twenty_at_once(run: Launcher, copy: Checkout, empty: URL, tmp_path: Pat
     alembic = ALEMBIC.format(url=address, before="").replace("\n", "\n        ")
     code = TOGETHER.format(number=NUMBER, folder=tmp_path, alembic=alembic)
     result = run.run(copy.root, "-x", "timeout-minutes=2", "upgrade", "head", code=code)
-    said = {name: [(tmp_path / f"{number}.{name}").read_text() for number in range(NUMBER)]
+    outputs = {name: [(tmp_path / f"{number}.{name}").read_text() for number in range(NUMBER)]
             for name in ("out", "err")}  # fmt: skip  # two lines read better
-    assert Counter(result.out.split()) == {"0": NUMBER}, said["err"]
-    assert sum("went from nothing to b0b1c2d3e4f5" in out for out in said["out"]) == 1
-    assert sum(out.startswith("Nothing to do") for out in said["out"]) == NUMBER - 1
-    assert sum("Waiting for another deploy: session" in err for err in said["err"]) > NUMBER / 2
-    assert not any("DeadlockDetected" in err or "lost" in err for err in said["err"])
+    assert Counter(result.out.split()) == {"0": NUMBER}, outputs["err"]
+    assert sum("went from nothing to b0b1c2d3e4f5" in out for out in outputs["out"]) == 1
+    assert sum(out.startswith("Nothing to do") for out in outputs["out"]) == NUMBER - 1
+    assert sum("Waiting for another deploy: session" in err for err in outputs["err"]) > NUMBER / 2
+    assert not any("DeadlockDetected" in err or "lost" in err for err in outputs["err"])
     with connect(empty) as connection:
         moves = list(connection.scalars(text("SELECT version FROM audit.moves ORDER BY id")))
         valid = connection.scalar(

@@ -1,7 +1,7 @@
-"""A database URL is read as people and Neon's console write it, and refused without repeating it.
+"""Database URLs, as people and Neon's console write them.
 
-The theory: whatever form names a PostgreSQL database is understood, to the letter of its password;
-whatever does not is refused in one sentence that anybody may see.
+The theory: every form of a PostgreSQL URL is parsed, with its exact password. Any other text is
+rejected in one sentence that contains no part of it.
 """
 
 from urllib.parse import quote, unquote
@@ -21,7 +21,7 @@ from migrations.postgres import (
 from schema.project import ROOT
 from tests.support.repo_copy import Launcher
 
-PASSWORD = "s3cr3t"  # noqa: S105  # what must not be repeated
+PASSWORD = "s3cr3t"  # noqa: S105  # must not appear in any output
 
 NEON = (
     f"postgresql://neondb_owner:{PASSWORD}@ep-cool-name-123456-pooler.eu-central-1.aws.neon.tech"
@@ -31,7 +31,7 @@ NEON = (
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", DRIVER])
 def test_every_name_of_postgresql(scheme: str) -> None:
-    """All names of PostgreSQL lead to the one driver that is installed."""
+    """Every scheme of PostgreSQL selects the installed driver."""
     url = parse_url(f"{scheme}://user:{PASSWORD}@host:6543/database")
     assert url.drivername == DRIVER
     assert (url.username, url.password) == ("user", PASSWORD)
@@ -39,7 +39,7 @@ def test_every_name_of_postgresql(scheme: str) -> None:
 
 
 def test_neons_own_form() -> None:
-    """What Neon's console shows can be pasted as it is, with the blanks that come along."""
+    """Neon's URL is accepted as pasted, with surrounding blanks."""
     url = parse_url(f"  {NEON}\n")
     assert url.drivername == DRIVER
     assert url.password == PASSWORD
@@ -61,14 +61,14 @@ def test_neons_own_form() -> None:
     ids=["percent", "separators", "placeholders", "unicode", "plus", "quotes"],
 )
 def test_password_to_the_letter(written: str, meant: str) -> None:
-    """A password is what was percent-encoded, and comes out again as it went in."""
+    """A percent-encoded password is decoded, and encoded again to the same text."""
     url = parse_url(f"postgresql://user:{written}@host/database")
     assert url.password == meant
     assert parse_url(url.render_as_string(hide_password=False)) == url
 
 
 def test_socket_folder() -> None:
-    """A server that listens on a socket is named by its folder."""
+    """The host can be the folder of a Unix socket."""
     url = parse_url("postgresql://user@/database?host=/run/postgresql")
     assert url.host is None
     assert url.query == {"host": "/run/postgresql"}
@@ -101,7 +101,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED.keys())
 def test_refusal_is_one_sentence_without_the_password(text: str) -> None:
-    """What cannot be used is refused in a sentence that does not repeat it, nor does its cause."""
+    """A bad URL is rejected in one sentence; neither it nor its cause contains the password."""
     with pytest.raises(BadDatabaseURLError) as caught:
         parse_url(text)
     message = str(caught.value)
@@ -118,7 +118,7 @@ PASSWORDS = st.text("@/:?#%&=xyzXYZ", min_size=1, max_size=12)
 
 @given(PASSWORDS)
 def test_encoded_password_comes_out(password: str) -> None:
-    """Whatever a password is made of, percent-encoded it is read to the letter."""
+    """Any percent-encoded password is decoded exactly."""
     url = parse_url(f"postgresql://user:{quote(password, safe='')}@host/database")
     assert (url.password, url.host, url.database) == (password, "host", "database")
 
@@ -136,9 +136,9 @@ def test_encoded_password_comes_out(password: str) -> None:
 @example(password="Yz@dor/XYZ")  # noqa: S106  # it is none
 @example(password="zz?xyz=xyz")  # noqa: S106  # it is none
 def test_raw_password_is_read_or_hidden(form: str, password: str) -> None:
-    """As it is, a password is read to the letter, or else refused without any piece of it.
+    """An unencoded password is parsed exactly, or rejected without repeating a piece of it.
 
-    Only a % that happens to encode something means something else; PostgreSQL then says no.
+    The exception is a % that encodes a character by chance: PostgreSQL then rejects the password.
     """
     sentence = ""
     try:
@@ -154,7 +154,7 @@ def test_raw_password_is_read_or_hidden(form: str, password: str) -> None:
 
 @pytest.mark.parametrize("value", [None, "", " \n"], ids=["unset", "empty", "blank"])
 def test_environment_without_a_url(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-    """A missing DATABASE_URL is named, with an example of what it should be."""
+    """The message about a missing DATABASE_URL contains an example."""
     if value is None:
         monkeypatch.delenv("DATABASE_URL", raising=False)
     else:
@@ -164,16 +164,16 @@ def test_environment_without_a_url(monkeypatch: pytest.MonkeyPatch, value: str |
 
 
 def test_environment_names_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DATABASE_URL is read as any other URL is."""
+    """DATABASE_URL is parsed like any other URL."""
     direct = NEON.replace("-pooler", "")
     monkeypatch.setenv("DATABASE_URL", direct.replace("postgresql:", "postgres:"))
     assert url_from_environment() == parse_url(direct)
 
 
 def test_environment_names_the_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A deploy needs its session to itself: the pooled host is refused, and the other one named."""
+    """A deploy needs session state, so the pooled host is rejected and the direct one named."""
     monkeypatch.setenv("DATABASE_URL", NEON)
-    with pytest.raises(BadDatabaseURLError, match="take the direct one") as caught:
+    with pytest.raises(BadDatabaseURLError, match="use the direct host") as caught:
         url_from_environment()
     assert PASSWORD not in str(caught.value)
 
@@ -190,12 +190,12 @@ def test_environment_names_the_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_pooled_host(host: str | None, *, expected: bool) -> None:
-    """Neon says it in the first part of the host's name."""
+    """The first part of Neon's host name shows whether it is pooled."""
     assert is_pooled(URL.create(DRIVER, host=host)) is expected
 
 
 def test_pooled_host_in_the_query() -> None:
-    """Libpq takes the host from there, too."""
+    """The host can be a parameter, as in libpq."""
     assert is_pooled(parse_url("postgresql:///database?host=ep-x-pooler.eu.neon.invalid"))
 
 
@@ -216,7 +216,7 @@ STRAY = f"postgresql://user:{PASSWORD}@host/database"
     ids=["command", "argument", "blank", "option", "misspelt", "number", "misspelt-and-argument"],
 )
 def test_url_where_no_url_belongs(run: Launcher, arguments: list[str]) -> None:
-    """A URL that is given in the wrong place is not repeated when the command says so."""
+    """A URL in the wrong place is reported without repeating it."""
     result = run.run(ROOT, *arguments)
     assert (result.code, result.out) == (2, ""), result.everything
     assert PASSWORD not in result.err
@@ -235,7 +235,7 @@ def test_url_where_no_url_belongs(run: Launcher, arguments: list[str]) -> None:
     ids=["command", "argument", "misspelt", "missing"],
 )
 def test_what_is_not_understood_is_named(run: Launcher, arguments: list[str], words: str) -> None:
-    """Words and options that are no URL are repeated, for that is what helps."""
+    """The message names an unknown word or option that is not a URL."""
     result = run.run(ROOT, *arguments)
     assert (result.code, result.out) == (2, ""), result.everything
     assert words in result.err

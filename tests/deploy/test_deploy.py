@@ -1,7 +1,7 @@
-"""`alembic upgrade head` is the safe deploy: what it does, waits for, warns of and leaves behind.
+"""The safe deploy: `alembic upgrade head`, its locks, warnings, report and verification.
 
-The theory: whatever stands in the way of a deploy, it hurts nobody, says what it waits for, and
-ends with the schema that was committed, or says where it is not.
+The theory: a deploy never blocks other sessions for long, logs what it waits for, and ends with the
+committed schema or reports the difference.
 """
 
 import json
@@ -27,7 +27,7 @@ TAGS = "2d6f90c4e7a3"
 
 @contextmanager
 def holding(url: URL, *statements: str) -> Iterator[Connection]:
-    """Keep a transaction open that has executed these."""
+    """Keep a transaction with these statements open during the block."""
     with connect(url) as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
@@ -36,7 +36,7 @@ def holding(url: URL, *statements: str) -> Iterator[Connection]:
 
 @contextmanager
 def when(condition: Callable[[], bool], do: Callable[[], object]) -> Iterator[None]:
-    """Do something in a thread as soon as a condition is met, which must be in the block."""
+    """Run a function in a thread when a condition is true; it must come true during the block."""
     met, ended = threading.Event(), threading.Event()
 
     def watch() -> None:
@@ -57,13 +57,13 @@ def when(condition: Callable[[], bool], do: Callable[[], object]) -> Iterator[No
 
 
 def test_the_first_deploy(run: Launcher, empty: URL) -> None:
-    """A deploy says what it did, how long it took, and that the schema is the committed one."""
+    """The report lists the revisions and the time, and confirms the committed schema."""
     result = deploy(run, ROOT, empty)
     assert result.code == 0, result.everything
     assert "upgrade   4c1f0b7a9d21" in result.out
     assert "Create Better Auth's tables" in result.out
     assert f"went from nothing to {LAST}" in result.out
-    assert "Its schema is, fact by fact, the committed one." in result.out
+    assert "Its schema equals the committed one." in result.out
     again = deploy(run, ROOT, empty)
     assert again.code == 0, again.everything
     assert again.out.startswith("Nothing to do:")
@@ -71,7 +71,7 @@ def test_the_first_deploy(run: Launcher, empty: URL) -> None:
 
 
 def test_the_report_as_json(run: Launcher, empty: URL) -> None:
-    """For the deploy's log, the report is one JSON document and nothing else on that stream."""
+    """With `-x report=json`, standard output is one JSON document."""
     document = report(deploy(run, ROOT, empty, "-x", "report=json", "upgrade", "head"))
     assert document["ok"] is True
     assert document["error"] is None
@@ -88,7 +88,7 @@ def test_the_report_as_json(run: Launcher, empty: URL) -> None:
 
 
 def test_what_changes_nothing(run: Launcher, head: URL) -> None:
-    """Commands that only look do not wait for a deploy, and leave no report."""
+    """Read-only commands do not wait for a deploy, and print no report."""
     with holding(head, "SELECT pg_advisory_lock(x'616c656d626963'::bigint)"):
         assert deploy(run, ROOT, head, "current").out == f"{LAST} (head)\n"
         assert deploy(run, ROOT, head, "check").out == "No new upgrade operations detected.\n"
@@ -103,9 +103,9 @@ def test_offline(run: Launcher) -> None:
 
 
 def test_who_is_in_the_way(run: Launcher, head: URL) -> None:
-    """While somebody holds a lock the deploy gives way, again and again, and says to whom.
+    """While a session holds a lock, the deploy retries and names that session.
 
-    It takes back the two revisions that it was told to, however often it had to try.
+    `downgrade -2` reverts two revisions, even after retries.
     """
     with holding(head, "SELECT FROM todo_tag", "SELECT 'a secret' FROM todo_tag") as holder:
         with when(lambda: run.count("giving way") > 2, holder.rollback):
@@ -113,7 +113,7 @@ def test_who_is_in_the_way(run: Launcher, head: URL) -> None:
     assert result.code == 0, result.everything
     assert "DROP TABLE todo_tag waits for session" in result.err
     assert "idle in transaction for" in result.err
-    assert "SELECT '…' FROM todo_tag; giving way, and trying again in" in result.err
+    assert "SELECT '…' FROM todo_tag; giving way, retrying in" in result.err
     assert "secret" not in result.everything
     document = report(result)
     assert [one["revision"] for one in document["revisions"]] == [LAST, TAGS]
@@ -122,7 +122,7 @@ def test_who_is_in_the_way(run: Launcher, head: URL) -> None:
 
 
 def test_nobody_waits_behind_a_deploy(run: Launcher, head: URL) -> None:
-    """Whoever comes while the deploy cannot have its lock is held up for a moment only."""
+    """A session that queues behind the deploy's lock request waits only briefly."""
     deploy(run, ROOT, head, "downgrade", "-1")
     stalls = []
 
@@ -138,7 +138,7 @@ def test_nobody_waits_behind_a_deploy(run: Launcher, head: URL) -> None:
     reader = threading.Thread(target=read)
     with holding(head, "SELECT FROM todo_tag") as holder:
 
-        def let_it_through() -> None:  # it drops the table that the reader reads
+        def let_it_through() -> None:  # reverting it drops the table of the reader
             ended.set()
             reader.join()
             holder.rollback()
@@ -146,13 +146,13 @@ def test_nobody_waits_behind_a_deploy(run: Launcher, head: URL) -> None:
         reader.start()
         with when(lambda: run.count("giving way") > 4, let_it_through):
             assert deploy(run, ROOT, head, "downgrade", "-1").code == 0
-    # lock_timeout is 0.2 s, and the machine may be busy; without it, the reader would wait for the
-    # holder, whom only the deploy's fifth attempt sends away.
+    # lock_timeout is 0.2 s, and the machine may be busy. Without it, the reader would wait for the
+    # holder, which ends only after the deploy's fifth attempt.
     assert 0.1 < max(stalls) < 1.5
 
 
 def test_patience_has_an_end(run: Launcher, head: URL) -> None:
-    """A deploy that cannot have its lock in the time it was given says so and changes nothing."""
+    """A deploy that gets no lock within its timeout fails and changes nothing."""
     deploy(run, ROOT, head, "downgrade", "-1")
     before = state(head)
     with holding(head, "SELECT FROM todo_tag"):
@@ -164,7 +164,7 @@ def test_patience_has_an_end(run: Launcher, head: URL) -> None:
 
 
 def test_another_deploy(run: Launcher, head: URL) -> None:
-    """A second deploy says whom it waits for, and how long it will not wait."""
+    """A second deploy names the session that it waits for, and its own timeout."""
     lock = "SELECT pg_advisory_lock(x'616c656d626963'::bigint)"
     with holding(head, "SET application_name = 'alembic on another machine'", lock) as other:
         gave_up = deploy(run, ROOT, head, "-x", "timeout-minutes=0.01", "upgrade", "head")
@@ -178,16 +178,16 @@ def test_another_deploy(run: Launcher, head: URL) -> None:
 
 
 def test_drift_is_seen_before_and_after(run: Launcher, head: URL) -> None:
-    """What was changed behind the migrations' back is shown, and the deploy says no to it."""
+    """Manual changes are shown as a warning before the deploy, and make its verification fail."""
     deploy(run, ROOT, head, "downgrade", "-1")
     execute(head, "ALTER TABLE todo ADD COLUMN by_hand integer", "DROP INDEX todo_due_idx")
     result = deploy(run, ROOT, head)
     assert result.code == 1, result.everything
     warning, _, failure = result.err.partition("FAILED: ")
-    assert "The schema was changed since the last deploy, not by a revision" in warning
-    for said in (warning, failure):
-        assert "+     column by_hand  integer" in said
-        assert "-     index todo_due_idx" in said
+    assert "The schema has changed since the last deploy without a revision" in warning
+    for output in (warning, failure):
+        assert "+     column by_hand  integer" in output
+        assert "-     index todo_due_idx" in output
     assert f"The database is at {LAST}, but its schema is not the committed one" in failure
     execute(head, "ALTER TABLE todo DROP COLUMN by_hand")
     document = report(deploy(run, ROOT, head, "-x", "report=json", "upgrade", "head"))
@@ -198,18 +198,18 @@ def test_drift_is_seen_before_and_after(run: Launcher, head: URL) -> None:
 
 @pytest.mark.slow
 def test_old_transactions(run: Launcher, head: URL) -> None:
-    """Who may have to be waited for is named before the first revision."""
+    """An old transaction is named before the first revision."""
     deploy(run, ROOT, head, "downgrade", "-1")
     with holding(head, 'SELECT FROM "user"'):
         time.sleep(10.2)
         result = deploy(run, ROOT, head)
     assert result.code == 0, result.everything
-    assert "An old transaction may have to be waited for: session" in result.err
+    assert "The deploy may have to wait for an old transaction: session" in result.err
     assert 'SELECT FROM "user"' in result.err
 
 
 def test_remnants_of_a_cut_build(run: Launcher, copy: Checkout, head: URL) -> None:
-    """An index that a cut CREATE INDEX CONCURRENTLY left invalid is cleared, and only that one."""
+    """A deploy drops only the index that an interrupted CREATE INDEX CONCURRENTLY left invalid."""
     execute(head, "CREATE TABLE parted (a int) PARTITION BY RANGE (a)")
     execute(head, "CREATE TABLE part PARTITION OF parted DEFAULT")
     execute(head, "CREATE INDEX parted_idx ON ONLY parted (a)", "CREATE TABLE many (a int)")
@@ -234,7 +234,7 @@ CONCURRENTLY = """with op.get_context().autocommit_block():
 
 
 def test_a_concurrent_build_is_not_cut(run: Launcher, copy: Checkout, head: URL) -> None:
-    """It waits for old transactions as long as they last, longer than for any other lock."""
+    """A concurrent index build waits for old transactions without a timeout."""
     copy.add(CONCURRENTLY, sql("DROP INDEX todo_title_idx"))
     writing = "INSERT INTO tag (user_id, id, name) SELECT id, id, 'x' FROM \"user\""
     with holding(head, writing, "LOCK TABLE todo IN ROW EXCLUSIVE MODE") as holder:
@@ -243,7 +243,7 @@ def test_a_concurrent_build_is_not_cut(run: Launcher, copy: Checkout, head: URL)
     assert result.code == 0, result.everything
     document = report(result)
     assert document["revisions"][0]["attempts"] == 1
-    assert document["longest_lock_wait_seconds"] > 0.5  # no other lock is waited for so long
+    assert document["longest_lock_wait_seconds"] > 0.5  # longer than any lock_timeout
     assert (
         "CREATE INDEX CONCURRENTLY todo_title_idx ON todo (title) waits for session" in result.err
     )
@@ -259,7 +259,7 @@ SETTINGS = {
 
 
 def test_settings_of_the_database(run: Launcher, copy: Checkout, head: URL) -> None:
-    """No limit or path that somebody set on the database cuts a deploy, or leads it astray."""
+    """Timeouts and a search_path that are set on the database do not affect a deploy."""
     with connect(head, autocommit=True) as connection:
         known = set(connection.scalars(text("SELECT name FROM pg_settings")))
         for name in known & SETTINGS.keys():
@@ -285,7 +285,7 @@ BROKEN = {
 def test_a_revision_that_fails(
     run: Launcher, copy: Checkout, head: URL, upgrade: str, words: str
 ) -> None:
-    """The sentence names the revision and its line; the database is as it was before."""
+    """The message names the revision and its line; the database is unchanged."""
     before = state(head)
     copy.add("op.execute('CREATE TABLE half_done ()')\n    " + upgrade)
     result = deploy(run, copy.root, head)
@@ -309,7 +309,7 @@ VALUES = {
 def test_values_of_a_revision_that_fails(
     run: Launcher, copy: Checkout, head: URL, upgrade: str
 ) -> None:
-    """Neither log nor report holds a value, be it the statement's, a parameter's or a row's."""
+    """Neither log nor report contains a value of a statement, a parameter or a row."""
     execute(head, "CREATE TABLE work ()")
     copy.add(upgrade)
     options = ("-x", "report=json", "-x", "timeout-minutes=0.01")
@@ -320,7 +320,7 @@ def test_values_of_a_revision_that_fails(
     assert "hunter2" not in result.everything
 
 
-# What an author may do to a revision's transaction or session, and why the deploy says no.
+# Revisions that interfere with their transaction or session, and the deploy's message.
 MEDDLING = {
     "rolls-back": (
         "op.get_bind().rollback()\n    op.execute('CREATE TABLE lost ()')",
@@ -328,7 +328,7 @@ MEDDLING = {
     ),
     "commits": (
         "op.execute('CREATE TABLE half_done ()')\n    op.execute('COMMIT')",
-        "A revision's transaction is not its own to end (COMMIT)",
+        "A revision must not begin or end transactions (COMMIT)",
     ),
     "gives-the-lock-away": (
         "op.execute('SELECT pg_advisory_unlock_all()')",
@@ -346,7 +346,7 @@ MEDDLING = {
 def test_a_revision_that_meddles(
     run: Launcher, copy: Checkout, head: URL, upgrade: str, words: str
 ) -> None:
-    """A revision that ends its transaction, gives the lock away or exits is no success."""
+    """A deploy fails if a revision ends its transaction, releases the deploy lock or exits."""
     copy.add(upgrade)
     last = "b0b1c2d3e4f5"
     name = f"2099_01_01_0001_{last}_x.py"
@@ -361,7 +361,7 @@ def test_a_revision_that_meddles(
 
 
 def test_settings_do_not_outlive_a_revision(run: Launcher, copy: Checkout, head: URL) -> None:
-    """What a revision sets for the session, as a pasted dump does, is undone before the next."""
+    """Session settings of a revision, for example from a pasted dump, are reset before the next."""
     copy.add(sql("SET search_path = pg_catalog, public", "SET lock_timeout = 0"))
     last = "b0b1c2d3e4f5"
     name = f"2099_01_01_0001_{last}_x.py"
@@ -379,7 +379,7 @@ def test_settings_do_not_outlive_a_revision(run: Launcher, copy: Checkout, head:
 def test_a_build_that_somebody_else_runs(
     run: Launcher, copy: Checkout, head: URL, superusers: dict[int, URL]
 ) -> None:
-    """An index that is just being built by hand is left alone, and named."""
+    """An index that another session is building is kept, and named."""
     superuser = next(iter(superusers.values())).set(database=head.database)
     copy.add(sql("CREATE TABLE made ()"))
     with holding(head, "LOCK TABLE todo IN ROW EXCLUSIVE MODE") as holder:
@@ -393,14 +393,14 @@ def test_a_build_that_somebody_else_runs(
         holder.rollback()
         building.join()
     assert result.code == 0, result.everything
-    assert "The index by_hand is not valid yet: somebody is building" in result.err
+    assert "The index by_hand is not valid yet: another session builds" in result.err
     with connect(head) as connection:
         valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'by_hand'::regclass"
         assert connection.scalar(text(valid)) is True
 
 
 def test_stamping(run: Launcher, head: URL) -> None:
-    """What a stamp says is compared as well; --purge forgets what cannot be true."""
+    """A stamp is verified too; --purge replaces a wrong record."""
     execute(head, "UPDATE alembic_version SET version_num = 'feedfacefeed'")
     assert deploy(run, ROOT, head, "stamp", "head").code == 2
     purged = deploy(run, ROOT, head, "stamp", "--purge", "head")
@@ -428,22 +428,22 @@ QUERIES = {
 
 @pytest.mark.parametrize(("query", "shown"), QUERIES.items())
 def test_values_in_queries(query: str, shown: str) -> None:
-    """Of another session's query the log gets everything but comments and values."""
+    """The log shows another session's query without comments and values."""
     assert one_line(without_values(query)) == shown
 
 
 def test_what_cannot_be_undone(run: Launcher, copy: Checkout, head: URL) -> None:
-    """An irreversible revision's reason is what the deploy says."""
+    """The message contains the reason of an irreversible revision."""
     copy.add(downgrade=IRREVERSIBLE)
     assert deploy(run, copy.root, head).code == 0
     result = deploy(run, copy.root, head, "downgrade", "-1")
     assert result.code == 1
-    assert "cannot be undone, and the database is at a0b1c2d3e4f5: This cannot be" in result.err
+    assert "cannot be reverted, and the database is at a0b1c2d3e4f5: This cannot be" in result.err
     assert "Traceback" not in result.everything
 
 
 def test_called_by_a_program(run: Launcher, head: URL) -> None:
-    """A program that calls Alembic gets its exception, not the end of the process."""
+    """A program that calls Alembic gets an exception, not SystemExit."""
     code = f"""
 import os
 os.environ["DATABASE_URL"] = {head.set(database="nope").render_as_string(hide_password=False)!r}
@@ -463,7 +463,7 @@ except CommandError as error:
 def test_a_connection_that_is_lost(
     run: Launcher, empty: URL, superusers: dict[int, URL], tmp_path: Path
 ) -> None:
-    """A lost connection is replaced once or twice, visibly; the revisions are applied once."""
+    """A lost connection is logged and replaced; each revision is applied once."""
     terminate = terminator(next(iter(superusers.values())).set(database="postgres"))
     with stopped_at(60, tmp_path, terminate) as before:
         result = deploy(run, ROOT, empty, "-x", "report=json", "upgrade", "head", before=before)
@@ -477,7 +477,7 @@ def test_a_connection_that_is_lost(
 
 
 def test_a_server_that_goes_down_each_time(run: Launcher, copy: Checkout, head: URL) -> None:
-    """A revision that ends every session it gets is not tried for ever."""
+    """A revision that ends each of its sessions is not retried for ever."""
     copy.add(sql("SELECT pg_terminate_backend(pg_backend_pid())"))
     result = deploy(run, copy.root, head)
     assert result.code != 0
@@ -488,7 +488,7 @@ def test_a_server_that_goes_down_each_time(run: Launcher, copy: Checkout, head: 
 
 @pytest.mark.slow
 def test_what_a_deploy_installs(tmp_path: Path, empty: URL) -> None:
-    """requirements.txt, alembic.ini, migrations and models are all that it takes."""
+    """A deploy needs only requirements.txt, alembic.ini, migrations and models."""
     for part in ("alembic.ini", "migrations", "models"):
         subprocess.run(["cp", "-R", ROOT / part, tmp_path], check=True)
     venv = tmp_path / "venv"
@@ -514,4 +514,4 @@ def test_what_a_deploy_installs(tmp_path: Path, empty: URL) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert "Its schema is, fact by fact, the committed one." in result.stdout
+    assert "Its schema equals the committed one." in result.stdout

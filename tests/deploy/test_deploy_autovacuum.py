@@ -1,8 +1,8 @@
-"""A deploy gets past autovacuum, which does not leave for somebody who waits shortly.
+"""A deploy succeeds while autovacuum works on the table.
 
-The theory: autovacuum leaves a table when somebody has waited for its lock for deadlock_timeout, a
-second. A deploy never waits that long for a lock that others queue behind, so it waits behind one
-that nobody queues behind, and tries again.
+The theory: PostgreSQL cancels autovacuum when a session has waited for its lock for
+deadlock_timeout (1 second). A deploy does not wait that long in a mode that blocks others. So it
+waits in a mode that does not, and then retries.
 """
 
 import threading
@@ -29,7 +29,7 @@ WORKING = """
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[Disposable]:
-    """A server whose autovacuum comes soon, and takes long."""
+    """A server with a frequent and slow autovacuum."""
     with disposable(request.config.option.postgres) as server:
         with connect(server.superuser, autocommit=True) as connection:
             for setting in (
@@ -63,7 +63,7 @@ LockMonitor.wait_for_autovacuum = lambda *_: None
 
 
 def test_autovacuum_leaves(run: Launcher, copy: Checkout, server: Disposable) -> None:
-    """Where a deploy would give up, sending it away lets it through, and nobody waits long."""
+    """The deploy fails without wait_for_autovacuum; with it, others wait only briefly."""
     with server.database() as url:
         assert deploy(run, copy.root, url).code == 0
         copy.add(sql("ALTER TABLE verification ADD COLUMN note text"))

@@ -1,9 +1,9 @@
-"""A deploy that is cut anywhere is finished by the next one, with the very same result.
+"""A deploy that is interrupted at any point is completed by the next one.
 
-The theory: whatever ends a deploy, at whatever statement, what was committed is a whole number of
-revisions, no lock stays behind, and running the same command again leads to the schema, and the
-revision, that an undisturbed deploy leads to. Up and down, over every statement and every commit of
-the history, and of a concurrent index after it: all of them with `--all`, else a sample by seed.
+The theory: an interrupted deploy has committed whole revisions and keeps no lock. The same command,
+run again, ends with the schema and revision of an undisturbed deploy. This is tested at every
+statement and commit of the history and of a concurrent index, up and down: all points with `--all`,
+otherwise a sample.
 """
 
 import random
@@ -32,7 +32,7 @@ SAMPLE = 1
 """Points of each fault and direction in the quick tier."""
 
 LAST_WORDS = 3
-"""So many points before the end there is nothing left for which to connect again."""
+"""At this many points before the end, no statement is left that needs a new connection."""
 
 CONCURRENTLY = (
     """with op.get_context().autocommit_block():
@@ -67,22 +67,22 @@ def _restart(server: Disposable) -> None:
 
 @dataclass
 class Place:
-    """A server to ill-treat, a checkout, and what undisturbed deploys make of an empty database."""
+    """A server, a checkout, and the results of undisturbed deploys."""
 
     server: Disposable
     root: Path
     points: dict[str, int]
-    """At how many statements and commits a deploy can be cut, by way."""
+    """Number of statements and commits, by direction."""
     expected: dict[str, tuple[str, list[str]]]
     start: dict[str, URL]
-    """A database from which each way leads, to be cloned."""
+    """The database in which each direction begins, to be cloned."""
 
 
 @pytest.fixture(scope="module")
 def place(
     request: pytest.FixtureRequest, run: Launcher, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    """A server of the module's own, and a history that ends with a concurrent index."""
+    """A server for this module, and a history that ends with a concurrent index."""
     copy = copy_to(tmp_path_factory.mktemp("faults") / "checkout")
     copy.add(*CONCURRENTLY)
     with (
@@ -103,20 +103,20 @@ def place(
 
 
 def cut_and_run_again(run: Launcher, place: Place, fault: Fault, way: str, point: int) -> None:
-    """Cut a deploy at that point, and see what the next one makes of it."""
+    """Interrupt a deploy at that point, and check the result of the next one."""
     with place.server.database(place.start[way]) as url:
         through = url.set(port=place.server.proxy.port)
         with stopped_at(point, place.root, fault) as before:
             first = deploy(run, place.root, through, *WAYS[way], before=before)
         if fault is kill:
             assert first.code == -signal.SIGKILL, first.everything
-        else:  # it connected again, and went on
+        else:  # it connected again and continued
             assert first.code == 0, first.everything
             assert point > place.points[way] - LAST_WORDS or "connecting again" in first.err
         again = deploy(run, place.root, through, *WAYS[way])
-        told = f"point {point}\n{first.everything}\n{again.everything}"
-        assert again.code == 0, told
-        assert state(url) == place.expected[way], told
+        outputs = f"point {point}\n{first.everything}\n{again.everything}"
+        assert again.code == 0, outputs
+        assert state(url) == place.expected[way], outputs
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -137,7 +137,7 @@ def test_a_sample_of_points(
     ["network cut", *(pytest.param(one, marks=pytest.mark.slow) for one in list(FAULTS)[:-1])],
 )
 def test_a_build_that_is_under_way(run: Launcher, place: Place, fault: str, tmp_path: Path) -> None:
-    """A concurrent index that is cut while it is built is invalid, and then cleared and built."""
+    """The next deploy drops and rebuilds the invalid index of an interrupted concurrent build."""
     process = tmp_path / "process"
 
     def cut(url: URL, writer: Connection[Any]) -> None:
@@ -165,15 +165,15 @@ def test_a_build_that_is_under_way(run: Launcher, place: Place, fault: str, tmp_
         first = deploy(run, place.root, through, before=note)
         cutting.join()
         again = deploy(run, place.root, through)
-        told = f"{first.everything}\n{again.everything}"
-        assert again.code == 0, told
-        # What the embedded server commits last it may forget when it is killed.
-        assert fault == "server killed" or "which an interrupted build left invalid" in told
-        assert state(url) == place.expected["up"], told
+        outputs = f"{first.everything}\n{again.everything}"
+        assert again.code == 0, outputs
+        # A killed embedded server may lose its last commits.
+        assert fault == "server killed" or "which an interrupted build left invalid" in outputs
+        assert state(url) == place.expected["up"], outputs
 
 
 def test_a_server_that_is_not_there_yet(run: Launcher, place: Place) -> None:
-    """A server that starts when it is called, as Neon's computes do, is waited for, visibly."""
+    """The deploy waits for a server that is starting, such as Neon's computes, and logs it."""
     with place.server.database() as url:
         place.server.kill()
         starting = threading.Timer(1, place.server.start)
@@ -182,7 +182,7 @@ def test_a_server_that_is_not_there_yet(run: Launcher, place: Place) -> None:
         starting.join()
         assert result.code == 0, result.everything
         assert "No connection yet to" in result.err
-        assert "trying again" in result.err
+        assert "retrying" in result.err
 
 
 @pytest.mark.slow

@@ -1,9 +1,8 @@
-"""Ctrl-C and SIGTERM end a deploy at once, wherever it is.
+"""Ctrl-C and SIGTERM end a deploy at once, in every phase.
 
-The theory: whatever the deploy does when the signal arrives, and whatever its revision makes of the
-exception, the statement that runs is cancelled, nothing is tried or applied after it, and the
-deploy says that it was interrupted. Each deploy is a process of its own that gets a real signal
-when the server, or the deploy itself, shows that it has come that far.
+The theory: in any phase, and even if a revision catches the exception, the running statement is
+cancelled, nothing more is retried or applied, and the deploy reports the interruption. Each deploy
+is a process of its own. It gets a real signal when the server or its own log shows the phase.
 """
 
 import os
@@ -27,11 +26,11 @@ from tests.support.alembic_process import ALEMBIC, LOCK_SQL, state
 from tests.support.repo_copy import REVISION, copy_to
 
 SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-"""The quick tier sends one of them: to the deploy they are the same."""
-PATIENCE = 30
-"""Seconds that a condition may take to come true, on a busy machine too."""
+"""The deploy treats both alike, so the quick tier sends only one."""
+TIMEOUT = 30
+"""Timeout of a condition, in seconds, long enough for a busy machine."""
 
-SENTENCE = "FAILED: Interrupted: what was committed stays; run this again to go on."
+SENTENCE = "FAILED: Interrupted: committed revisions stay; run this again to continue."
 
 PROGRAM = """
 import os
@@ -53,12 +52,12 @@ IN_A_BLOCK = f"""with op.get_context().autocommit_block():
 REVISIONS = {
     "transaction": f"{MARK}\n    {SLEEP}",
     "autocommit": IN_A_BLOCK + SLEEP,
-    # What a backfill looks like: many short statements, and pauses in which no statement runs.
+    # Like a backfill: many short statements, with pauses.
     "backfill": IN_A_BLOCK
     + """for _ in range(10000):
             op.execute("UPDATE work SET done = true")
             op.execute("SELECT pg_sleep(0.01)")""",
-    # Each batch has a block of its own, and one that fails is tried again, whatever it failed of.
+    # Each batch has a block of its own, and is retried after any error.
     "stubborn backfill": f"""while True:
         try:
             with op.get_context().autocommit_block():
@@ -77,11 +76,11 @@ REVISIONS = {
 }
 ASLEEP = "query LIKE '%pg_sleep(%'"
 SHOWN = {"swallowed in Python": "query = 'SELECT ''waiting'''"}
-"""How the server shows that a revision has come so far, where it does not sleep there."""
+"""The condition for a revision's phase, for the revisions that do not sleep."""
 
 
 class Place(NamedTuple):
-    """A checkout, and the database that it is deployed to."""
+    """A checkout and its database."""
 
     root: Path
     url: URL
@@ -89,7 +88,7 @@ class Place(NamedTuple):
 
 @pytest.fixture(scope="module")
 def first(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A checkout whose history makes two tables, and a database that is deployed to it."""
+    """A checkout whose history makes two tables, and a database with them."""
     copy = copy_to(tmp_path_factory.mktemp("interrupted") / "checkout")
     for path in copy.versions.glob("*.py"):
         path.unlink()
@@ -99,14 +98,14 @@ def first(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with server.database() as url:
         place = Place(copy.root, url)
         process = deploying(place)
-        _, err = process.communicate(timeout=PATIENCE)
+        _, err = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, err
         yield place
 
 
 @pytest.fixture
 def place(first: Place, server: Server, tmp_path: Path) -> Iterator[Place]:
-    """The same, of the test's own."""
+    """A copy of both for one test."""
     root = tmp_path / "checkout"
     shutil.copytree(first.root, root)
     with server.database(first.url) as url:
@@ -139,8 +138,8 @@ def deploying(place: Place, code: str = ALEMBIC) -> subprocess.Popen[str]:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Wait until something is true."""
-    deadline = time.monotonic() + PATIENCE
+    """Wait until the condition is true."""
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, "it did not come that far"
         time.sleep(0.02)
@@ -148,7 +147,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 @contextmanager
 def observing(url: URL) -> Iterator[Callable[[str], int]]:
-    """Count the other sessions on the database that a condition holds for."""
+    """Count the other sessions on the database that meet a condition."""
     with connect(url, autocommit=True) as connection:
 
         def count(condition: str) -> int:
@@ -164,20 +163,20 @@ def observing(url: URL) -> Iterator[Callable[[str], int]]:
 
 
 def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:
-    """Send the signal: the deploy's exit code, and what it printed, which came soon."""
+    """Send the signal, check that the deploy ends soon, and return its exit code and output."""
     start = time.monotonic()
     process.send_signal(number)
     try:
         out, err = process.communicate(timeout=20)
     finally:
         process.kill()
-    # Cancelling takes moments. A sleep, a pause or another try would take longer.
+    # Cancelling is fast; a sleep, a pause or a retry would take longer.
     assert time.monotonic() - start < 8, err
     return process.returncode, out, err
 
 
 def assert_interrupted(process: subprocess.Popen[str], number: signal.Signals) -> str:
-    """Send the signal, and assert that the deploy says that it was interrupted, and why."""
+    """Send the signal, and assert that the deploy reports the interruption."""
     code, out, err = interrupt(process, number)
     assert code == 130, out + err
     assert err.splitlines()[-1] == SENTENCE
@@ -207,20 +206,20 @@ def test_in_a_revision(place: Place, name: str, number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
 def test_in_a_pause(place: Place, number: signal.Signals) -> None:
-    """A deploy that gives way to somebody's lock, again and again, ends in its pause, too."""
+    """A signal ends the pause between two attempts."""
     write(place.root, "third", "second", "op.execute('ALTER TABLE work ADD COLUMN more int')")
     with connect(place.url) as holder:
         holder.exec_driver_sql("LOCK TABLE work")
         process = deploying(place)
         assert process.stderr is not None
-        while "giving way, and trying again" not in process.stderr.readline():
+        while "giving way, retrying" not in process.stderr.readline():
             assert process.poll() is None
         assert_interrupted(process, number)
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
 def test_while_another_deploy_runs(place: Place, number: signal.Signals) -> None:
-    """Waiting for the deploys' lock ends as well."""
+    """A signal ends the wait for the deploy lock."""
     with connect(place.url) as holder:
         holder.exec_driver_sql(LOCK_SQL)
         process = deploying(place)
@@ -232,9 +231,9 @@ def test_while_another_deploy_runs(place: Place, number: signal.Signals) -> None
 
 @pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
 def test_while_it_connects(place: Place, number: signal.Signals) -> None:
-    """A server that takes the connection and never answers does not hold the deploy."""
+    """A signal ends the connection to a server that does not answer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(PATIENCE)
+        silent.settimeout(TIMEOUT)
         port: int = silent.getsockname()[1]
         process = deploying(Place(place.root, place.url.set(host="127.0.0.1", port=port, query={})))
         line, _ = silent.accept()
@@ -257,7 +256,7 @@ def test_in_a_program(place: Place, number: signal.Signals) -> None:
 
 
 def test_ignored_in_the_background(place: Place) -> None:
-    """A process that was told to ignore Ctrl-C, as a shell tells its background, still does."""
+    """A process that ignores Ctrl-C, as a shell's background process does, is not interrupted."""
     write(place.root, "third", "second", 'op.execute("SELECT pg_sleep(1)")')
     with observing(place.url) as count:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -267,5 +266,5 @@ def test_ignored_in_the_background(place: Place) -> None:
             signal.signal(signal.SIGINT, before)
         wait_for(lambda: count(ASLEEP))
         os.kill(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=PATIENCE)
+        _, err = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, err

@@ -1,7 +1,7 @@
-"""What a deploy refuses: bad URLs, roles, states and settings, each in one sentence.
+"""The preconditions of a deploy: URLs, roles, states and settings.
 
-The theory: whatever would go wrong is said before anything is done, in one sentence that says what
-to do, without a traceback and without any part of a password; and nothing is changed.
+The theory: if a precondition fails, the deploy changes nothing and prints one sentence that says
+what to do, without a traceback and without a part of a password.
 """
 
 import os
@@ -27,11 +27,11 @@ from tests.support.repo_copy import Checkout, Launcher, Result, sql
 from tests.support.servers import pooled, proxy
 
 NOW = ("-x", "timeout-minutes=0.003", "upgrade", "head")
-"""Without patience: what may pass is not waited for."""
+"""Without retries of transient errors."""
 
 
 def assert_refused(result: Result, *fragments: str) -> None:
-    """It says no in one sentence on the error stream, after what it may have warned of."""
+    """Assert exit code 2 and one sentence on standard error, after possible warnings."""
     assert result.code == 2, result.everything
     assert result.out == ""
     last = result.err.splitlines()[-1]
@@ -45,7 +45,7 @@ def assert_refused(result: Result, *fragments: str) -> None:
 
 
 QUICK = {"empty", "mysql", "unencoded-at-sign"}
-"""Of these URLs, those that the quick tier gives to the whole command, too."""
+"""The URLs that the quick tier also passes to the whole command."""
 
 
 @pytest.mark.parametrize(
@@ -56,19 +56,19 @@ QUICK = {"empty", "mysql", "unencoded-at-sign"}
     ],
 )
 def test_a_url_that_cannot_be_read(run: Launcher, url: str) -> None:
-    """Whatever is no URL of a PostgreSQL database."""
+    """Text that is not a PostgreSQL URL."""
     assert_refused(deploy(run, ROOT, url, *NOW), "DATABASE_URL" if not url.strip() else "URL")
 
 
 ADDRESSES = {
     "neon-pooled": (
         "ep-cool-name-123456-pooler.eu-central-1.aws.neon.tech/neondb?sslmode=require",
-        "take the direct one, whose name has no -pooler",
+        "use the direct host, whose name has no -pooler",
     ),
-    "nobody-listens": ("127.0.0.1:1/db", "Connection refused; see whether the server runs"),
+    "nobody-listens": ("127.0.0.1:1/db", "Connection refused; check whether the server runs"),
     "no-such-host": ("host.invalid/db", "No connection to db on host.invalid as user"),
     "no-such-socket": ("/db?host=/no/such/folder", "No connection to db on /no/such/folder"),
-    "unknown-option": ("127.0.0.1:1/db?colour=red", "a parameter"),
+    "unknown-option": ("127.0.0.1:1/db?colour=red", "an unknown parameter"),
     "bad-option": ("127.0.0.1:1/db?sslmode=maybe", "sslmode"),
     "bad-port": ("127.0.0.1:99999/db", "99999"),
     "password-as-an-option": (f"127.0.0.1:1/db?password={PASSWORD}", "Connection refused"),
@@ -77,13 +77,13 @@ ADDRESSES = {
 
 @pytest.mark.parametrize(("rest", "fragment"), ADDRESSES.values(), ids=ADDRESSES.keys())
 def test_a_url_that_leads_nowhere(run: Launcher, rest: str, fragment: str) -> None:
-    """Whatever leads to no server, or to one that is not to be deployed to."""
+    """URLs without a server, or with one that a deploy rejects."""
     user = "user@" if PASSWORD in rest else f"user:{PASSWORD}@"
     assert_refused(deploy(run, ROOT, f"postgresql://{user}{rest}", *NOW), fragment)
 
 
 def test_no_server_but_a_program(run: Launcher) -> None:
-    """What listens there is no PostgreSQL: it hangs up."""
+    """A server that is not PostgreSQL and closes the connection."""
     with proxy(1) as closed:
         url = f"postgresql://user:{PASSWORD}@127.0.0.1:{closed.port}/db"
         assert_refused(deploy(run, ROOT, url, *NOW), "No connection to db on 127.0.0.1")
@@ -116,18 +116,18 @@ SERVER: dict[str, tuple[Callable[[URL], URL], str]] = {
 def test_a_server_that_says_no(
     run: Launcher, server: Server, change: Callable[[URL], URL], fragment: str
 ) -> None:
-    """What the server refuses for good is not tried again, and its reason is passed on."""
+    """A permanent error of the server is not retried, and its reason is printed."""
     url = change(server.maintenance)
     if url.host is None and "sslmode" in url.query:
         pytest.skip("no TLS on a socket")
     result = deploy(run, ROOT, url)
     assert_refused(result, fragment)
-    assert "trying again" not in result.err
+    assert "retrying" not in result.err
 
 
 @pytest.fixture
 def role(server: Server) -> Iterator[str]:
-    """A login without attributes, of the test's own."""
+    """A login without attributes."""
     name = f"deployer_{secrets.token_hex(4)}"
     with connect(server.maintenance, autocommit=True) as connection:
         connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
@@ -137,7 +137,7 @@ def role(server: Server) -> Iterator[str]:
 
 
 def test_a_role_that_is_not_the_owner(run: Launcher, head: URL, role: str) -> None:
-    """What another role made would belong to that role."""
+    """The role must own the database: otherwise new tables belong to another role."""
     before = state(head)
     execute(
         head, "GRANT USAGE ON SCHEMA public TO PUBLIC", "GRANT SELECT ON alembic_version TO PUBLIC"
@@ -151,20 +151,20 @@ def test_a_role_that_is_not_the_owner(run: Launcher, head: URL, role: str) -> No
 
 
 def test_an_owner_of_the_database_but_not_of_a_table(run: Launcher, head: URL, role: str) -> None:
-    """A table that somebody else owns cannot be changed."""
+    """The role must own every table."""
     execute(head, f"GRANT CREATE ON SCHEMA public TO {role}")
     execute(head, f"ALTER TABLE tag OWNER TO {role}", f"REVOKE {role} FROM {head.username}")
     before = state(head)
     try:
         result = deploy(run, ROOT, head)
-        assert_refused(result, f"may not change everything: tag belongs to {role}")
+        assert_refused(result, f"cannot alter every object: tag belongs to {role}")
         assert state(head) == before
     finally:
         execute(head, f"GRANT {role} TO {head.username}", f"DROP OWNED BY {role} CASCADE")
 
 
 def test_roles_that_are_missing(run: Launcher, copy: Checkout, empty: URL, role: str) -> None:
-    """An owner that may not make the group roles is told before the first table is made."""
+    """An owner that may not create missing group roles is refused before the first revision."""
     copy.edit(
         "migrations/schema.txt", "role todo_app", "role todo_other\n    attributes\n\nrole todo_app"
     )
@@ -174,7 +174,7 @@ def test_roles_that_are_missing(run: Launcher, copy: Checkout, empty: URL, role:
     try:
         result = deploy(run, copy.root, empty.set(username=role, password=PASSWORD))
         assert_refused(
-            result, f"The role {role} may not make the group roles that are missing", "todo_other"
+            result, f"The role {role} may not create the missing group roles", "todo_other"
         )
         assert state(empty) == before
     finally:
@@ -189,7 +189,7 @@ STATES = {
     ),
     "two-revisions": (
         "INSERT INTO alembic_version VALUES ('4c1f0b7a9d21')",
-        "The database names 2 revisions (4c1f0b7a9d21, c58e14a7d0b9)",
+        "The database records 2 revisions (4c1f0b7a9d21, c58e14a7d0b9)",
     ),
     "tables-without-a-revision": (
         "DELETE FROM alembic_version",
@@ -197,7 +197,7 @@ STATES = {
     ),
     "tables-without-a-version-table": (
         "DROP TABLE alembic_version",
-        "`schema adopt --database-url …` finds the revision that it equals, and stamps it",
+        "`schema adopt --database-url …` finds the matching revision and stamps it",
     ),
     "read-only": (
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET default_transaction_read_only = on',"
@@ -209,7 +209,7 @@ STATES = {
 
 @pytest.mark.parametrize(("statement", "fragment"), STATES.values(), ids=STATES.keys())
 def test_a_state_that_is_not_known(run: Launcher, head: URL, statement: str, fragment: str) -> None:
-    """A database that is not where the history could go on from is left as it is."""
+    """A database in a state that the history cannot continue from is not changed."""
     execute(head, statement)
     before = state(head)
     assert_refused(deploy(run, ROOT, head), fragment)
@@ -218,19 +218,19 @@ def test_a_state_that_is_not_known(run: Launcher, head: URL, statement: str, fra
 
 
 def test_another_encoding(run: Launcher, server: Server) -> None:
-    """Lengths, cases and orders are not those that the schema was proved with."""
+    """Another encoding changes lengths, letter cases and sort orders."""
     name = f"ascii_{secrets.token_hex(4)}"
     made = f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
     execute(server.maintenance, made)
     try:
         result = deploy(run, ROOT, server.maintenance.set(database=name))
-        assert_refused(result, f"The database {name} is in SQL_ASCII, and the schema is for UTF8")
+        assert_refused(result, f"The encoding of the database {name} is SQL_ASCII")
     finally:
         execute(server.maintenance, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_a_view_is_something_too(run: Launcher, empty: URL) -> None:
-    """An almost empty database is not an empty one."""
+    """A database with only a view is not empty."""
     execute(empty, "CREATE VIEW something AS SELECT 1 AS a")
     before = state(empty)
     assert_refused(deploy(run, ROOT, empty), "The database has tables (something) but no revision")
@@ -252,16 +252,16 @@ ARGUMENTS = {
         "-x timeout-minutes takes a number",
     ),
     "bad-report": (("-x", "report=xml", "upgrade", "head"), "-x report=json"),
-    "no-such-revision": (("upgrade", "nope"), "There is no way to nope from c58e14a7d0b9"),
+    "no-such-revision": (("upgrade", "nope"), "There is no path to nope from c58e14a7d0b9"),
     "too-far-up": (("upgrade", "+99"), "+99"),
     "too-far-down": (("downgrade", "-99"), "-99"),
-    "up-to-what-is-below": (("downgrade", "nope"), "There is no way to nope from c58e14a7d0b9"),
+    "up-to-what-is-below": (("downgrade", "nope"), "There is no path to nope from c58e14a7d0b9"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "fragment"), ARGUMENTS.values(), ids=ARGUMENTS.keys())
 def test_arguments(run: Launcher, head: URL, arguments: tuple[str, ...], fragment: str) -> None:
-    """What cannot be meant is said to be so, whatever the database."""
+    """Wrong arguments are rejected, on any database."""
     before = state(head)
     assert_refused(deploy(run, ROOT, head, *arguments), fragment)
     assert state(head) == before
@@ -301,7 +301,7 @@ HISTORIES = {
 def test_a_history_that_is_not_one(
     run: Launcher, copy: Checkout, head: URL, spoil: Callable[[Checkout], None], fragment: str
 ) -> None:
-    """A history that cannot be read, or not as one line, is refused before anything is asked."""
+    """An unreadable or branched history is rejected before the first query."""
     spoil(copy)
     before = state(head)
     assert_refused(deploy(run, copy.root, head), fragment)
@@ -309,7 +309,7 @@ def test_a_history_that_is_not_one(
 
 
 def test_a_refusal_as_json(run: Launcher, head: URL) -> None:
-    """The deploy's log gets its document then, too."""
+    """With `-x report=json`, a failed precondition gives a document too."""
     result = deploy(run, ROOT, head.set(database="nope"), "-x", "report=json", "upgrade", "head")
     document = report(result)
     assert result.code == 2
@@ -320,11 +320,11 @@ def test_a_refusal_as_json(run: Launcher, head: URL) -> None:
 
 @contextmanager
 def standby(superuser: URL, binaries: Path) -> Iterator[Path]:
-    """Run a server in recovery, a copy of the embedded one; its socket's folder is yielded."""
+    """Run a standby of the embedded server; yield the folder of its socket."""
     primary = Path(str(superuser.query["host"]))
     owner = primary.owner()
     user = owner if os.geteuid() == 0 else None
-    folder = Path(tempfile.mkdtemp())  # pytest's own is private: the user could not enter it
+    folder = Path(tempfile.mkdtemp())  # the server's user cannot enter pytest's private folder
     shutil.chown(folder, owner)
     data = folder / "data"
     try:
@@ -349,7 +349,7 @@ def standby(superuser: URL, binaries: Path) -> Iterator[Path]:
 
 
 def test_a_standby(run: Launcher, request: pytest.FixtureRequest) -> None:
-    """A server in recovery cannot be changed; the sentence says where to go instead."""
+    """A standby is read-only; the message says to use the primary."""
     with (
         embedded(request.config.option.postgres) as primary,
         standby(primary.superuser, primary.binaries) as folder,
@@ -366,7 +366,7 @@ POOLERS = {
 
 @pytest.mark.parametrize(("setting", "fragment"), POOLERS.values(), ids=POOLERS.keys())
 def test_a_pooler_that_is_not_neons(run: Launcher, head: URL, setting: str, fragment: str) -> None:
-    """PgBouncer, by whatever name, refuses the session's settings, or drops them unsaid."""
+    """PgBouncer rejects the session's settings, or drops them without an error."""
     before = state(head)
     with pooled(head, setting) as through:
         assert_refused(deploy(run, ROOT, through), fragment)
