@@ -1,7 +1,7 @@
-"""Read a database's schema as sorted facts, lay it out for people, say how two schemas differ.
+"""Read a database's schema as sorted facts, write them as text, and compare two schemas.
 
-The facts come from one catalog query, query.sql. Its committed result at the head revision is
-schema.txt. A deploy has only that text to compare with, so every difference is one of two texts.
+The facts are the rows of query.sql. schema.txt is their text at the head revision. A deploy has
+only that text, so schemas are compared as texts.
 """
 
 from migrations.snapshot.catalog import read

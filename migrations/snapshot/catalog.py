@@ -9,11 +9,11 @@ from migrations.snapshot.fact import Fact, Snapshot
 QUERY = Path(__file__).with_name("query.sql").read_text(encoding="utf-8")
 
 VERSION_TABLE = "to_regclass('public.alembic_version')"
-"""How the query names Alembic's own table, to leave it out."""
+"""The expression in query.sql that excludes Alembic's own table."""
 
-# Whatever changes how PostgreSQL prints a definition. pg_temp is named to come last: a session's
-# temporary tables otherwise come first, and take the short name from a table in public. Compiling
-# the query would cost more than running it, hence no JIT.
+# The settings that change how PostgreSQL prints a definition. pg_temp must come last: otherwise a
+# temporary table hides the table of the same name in public. Without JIT: compiling the query takes
+# longer than running it.
 SESSION_SETTINGS = """
     SET LOCAL search_path = public, pg_temp;
     SET LOCAL quote_all_identifiers = off;
@@ -29,26 +29,25 @@ SESSION_SETTINGS = """
 
 
 def read(connection: Connection, *, version_table: bool = False) -> Snapshot:
-    """The schema as this connection sees it now, its own uncommitted DDL included.
+    """Read the schema as this connection sees it, including its uncommitted DDL.
 
-    Alembic's own table is left out, because a schema that models have made has none, unless
-    `version_table` asks for who may read or write it, which the history decides as well. Its key is
-    left out even then: a deploy keeps its record there.
+    Alembic's own table is excluded unless `version_table`: `metadata.create_all` makes none. Its
+    primary key is always excluded, because a deploy stores a comment there.
 
-    Leaves the connection as it was: in a transaction or not, in autocommit, its settings unchanged.
-    It goes below SQLAlchemy to do so, whose first statement begins a transaction that Alembic would
-    take for the caller's, and would not commit.
+    The transaction, the autocommit mode and the settings of the connection do not change. The query
+    does not run through SQLAlchemy, which would begin a transaction: Alembic would take that for
+    the caller's and not commit it.
 
     Raises:
-        psycopg.Error: the caller's transaction had failed, a lock was not to be had in time, or
-            another session dropped something in the middle ("cache lookup failed").
-        ValueError: the connection has been invalidated.
+        psycopg.Error: the caller's transaction has failed, a lock was not free in time, or another
+            session dropped an object during the read ("cache lookup failed").
+        ValueError: the connection is invalidated.
 
     """
     driver = connection.connection.driver_connection
     if driver is None:
         raise ValueError("the connection has been invalidated: connect again")
-    # A savepoint in a transaction, else a transaction: rolling either back undoes SET LOCAL.
+    # A savepoint inside a transaction, otherwise a transaction: its rollback undoes SET LOCAL.
     with driver.transaction(force_rollback=True), driver.cursor() as cursor:
         cursor.execute(SESSION_SETTINGS)
         cursor.execute(QUERY.replace(VERSION_TABLE, "NULL::regclass") if version_table else QUERY)

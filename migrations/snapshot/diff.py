@@ -1,4 +1,4 @@
-"""The difference of two snapshots, or of their texts."""
+"""Compare two snapshots or their texts."""
 
 from difflib import unified_diff
 from itertools import chain
@@ -8,14 +8,14 @@ from migrations.snapshot.layout import layout, object_key, part_key
 
 
 def difference(before: Snapshot, after: Snapshot) -> str:
-    """What changes from before to after, for people: see text_difference."""
+    """Compare two snapshots; see `text_difference`."""
     return text_difference(layout(before, None), layout(after, None))
 
 
 def text_difference(before: str, after: str) -> str:
-    """What changes between two laid-out schemas: '' when nothing does, whatever revision they name.
+    """Compare two schema texts, except for the revision; '' if they are equal.
 
-    Lines that start with '-' are only in before, with '+' only in after; the others say where.
+    Lines with '-' are only in `before`, lines with '+' only in `after`; the others are context.
     A definition of several lines is compared line by line.
     """
     old, new = _parse(before), _parse(after)
@@ -33,7 +33,7 @@ def text_difference(before: str, after: str) -> str:
 
 
 def _parse(text: str) -> dict[str, dict[str, list[str]]]:
-    """The lines of each part by object, from a text that layout made."""
+    """Parse a text made by `layout`: the lines of each part of each object."""
     blocks: dict[str, dict[str, list[str]]] = {}
     parts: dict[str, list[str]] = {}
     lines: list[str] = []
@@ -41,14 +41,14 @@ def _parse(text: str) -> dict[str, dict[str, list[str]]]:
         if line and not line.startswith(" "):
             parts = blocks[line] = {}
         elif line.startswith("    ") and not line.startswith("     "):
-            # Names may hold two blanks: such parts share a key, and none is lost.
+            # A name with two blanks is cut off there: such parts share a key, and none is lost.
             lines = parts.setdefault(line.strip().partition("  ")[0], [])
             lines.append(line)
         else:
             lines.append(line)
     for parts in blocks.values():
         for lines in parts.values():
-            # The blank line between two blocks is no part of a definition.
+            # The blank line between two blocks does not belong to a definition.
             while not lines[-1]:
                 lines.pop()
     return blocks
@@ -59,7 +59,7 @@ def _entry_difference(old: list[str], new: list[str]) -> list[str]:
         return []
     if old[:1] != new[:1]:
         return _signed("-", old) + _signed("+", new)
-    # Both spread over several lines below the same name.
+    # Both definitions have several lines below the same name.
     hunks = list(unified_diff(old[1:], new[1:], n=2, lineterm=""))[2:]
     changed = [f"{line[0]} {line[1:]}".rstrip() for line in hunks if not line.startswith("@@")]
     return _signed(" ", old[:1]) + changed

@@ -1,10 +1,10 @@
-"""A fact: one row of the catalog query. A snapshot is all of them, sorted."""
+"""A fact is one row of query.sql; a snapshot is all of them, sorted."""
 
 from typing import NamedTuple
 
 
 class Fact(NamedTuple):
-    """One row of query.sql: an object ('table todo'), its part ('column due_at'), what it is."""
+    """An object ('table todo'), one of its parts ('column due_at'), and the part's definition."""
 
     object: str
     part: str

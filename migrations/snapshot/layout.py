@@ -2,8 +2,7 @@
 
 from migrations.snapshot.fact import Fact, Snapshot
 
-# The order in which a reviewer reads: what holds data, what works on it, what it is made of, who
-# may use it. Kinds that are not named come in place of OTHERS.
+# The order of objects and parts in the text. Kinds that are not listed stand at OTHERS.
 OTHERS = ""
 
 OBJECTS = (
@@ -46,9 +45,9 @@ PARTS = (
 
 
 def layout(snapshot: Snapshot, head: str | None) -> str:
-    """The text of schema.txt: the head revision, then a block per object with one fact a line.
+    """Write a snapshot as text: the revision, then a block per object with one fact per line.
 
-    No line depends on another, so that git shows exactly what changed. Equal texts mean equal
+    No line depends on another, so that git shows exactly the changes. Equal texts mean equal
     snapshots.
     """
     blocks: dict[str, list[Fact]] = {}
@@ -63,7 +62,7 @@ def layout(snapshot: Snapshot, head: str | None) -> str:
 
 
 def revision(text: str) -> str | None:
-    """The head revision that the first line of a laid-out schema names."""
+    """Return the revision in the first line of a schema text."""
     name = text.partition("\n")[0].removeprefix("revision ")
     return None if name == "none" else name
 
@@ -81,7 +80,7 @@ def _one_line(name: str) -> str:
 
 
 def _visible(text: str) -> str:
-    """The text with visible signs for the blanks that editors and git strip or rewrite."""
+    """Mark the blanks that editors and git remove or rewrite: trailing blanks and CR."""
     lines = _escaped(text, "␍").replace("\r", "␍").split("\n")
     marked = [f"{line}¶" if line.endswith("¶") or line != line.rstrip() else line for line in lines]
     if len(marked) > 1 and not marked[-1]:
@@ -90,7 +89,7 @@ def _visible(text: str) -> str:
 
 
 def _escaped(text: str, sign: str) -> str:
-    """Tell a sign that the text holds from the one that this layout writes."""
+    """Escape a sign in the text, so that it differs from the same sign written by `layout`."""
     return text.replace("␛", "␛␛").replace(sign, f"␛{sign}")
 
 
@@ -105,6 +104,6 @@ def part_key(part: str) -> tuple[int, str]:
 
 
 def _rank(text: str, order: tuple[str, ...]) -> int:
-    """The place of the first entry of the order that the text starts with, as whole words."""
+    """Return the position of the first entry whose words the text starts with."""
     matches = (place for place, words in enumerate(order) if f"{text} ".startswith(f"{words} "))
     return next(matches, order.index(OTHERS))

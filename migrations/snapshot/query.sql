@@ -1,14 +1,14 @@
 -- The schema of one database as sorted rows: object, part, definition.
 --
--- Two schemas are equal when these rows are equal, so a row must depend on nothing else: not on object ids,
--- not on the order of columns or grants, not on the server's major version (16 to 18), not on the owner's name.
+-- Two schemas are equal if and only if these rows are equal. So a row does not depend on object ids, on the order of
+-- columns or grants, on the server's major version (16 to 18) or on the owner's name.
 -- An object is a heading ('table todo'), a part is one fact below it ('column due_at').
--- Run it through migrations/snapshot, which pins search_path and every setting that changes how PostgreSQL
--- prints a definition. It reads only what a role without superuser rights may read, and takes no lock stronger than
--- ACCESS SHARE (pg_get_viewdef and pg_get_expr take that one).
+-- Run it through migrations/snapshot, which sets search_path and every setting that changes how PostgreSQL prints a
+-- definition. It reads only what a role without superuser rights may read, and takes no lock stronger than
+-- ACCESS SHARE (through pg_get_viewdef and pg_get_expr).
 --
--- Left out on purpose: rows of tables, sequence positions, whether a materialised view is populated; passwords and
--- connection strings; who is a member of a group role; encoding and locale; schemas and roles of the platform.
+-- Not included: rows of tables, sequence positions, whether a materialised view is populated; passwords and
+-- connection strings; members of group roles; encoding and locale; schemas and roles of the platform.
 
 with
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -19,8 +19,8 @@ this_database as materialized (
     where datname = current_database()
 ),
 
--- The same migrations run as another role in every environment. pg_database_owner is a name for that role too: it has
--- exactly one member, and who owns schema public depends only on who made the database.
+-- The role that runs the migrations differs between environments. pg_database_owner is the same role: it has
+-- exactly one member. The owner of schema public depends only on how the database was created.
 role_name as materialized (
     select
         r.oid,
@@ -35,7 +35,7 @@ role_name as materialized (
         'PUBLIC' as name
 ),
 
--- An extension's members follow from its version, a range's functions and casts from the range. classid is kept:
+-- An extension's members follow from its version, a range's functions and casts from the range. classid is needed:
 -- object ids are unique only within a catalog.
 member as materialized (
     select
@@ -45,7 +45,7 @@ member as materialized (
     where deptype = 'e' or (deptype = 'i' and classid in ('pg_proc'::regclass, 'pg_cast'::regclass))
 ),
 
--- Neon owns auth and neon_auth: their content changes without us.
+-- Neon owns auth and neon_auth, and changes their content.
 schema as materialized (
     select
         n.*,
@@ -74,7 +74,7 @@ relation as materialized (
     from pg_class as c
     inner join schema as s on c.relnamespace = s.oid
     where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f', 'c')
-    -- Alembic's own bookkeeping, absent where metadata.create_all built the schema.
+    -- Alembic's own table; metadata.create_all does not make it.
     and c.oid is distinct from to_regclass('public.alembic_version')
     and not exists (
         select from member as m
@@ -119,9 +119,9 @@ routine as materialized (
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Objects: everything that can have an owner, a comment or grants of its own
 -- ---------------------------------------------------------------------------------------------------------------------
--- 16384 is FirstNormalObjectId (access/transam.h): below it initdb made the object. Only catalogs without a schema
--- need it, and schemas of the platform are left out above.
--- acl_type is the letter that acldefault() knows the kind of object by, null where there are no privileges to grant.
+-- Objects with an oid below 16384 (FirstNormalObjectId in access/transam.h) are initdb's. Only catalogs without a
+-- schema need this condition: schemas of the platform are excluded above.
+-- acl_type is the letter of the object's kind for acldefault(), null for a kind without privileges.
 candidate (classid, objid, object, owner, acl, acl_type) as (
     select
         'pg_namespace'::regclass,
@@ -142,7 +142,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
     from relation
     where relkind <> 'c'
     union all
-    -- A multirange's owner and privileges are its range's, but ALTER TYPE does not always write them there.
+    -- A multirange has its range's owner and privileges, but ALTER TYPE does not always store them with it.
     select
         'pg_type'::regclass,
         oid,
@@ -339,7 +339,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         null
     from pg_subscription as s inner join this_database as d on s.subdbid = d.oid
     union all
-    -- Comments on large objects are filed under pg_largeobject, not under the catalog that holds owner and grants.
+    -- The classid of comments on large objects is pg_largeobject's, not that of the catalog with owner and grants.
     select
         'pg_largeobject'::regclass,
         oid,
@@ -380,9 +380,9 @@ object as materialized (
 ),
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- Privileges: what a role may do, whether it was granted or is PostgreSQL's default
+-- Privileges of each role, granted or by PostgreSQL's default
 -- ---------------------------------------------------------------------------------------------------------------------
--- always: an object's PUBLIC privileges are shown even where they are the default, because a reviewer must see them.
+-- always: PUBLIC's privileges on an object are listed even if they are the default, because a reviewer must see them.
 acl_holder (object, part, owner, acl, default_acl, all_count, always) as (
     select
         o.object,
@@ -398,7 +398,7 @@ acl_holder (object, part, owner, acl, default_acl, all_count, always) as (
     from object as o
     where o.acl_type is not null
     union all
-    -- Four privileges exist on a column: SELECT, INSERT, UPDATE, REFERENCES.
+    -- Columns have four privileges: SELECT, INSERT, UPDATE, REFERENCES.
     select
         r.object,
         format('grant on column %I to ', a.attname),
@@ -410,7 +410,7 @@ acl_holder (object, part, owner, acl, default_acl, all_count, always) as (
     from pg_attribute as a inner join relation as r on a.attrelid = r.oid
     where a.attacl is not null and not a.attisdropped
     union all
-    -- The languages that initdb made are not ours, but a change of who may use them is.
+    -- initdb makes the languages, but a change of their privileges belongs to our schema.
     select
         'language ' || quote_ident(l.lanname),
         'grant to ',
@@ -427,7 +427,7 @@ acl_holder (object, part, owner, acl, default_acl, all_count, always) as (
             where o.classid = 'pg_language'::regclass and o.objid = l.oid
         )
     union all
-    -- Default privileges of a whole database replace PostgreSQL's own; those of a schema are added to them.
+    -- Default privileges of a database replace PostgreSQL's; those of a schema are added to them.
     select
         'default privileges of ' || r.name,
         case d.defaclobjtype
@@ -472,7 +472,7 @@ acl_entry as (
     cross join lateral aclexplode(x.acl) as e
 ),
 
--- ALL, because 17 has one privilege more on tables (MAINTAIN) and the same GRANT ALL must read the same on 16.
+-- ALL: version 17 has one more privilege on tables (MAINTAIN), and GRANT ALL must give the same row on 16.
 privilege_by_grantor as (
     select
         object,
@@ -508,8 +508,8 @@ privilege as (
     group by p.object, p.part, p.owner, p.always, p.grantee
 ),
 
--- Neon's neon_superuser reads and writes everything anyway and exists nowhere else. An owner's right to its own
--- object is worth a line only where it was taken away.
+-- Neon's neon_superuser can read and write everything, and exists only on Neon. An owner's privilege on its own object
+-- gets a row only if it was revoked.
 granted as materialized (
     select
         p.object,
@@ -524,7 +524,7 @@ granted as materialized (
 ),
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- Roles: what isolation hangs on, for every role that something above names
+-- Roles: the attributes of every role named above, which row security depends on
 -- ---------------------------------------------------------------------------------------------------------------------
 named_role as (
     select grantee as oid from granted
@@ -550,7 +550,7 @@ group_role as materialized (
 ),
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- Parts: facts that carry a comment of their own, so classid, objid and subid say where it is filed
+-- Parts: facts that can have a comment; classid, objid and subid find it
 -- ---------------------------------------------------------------------------------------------------------------------
 part (classid, objid, subid, object, part, definition) as (
     select
@@ -588,8 +588,8 @@ part (classid, objid, subid, object, part, definition) as (
     left join pg_attrdef as d on a.attrelid = d.adrelid and a.attnum = d.adnum
     where a.attnum > 0 and not a.attisdropped and r.relkind <> 'S'
     union all
-    -- 18 lists NOT NULL constraints, which 16 does not have and a rename leaves misnamed: the column says it. Only
-    -- what the column cannot say is a line of its own. A constraint trigger is told by its trigger.
+    -- 18 lists NOT NULL constraints (16 does not, and a rename leaves their old names): the column shows them, and only
+    -- the rest gets a row here. A constraint trigger is shown by its trigger.
     select
         'pg_constraint'::regclass,
         c.oid,
@@ -614,7 +614,7 @@ part (classid, objid, subid, object, part, definition) as (
             )
         )
     union all
-    -- A key's index is told by its constraint; a line is left for what the constraint does not tell.
+    -- A key's index is shown by its constraint; it gets a row only for what the constraint does not show.
     select
         'pg_class'::regclass,
         i.indexrelid,
@@ -721,9 +721,9 @@ part (classid, objid, subid, object, part, definition) as (
 ),
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- Properties of an object as a whole
+-- Properties of a whole object
 -- ---------------------------------------------------------------------------------------------------------------------
--- A definition that is null is no fact; one that is empty is a fact without details.
+-- A null definition is not a fact; an empty one is a fact without details.
 property (object, part, definition) as (
     -- Relations
     select
@@ -747,7 +747,7 @@ property (object, part, definition) as (
                             || case when r.relforcerowsecurity then ', forced' else '' end
                 end
             ),
-            -- Views keep their options (security_invoker, check_option) in the same place.
+            -- Views store their options (security_invoker, check_option) in reloptions too.
             ('options', (select string_agg(o, ', ' order by o collate "C") from unnest(r.reloptions) as o)),
             ('toast options', (select string_agg(o, ', ' order by o collate "C") from unnest(toast.reloptions) as o)),
             ('of type', nullif(r.reloftype, 0)::regtype::text),
@@ -771,7 +771,7 @@ property (object, part, definition) as (
             )
         ) as p (part, definition)
     union all
-    -- The order of parents decides which definition of a merged column wins.
+    -- The order of parents decides which definition of a merged column is used.
     select
         r.object,
         case when r.relispartition then 'partition of ' else 'inherits ' end || i.inhparent::regclass,
@@ -783,8 +783,8 @@ property (object, part, definition) as (
         )
     from pg_inherits as i inner join relation as r on i.inhrelid = r.oid
     union all
-    -- Foreign keys are enforced by triggers whose names carry object ids, and ALTER TABLE … DISABLE TRIGGER ALL
-    -- switches them off without a trace elsewhere.
+    -- Triggers with object ids in their names enforce foreign keys. DISABLE TRIGGER ALL disables them, and
+    -- only tgenabled shows it.
     select
         r.object,
         format('constraint %I of %s', c.conname, c.conrelid::regclass),
@@ -916,7 +916,7 @@ property (object, part, definition) as (
                     where g.rngtypid = t.oid
                 )
             when 'm' then 'multirange'
-            -- In order: a value of a composite type is written by position.
+            -- In order: the values of a composite type are written by position.
             when 'c'
                 then
                     'composite of ' || (
@@ -1101,7 +1101,7 @@ property (object, part, definition) as (
         concat_ws('  ', case m.amtype when 'i' then 'index' else 'table' end, 'handler ' || m.amhandler::regprocedure)
     from pg_am as m inner join object as o on o.classid = 'pg_am'::regclass and m.oid = o.objid
     union all
-    -- Foreign data. A user mapping's options hold passwords, and not every reader may see them: left out.
+    -- Foreign data. The options of user mappings are excluded: they hold passwords, and not every role may read them.
     select
         o.object,
         'definition',
@@ -1205,14 +1205,14 @@ property (object, part, definition) as (
         )
     from pg_event_trigger as e inner join object as o on o.classid = 'pg_event_trigger'::regclass and e.oid = o.objid
     union all
-    -- An extension has no owner that could change, and its first one is whoever made the database.
+    -- Without the owner, which cannot be changed and depends on the role that created the database.
     select
         'extension ' || quote_ident(extname),
         'definition',
         format('version %s  schema %s', extversion, extnamespace::regnamespace)
     from pg_extension
     union all
-    -- The database and its roles. Connection strings and logins are the environment's.
+    -- The database and its roles. Connection strings and logins depend on the environment.
     select
         'database',
         'connection limit',
@@ -1248,7 +1248,7 @@ property (object, part, definition) as (
     left join role_name as g on m.grantor = g.oid
     group by r.object, n.name
     union all
-    -- Whatever the kind of object
+    -- Properties of any kind of object
     select
         o.object,
         'owner',
@@ -1263,7 +1263,7 @@ property (object, part, definition) as (
     from granted as g left join role_name as n on g.grantee = n.oid
 ),
 
--- Thousands of comments are initdb's own; schema public is the one object of initdb's that is ours.
+-- initdb makes thousands of comments; of its objects, only schema public belongs to our schema.
 comment_text as materialized (
     select
         classoid,
@@ -1310,7 +1310,7 @@ fact (object, part, definition) as (
     from property
     where definition is not null
     union all
-    -- As a JSON string a comment of several lines stays one line.
+    -- As JSON, a comment of several lines stays on one line.
     select
         p.object,
         p.part,

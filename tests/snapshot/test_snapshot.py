@@ -1,9 +1,8 @@
 """The snapshot shows every difference of two schemas, and nothing else.
 
-The theory: a schema is what PostgreSQL's catalogs say of it. tests/snapshot/schema.sql and
-superuser.sql make an object of each kind; changes.sql changes one thing at a time, and each change
-must show; unchanged.sql does what is no change, and must not show. pg_dump is the independent
-oracle: it reads the same catalogs through code that we did not write.
+The theory: a snapshot shows the schema in PostgreSQL's catalogs. schema.sql and superuser.sql make
+an object of each kind. Each single change in changes.sql must show; the statements in unchanged.sql
+change no schema and must not show. pg_dump is the independent oracle: it reads the same catalogs.
 
 Changes are made and read in transactions that are rolled back, which takes 30 ms each. pg_dump
 sees committed state only, so against it each change gets a clone of its own: the slow tier.
@@ -33,9 +32,9 @@ DATA = Path(__file__).parent
 NEWEST = VERSIONS[0]
 ROLES = ("rich_app", "rich_reader", "rich_lender", "rich_other", "rich_stranger")
 OLDER_SAMPLE = 10
-"""The quick tier makes one change in so many on the older versions, all of them on the newest."""
+"""On older versions, the quick tier makes one of this many changes; on the newest, all of them."""
 DUMPED_SAMPLE = 30
-"""The quick tier holds one change in so many against pg_dump."""
+"""The quick tier compares one of this many changes with pg_dump."""
 
 
 class Change(NamedTuple):
@@ -62,7 +61,7 @@ DUMPED = [change for change in CHANGES if "cluster" not in change.remarks]
 
 
 def cases(changes: list[Change], newest_sample: int, older_sample: int) -> list[Any]:
-    """Pair each change with each version that has it; what is not sampled is for the slow tier."""
+    """Pair each change with each version that has it; pairs outside the sample are slow tests."""
     parameters = []
     for version in VERSIONS:
         sample = newest_sample if version == NEWEST else older_sample
@@ -76,7 +75,7 @@ def cases(changes: list[Change], newest_sample: int, older_sample: int) -> list[
 
 
 def run(connection: Connection, sql: str) -> None:
-    """Run a script, past SQLAlchemy: its colons and per cent signs are SQL's."""
+    """Run a script without SQLAlchemy, which would interpret colons and percent signs."""
     database = connection.engine.url.database
     script = sql.replace(":database", f'"{database}"').replace(":owner", OWNER)
     driver = connection.connection.driver_connection
@@ -117,7 +116,7 @@ class Rich:
 
 
 def prepare(superuser: URL) -> None:
-    """Make the roles and the tablespace that the rich schema names, whoever else does so now."""
+    """Make the roles and the tablespace of the rich schema; other processes may do so too."""
     with connect(superuser, autocommit=True) as connection:
         run(connection, "SELECT pg_advisory_lock(hashtext('tests/test_snapshot.py'))")
         for role in ROLES:
@@ -168,7 +167,7 @@ def sessions(riches: dict[int, Rich]) -> Iterator[dict[int, Session]]:
 
 
 def _require(version: int, sessions: dict[int, Session]) -> None:
-    """Skip what is for another version than the one server that `--database-url` names."""
+    """Skip the test if `--database-url` names a server of another version."""
     if version not in sessions:
         pytest.skip(f"PostgreSQL {version} is not tested in this run")
 
@@ -180,7 +179,7 @@ def session(sessions: dict[int, Session]) -> Session:
 
 
 def make(connection: Connection, change: Change) -> None:
-    """Make the change as who may, and go on as the owner: less may be read than as a superuser."""
+    """Make the change as a role that may, and continue as the owner, who can read less."""
     run(connection, "SET LOCAL allow_system_table_mods = on")
     if "superuser" not in change.remarks:
         run(connection, "SET LOCAL ROLE :owner")
@@ -189,7 +188,7 @@ def make(connection: Connection, change: Change) -> None:
 
 
 def changed(connection: Connection, change: Change | str) -> snapshot.Snapshot:
-    """Read the schema as it is after the change, and take the change back."""
+    """Read the schema after the change, and roll the change back."""
     if isinstance(change, str):
         change = Change("", frozenset(), change)
     with connection.begin() as transaction:
@@ -201,7 +200,7 @@ def changed(connection: Connection, change: Change | str) -> snapshot.Snapshot:
 
 @pytest.mark.parametrize(("version", "change"), cases(CHANGES, 1, OLDER_SAMPLE))
 def test_each_change_shows(sessions: dict[int, Session], version: int, change: Change) -> None:
-    """Each single change is seen, uncommitted, in the rows, in their text and as a difference."""
+    """Each change shows before its commit: in the rows, in the text and as a difference."""
     _require(version, sessions)
     before, after = sessions[version].facts, changed(sessions[version].connection, change)
     assert after != before
@@ -213,7 +212,7 @@ def test_each_change_shows(sessions: dict[int, Session], version: int, change: C
 def test_what_is_no_change_does_not_show(
     sessions: dict[int, Session], version: int, change: Change
 ) -> None:
-    """Rows, statistics, orders, spellings and what the platform owns are no part of a schema."""
+    """Rows, statistics, orders, spellings and the platform's objects do not show."""
     _require(version, sessions)
     session = sessions[version]
     assert snapshot.difference(session.facts, changed(session.connection, change)) == ""
@@ -221,7 +220,7 @@ def test_what_is_no_change_does_not_show(
 
 
 def dump(binaries: Path, url: URL, *options: str) -> str:
-    """Dump a database's schema with pg_dump, under a name that is always the same."""
+    """Dump a database's schema with pg_dump, always under the same name."""
     libpq = url.set(drivername="postgresql").render_as_string(hide_password=False)
     text = subprocess.run(
         [binaries / "pg_dump", "--schema-only", "--restrict-key=x", *options, libpq],
@@ -234,7 +233,7 @@ def dump(binaries: Path, url: URL, *options: str) -> str:
 
 @pytest.fixture(scope="module")
 def dumps(riches: dict[int, Rich]) -> dict[int, str]:
-    """What pg_dump says of the rich schema as it is."""
+    """pg_dump's output for the unchanged rich schema."""
     texts = {}
     for version, rich in riches.items():
         with rich.clone() as url:
@@ -250,7 +249,7 @@ def test_pg_dump_sees_nothing_more(
     version: int,
     change: Change,
 ) -> None:
-    """What pg_dump sees of a committed change the snapshot sees, and where pg_dump is blind too."""
+    """If a committed change shows in pg_dump, it shows in the snapshot; some show only there."""
     _require(version, sessions)
     with riches[version].clone() as url:
         with connect(url) as connection, connection.begin():
@@ -263,10 +262,10 @@ def test_pg_dump_sees_nothing_more(
 
 
 def test_restoring_a_dump_makes_the_same_schema(riches: dict[int, Rich]) -> None:
-    """Rows hold nothing of the database they were read from, such as object ids and orders.
+    """A restored dump has the same snapshot, so rows do not depend on object ids and orders.
 
-    pg_dump's script makes every object again, on its own version and on the newest. It leaves out
-    large objects and what belongs to the database itself.
+    The dump is restored on its own version and on the newest. Large objects and the properties of
+    the database itself are not compared.
     """
     for version, rich in riches.items():
         with connect(rich.template) as connection:
@@ -289,12 +288,12 @@ def test_restoring_a_dump_makes_the_same_schema(riches: dict[int, Rich]) -> None
 
 
 def without_large_objects(facts: snapshot.Snapshot) -> snapshot.Snapshot:
-    """Leave out what pg_dump counts among the data."""
+    """Remove large objects, which pg_dump treats as data."""
     return tuple(fact for fact in facts if not fact.object.startswith("large object "))
 
 
 def test_every_version_reads_alike(sessions: dict[int, Session]) -> None:
-    """The same statements make the same rows on every supported version."""
+    """The same statements give the same rows on every supported version."""
     for older, newer in pairwise(sorted(sessions)):
         assert snapshot.difference(sessions[older].facts, sessions[newer].facts) == ""
         assert sessions[older].facts == sessions[newer].facts
@@ -303,7 +302,7 @@ def test_every_version_reads_alike(sessions: dict[int, Session]) -> None:
 def test_reading_again_changes_nothing(
     sessions: dict[int, Session], riches: dict[int, Rich]
 ) -> None:
-    """The same schema makes the same rows, in the same order, in another session too."""
+    """The same schema gives the same rows in the same order, in another session too."""
     for version, session in sessions.items():
         assert changed(session.connection, "") == session.facts
         owner = riches[version].server.maintenance
@@ -313,7 +312,7 @@ def test_reading_again_changes_nothing(
 
 
 def test_the_owners_name_makes_no_difference(riches: dict[int, Rich]) -> None:
-    """Another role that owns a database and makes the same schema gets the same rows."""
+    """The same schema gives the same rows under another owner."""
     sql = (
         'CREATE ROLE "Other owner"; GRANT "Other owner" TO :owner;'
         ' GRANT ALL ON SCHEMA public TO "Other owner";'
@@ -367,7 +366,7 @@ def test_the_owners_name_makes_no_difference(riches: dict[int, Rich]) -> None:
     ],
 )
 def test_settings_of_the_session_make_no_difference(session: Session, setting: str) -> None:
-    """The rows are pinned against every setting that would change how a definition prints."""
+    """Session settings do not change the rows."""
     pinned = changed(session.connection, f"SET LOCAL {setting}")
     assert pinned == session.facts
     with session.connection.begin() as transaction:
@@ -380,7 +379,7 @@ def test_settings_of_the_session_make_no_difference(session: Session, setting: s
 
 
 def test_reading_leaves_a_transaction_as_it_was(session: Session) -> None:
-    """In a transaction the settings of the caller, and what it did, stay; nothing is committed."""
+    """The caller's transaction keeps its settings and changes, and is not committed."""
     connection = session.connection
     with connection.begin() as transaction:
         run(connection, "SET LOCAL search_path = library; CREATE TABLE inside (i integer)")
@@ -395,7 +394,7 @@ def test_reading_leaves_a_transaction_as_it_was(session: Session) -> None:
 
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_reading_begins_no_transaction(session: Session, autocommit: bool) -> None:
-    """Alembic takes a transaction that reading left open for the caller's and commits nothing."""
+    """Reading leaves no open transaction: Alembic would take it for the caller's and not commit."""
     with connect(session.connection.engine.url, autocommit=autocommit) as connection:
         assert snapshot.read(connection) == session.facts
         assert not connection.in_transaction()
@@ -407,7 +406,7 @@ def test_reading_begins_no_transaction(session: Session, autocommit: bool) -> No
 
 
 def test_a_failed_transaction_is_the_callers(session: Session) -> None:
-    """Reading in a transaction that already failed raises, and does not pretend an empty schema."""
+    """Reading in a failed transaction raises an error."""
     with session.connection.begin() as transaction:
         with pytest.raises(psycopg.errors.DivisionByZero):
             run(session.connection, "SELECT 1 / 0")
@@ -417,7 +416,7 @@ def test_a_failed_transaction_is_the_callers(session: Session) -> None:
 
 
 def test_secrets_stay_out(sessions: dict[int, Session]) -> None:
-    """Connection strings and the options of user mappings hold passwords; a superuser sees none."""
+    """No snapshot, even a superuser's, contains connection strings or options of user mappings."""
     for session in sessions.values():
         with session.connection.begin() as transaction:
             facts = snapshot.read(session.connection)
@@ -461,7 +460,7 @@ database
 
 
 def test_layout() -> None:
-    """A block per object in reading order, one fact a line; the first line names the revision."""
+    """The text has the revision, then a block per object with one fact per line."""
     assert snapshot.layout(SMALL, "abc123") == SMALL_TEXT
     assert snapshot.layout(tuple(reversed(SMALL)), "abc123") == SMALL_TEXT
     assert snapshot.revision(SMALL_TEXT) == "abc123"
@@ -469,7 +468,7 @@ def test_layout() -> None:
 
 
 def test_difference() -> None:
-    """Changed facts stand below their object, a long definition's changed lines below its name."""
+    """A difference shows facts below their object, and changed lines of a long definition."""
     after = (
         *SMALL[2:4],
         Fact("function f()", "definition", "CREATE FUNCTION f()\nAS $$\nSELECT 1;\n\nSELECT 3\n$$"),
@@ -513,7 +512,7 @@ def test_difference() -> None:
     ],
 )
 def test_no_difference_is_lost_in_the_text(one: str, other: str) -> None:
-    """Blanks that editors and git strip or rewrite are visible; no line of the text ends in one."""
+    """Blanks that editors and git remove or rewrite are visible."""
     before, after = ((Fact("table t", "column c", text),) for text in (one, other))
     assert snapshot.difference(before, after)
     for facts in (before, after):
@@ -523,7 +522,7 @@ def test_no_difference_is_lost_in_the_text(one: str, other: str) -> None:
 
 
 def test_names_stay_in_their_line() -> None:
-    """A name may hold anything: two blanks, a line's end, what looks like a heading."""
+    """A name with blanks, line breaks or the form of a heading stays in its line."""
     name = 'column "a  b\ntable other"'
     before = (Fact("table t", name, "integer"), Fact("table t", 'column "a  c"', "integer"))
     after = (Fact("table t", name, "integer"), Fact("table t", 'column "a  c"', "text"))
@@ -538,7 +537,7 @@ def test_names_stay_in_their_line() -> None:
 
 @pytest.mark.parametrize("sign", ["\r", "\n"], ids=["carriage-return", "line-feed"])
 def test_a_control_sign_is_no_picture_of_it(sign: str) -> None:
-    """The text shows a control sign by a picture: a name that holds the picture differs from it."""
+    """A control character and its visible sign in a name give different texts."""
     picture = {"\r": "␍", "\n": "␊"}[sign]
     texts = {
         snapshot.layout((Fact(f"table a{one}b", f"column a{one}b", f"x{one}y"),), None)
