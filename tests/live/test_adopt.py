@@ -1,8 +1,8 @@
-"""`schema adopt`: a database that has the tables is told which revision it is at.
+"""`schema adopt`: find and stamp the revision of a database that has the tables.
 
-The theory: whichever revision's schema a database has, it is found, and once stamped the database
-is in nothing different from one that deploys have led there; a database that has no revision's
-schema, or that may not be stamped, is left as it was.
+The theory: the revision whose schema a database has is found; after the stamp the database equals
+one that was deployed to that revision. If no revision matches, or the role may not stamp it, the
+database is not changed.
 """
 
 import json
@@ -54,14 +54,14 @@ def apply(url: URL, revision: Script) -> None:
 
 
 def whole(url: URL) -> snapshot.Snapshot:
-    """Read everything that can be different, Alembic's table included."""
+    """Read the whole schema, with Alembic's table."""
     with connect(url) as connection:
         return snapshot.read(connection, version_table=True)
 
 
 def adopted(url: URL, server: Server, history: Mapping[str, snapshot.Snapshot]) -> adopt.Match:
-    """Do what the command does, on a server that runs already and with the history built."""
-    found = adopt.match(adopt.look(url), history, server)
+    """Do the same as the command, with a running server and the built history."""
+    found = adopt.match(adopt.read_database(url), history, server)
     if not found.difference:
         adopt.stamp(url, scripts(), found.revision, history[found.revision], lambda _what: None)
     return found
@@ -70,10 +70,10 @@ def adopted(url: URL, server: Server, history: Mapping[str, snapshot.Snapshot]) 
 def test_each_revision_is_found(
     any_server: Server, server: Server, history: Mapping[str, snapshot.Snapshot]
 ) -> None:
-    """From each revision's schema the next deploy goes on, as from a database of its own.
+    """Each revision is found, and the next deploy continues from it.
 
-    Where only Alembic's table tells two revisions apart, the later one is stamped: what it does to
-    that table is done too.
+    If two revisions differ only in Alembic's table, the later one is stamped, with its changes of
+    that table.
     """
     with any_server.database() as url:
         for revision in revisions_oldest_first(scripts()):
@@ -105,17 +105,17 @@ def test_what_the_models_built(
 def test_a_revision_that_shows_in_no_schema(
     unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
 ) -> None:
-    """What it did to rows cannot be seen: it is taken for done, and named."""
+    """A revision that changes only rows is named, and assumed to be applied."""
     further = {**history, "0123456789ab": history[HEAD]}
-    found = adopt.match(adopt.look(unknown), further, server)
+    found = adopt.match(adopt.read_database(unknown), further, server)
     assert (found.revision, found.unverified) == ("0123456789ab", ["0123456789ab"])
-    assert "! What 0123456789ab did, to rows perhaps, shows in no schema" in shown(found)
+    assert "because they change no schema object: 0123456789ab." in shown(found)
 
 
 def test_the_nearest_is_shown(
     unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
 ) -> None:
-    """A database that equals no revision is told how far it is from one, and not touched."""
+    """For a database that equals no revision, the nearest one is shown, and nothing is changed."""
     execute(unknown, "DROP TABLE todo_tag", "CREATE INDEX extra ON todo (title)")
     before = whole(unknown)
     found = adopted(unknown, server, history)
@@ -130,7 +130,7 @@ def test_the_nearest_is_shown(
 
 
 def shown(found: adopt.Match) -> str:
-    """Print the page as into a pipe."""
+    """Print the page as in a pipe."""
     console = Console(width=200, soft_wrap=True)
     with console.capture() as captured:
         console.print(adopt_page.page(found))
@@ -148,7 +148,7 @@ LEFT = (
 def test_privileges_on_a_table_that_was_left(
     unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
 ) -> None:
-    """An empty table that is there already gets the history's privileges, and keeps no others."""
+    """An existing empty table gets exactly the history's privileges."""
     execute(unknown, LEFT, "GRANT ALL ON alembic_version TO todo_app, PUBLIC")
     adopted(unknown, server, history)
     assert whole(unknown) == history[HEAD]
@@ -157,10 +157,10 @@ def test_privileges_on_a_table_that_was_left(
 def test_a_table_of_another_form(
     unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
 ) -> None:
-    """What is not Alembic's table as the history makes it is not stamped, and stays as it was."""
+    """If Alembic's table differs from the history's, nothing is stamped or changed."""
     execute(unknown, LEFT, "ALTER TABLE alembic_version ADD note text")
     before = whole(unknown)
-    with pytest.raises(CannotRunError, match=r"would not be what the history .*column note text"):
+    with pytest.raises(CannotRunError, match=r"would differ from the history .*column note text"):
         adopted(unknown, server, history)
     assert whole(unknown) == before
     with connect(unknown) as connection:
@@ -173,14 +173,14 @@ def test_a_superuser_keeps_nothing(
     server: Server,
     history: Mapping[str, snapshot.Snapshot],
 ) -> None:
-    """Whoever stamps, Alembic's table belongs to the owner of the database, who deploys."""
+    """After a stamp by a superuser, Alembic's table belongs to the owner of the database."""
     superuser = superusers[read.major(server.version)].set(database=unknown.database)
     adopted(superuser, server, history)
     assert whole(unknown) == history[HEAD]
 
 
 def test_a_change_in_between(unknown: URL, history: Mapping[str, snapshot.Snapshot]) -> None:
-    """What was changed since it was looked at is not stamped."""
+    """A schema that has changed since it was read is not stamped."""
     execute(unknown, "CREATE INDEX extra ON todo (title)")
     before = whole(unknown)
     with pytest.raises(CannotRunError, match="changed while it was compared"):
@@ -193,8 +193,8 @@ def test_while_a_deploy_runs(
     history: Mapping[str, snapshot.Snapshot],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It takes the deploys' lock: while one runs, it waits, and then gives up."""
-    monkeypatch.setattr(adopt, "PATIENCE", 0)
+    """It waits for the deploy lock while a deploy runs, and then gives up."""
+    monkeypatch.setattr(adopt, "DEPLOY_TIMEOUT", 0)
     before = whole(unknown)
     with connect(unknown, autocommit=True) as deploy:
         deploy.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK})")
@@ -209,8 +209,8 @@ def test_while_a_deploy_runs(
 def test_a_database_that_has_a_revision(
     head: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
 ) -> None:
-    """There is nothing to find out, unless the revision is not the one that the schema equals."""
-    already = f"already is at revision {HEAD} .*schema drift"
+    """A database with a revision is refused; a wrong revision is reported."""
+    already = f"is already at revision {HEAD} .*schema drift"
     with pytest.raises(CannotRunError, match=already):
         adopted(head, server, history)
     execute(head, "CREATE INDEX extra ON todo (title)")
@@ -225,47 +225,49 @@ def test_a_database_that_has_a_revision(
 
 
 def test_a_revision_that_cannot_be_seen(head: URL, application: URL) -> None:
-    """A row that row security hides is there all the same."""
+    """A row that row security hides counts as a recorded revision."""
     execute(head, "ALTER TABLE alembic_version ENABLE ROW LEVEL SECURITY")
     with pytest.raises(CannotRunError, match=r"cannot be read: .*row-level security.*its owner\.$"):
-        adopt.look(application)
+        adopt.read_database(application)
 
 
 def test_a_database_without_tables(empty: URL) -> None:
-    """It is deployed, not adopted."""
+    """A database without tables must be deployed, not adopted."""
     with pytest.raises(CannotRunError, match=r"no tables .*deploy it \(alembic upgrade head\)\.$"):
-        adopt.look(empty)
+        adopt.read_database(empty)
 
 
 def test_a_role_that_may_not_make_the_table(unknown: URL, application: URL) -> None:
-    """An application's login is told to leave it to the owner."""
+    """The message tells an application's login to connect as the owner."""
     assert application.database == unknown.database
-    with pytest.raises(CannotRunError, match=r"may not make Alembic's table .*as the owner\.$"):
-        adopt.look(application)
+    with pytest.raises(CannotRunError, match=r"may not create Alembic's table .*as the owner\.$"):
+        adopt.read_database(application)
 
 
 def test_a_pooled_host() -> None:
-    """A pooler keeps no session lock; nothing is even connected to."""
+    """A pooled host is refused before the first connection, because it keeps no session locks."""
     url = URL.create("postgresql+psycopg", host="ep-x-pooler.eu.neon.invalid", database="todo")
-    with pytest.raises(CannotRunError, match="without -pooler"):
-        adopt.look(url)
+    with pytest.raises(CannotRunError, match="has no -pooler"):
+        adopt.read_database(url)
 
 
 # ── the command ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_command(run: Launcher, unknown: URL, history: Mapping[str, snapshot.Snapshot]) -> None:
-    """Stamped once, refused from then on; one document says so each time."""
+    """The second run is refused; both print one document."""
     url = unknown.render_as_string(hide_password=False)
     result = run.run(ROOT, "adopt", "--json", "--database-url", url)
     assert (result.code, result.err) == (0, ""), result.everything
     document = json.loads(result.out)
-    said = {name: document[name] for name in ("version", "adopted", "error", "revision", "behind")}
-    assert said == {"version": 1, "adopted": True, "error": None, "revision": HEAD, "behind": 0}
+    fields = {
+        name: document[name] for name in ("version", "adopted", "error", "revision", "behind")
+    }
+    assert fields == {"version": 1, "adopted": True, "error": None, "revision": HEAD, "behind": 0}
     assert whole(unknown) == history[HEAD]
     again = run.run(ROOT, "adopt", "--json", "--database-url", url)
     assert again.code == 2, again.everything
     why = json.loads(again.out)
     assert why.keys() == document.keys()
     assert why["adopted"] is None
-    assert f"already is at revision {HEAD}" in why["error"]
+    assert f"is already at revision {HEAD}" in why["error"]

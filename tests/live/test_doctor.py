@@ -1,8 +1,7 @@
-"""`schema doctor`: what keeps a deploy from a database is said before the first one is tried.
+"""`schema doctor`: problems are found before a deploy.
 
-The theory: a new database and one that was deployed are ready; whatever a deploy would refuse, or
-fail at when it compares the schema in the end, is named with what fixes it; looking changes
-nothing.
+The theory: a new database and a deployed one are ready. Every problem that makes a deploy or its
+verification fail is reported with its fix. The database is only read.
 """
 
 import json
@@ -34,7 +33,7 @@ type Examine = Callable[[URL], dict[str, doctor.Check]]
 
 @pytest.fixture
 def examine(server: Server) -> Examine:
-    """Do what the command does, on a server that runs already, and find each check by name."""
+    """Do the same as the command, with a running server; return the checks by name."""
 
     def checks(url: URL) -> dict[str, doctor.Check]:
         examined = doctor.examine(url, scripts())
@@ -48,12 +47,12 @@ def examine(server: Server) -> Examine:
 
 
 def fixed(checks: dict[str, doctor.Check]) -> dict[str, Sequence[str]]:
-    """What there is to fix, by what it was found at."""
+    """The problems to fix, by check."""
     return {name: check.fix for name, check in checks.items() if check.fix}
 
 
 def test_a_new_database_is_ready(any_server: Server, examine: Examine) -> None:
-    """On each version there is nothing to fix, and nothing that is worth a note."""
+    """On each version, a new database has no problems and no notes."""
     with any_server.database() as url:
         checks = examine(url)
     assert not fixed(checks)
@@ -65,7 +64,7 @@ def test_a_new_database_is_ready(any_server: Server, examine: Examine) -> None:
 
 
 def test_a_deployed_database_is_ready(head: URL, examine: Examine) -> None:
-    """Where it is, is said; that it has tables is no fault."""
+    """A deployed database is ready, and its revision is shown."""
     checks = examine(head)
     assert not fixed(checks)
     assert checks["revision"].found == f"at {HEAD}; that is the head"
@@ -75,8 +74,8 @@ def test_a_deployed_database_is_ready(head: URL, examine: Examine) -> None:
 @pytest.mark.parametrize(
     ("statement", "name", "fragment"),
     [
-        ("CREATE SCHEMA reporting", "other objects", "No revision makes schema reporting, and"),
-        ("CREATE TYPE mood AS ENUM ('up')", "other objects", "No revision makes type mood, and"),
+        ("CREATE SCHEMA reporting", "other objects", "No revision makes schema reporting, so"),
+        ("CREATE TYPE mood AS ENUM ('up')", "other objects", "No revision makes type mood, so"),
         (
             "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
             "other objects",
@@ -88,12 +87,12 @@ def test_a_deployed_database_is_ready(head: URL, examine: Examine) -> None:
             "database: setting work_mem 8MB",
         ),
         ("CREATE TABLE x ()", "revision", "`schema adopt"),
-        ("GRANT CREATE ON SCHEMA public TO PUBLIC", "PUBLIC", "has CREATE on schema public; take"),
-        ("DROP SCHEMA public", "server and role", "make it: CREATE SCHEMA public."),
+        ("GRANT CREATE ON SCHEMA public TO PUBLIC", "PUBLIC", "has CREATE on schema public; run"),
+        ("DROP SCHEMA public", "server and role", "create it: CREATE SCHEMA public."),
         (
             "REVOKE CREATE ON SCHEMA public FROM CURRENT_USER",
             "server and role",
-            "neondb_owner may not make objects in schema public",
+            "neondb_owner may not create objects in schema public",
         ),
         (
             "ALTER DATABASE {database} SET default_transaction_read_only = on",
@@ -105,7 +104,7 @@ def test_a_deployed_database_is_ready(head: URL, examine: Examine) -> None:
 def test_what_keeps_a_new_database_from_a_deploy(
     empty: URL, statement: str, name: str, fragment: str, examine: Examine
 ) -> None:
-    """Each is found, and said what to do about, in one sentence."""
+    """Each problem is reported in one sentence, with its fix."""
     execute(empty, statement.format(database=empty.database))
     fix = fixed(examine(empty))
     sentences = [sentence for sentence in fix.get(name, ()) if fragment in sentence]
@@ -114,48 +113,48 @@ def test_what_keeps_a_new_database_from_a_deploy(
 
 
 def test_what_the_platform_owns_is_left_alone(empty: URL, examine: Examine) -> None:
-    """Neon's own schemas are named, and nobody is asked to drop them."""
+    """Neon's schemas are named, and are not a problem."""
     execute(empty, "CREATE SCHEMA neon_auth", "CREATE TABLE neon_auth.x ()")
     checks = examine(empty)
     assert not fixed(checks)
-    assert checks["schemas"].found.endswith("the platform's, left alone: neon_auth")
+    assert checks["schemas"].found.endswith("the platform's, not compared: neon_auth")
 
 
 def test_what_everybody_may_read(head: URL, examine: Examine) -> None:
-    """A grant to PUBLIC is found on a deployed database too."""
+    """A grant to PUBLIC is reported on a deployed database too."""
     execute(head, "GRANT SELECT ON todo TO PUBLIC")
     assert fixed(examine(head))["PUBLIC"] == [
-        "Every role of the server has SELECT on todo; take it away: REVOKE ALL ON todo FROM PUBLIC."
+        "Every role of the server has SELECT on todo; run REVOKE ALL ON todo FROM PUBLIC."
     ]
 
 
 def test_a_schema_that_is_not_the_recorded_one(head: URL, examine: Examine) -> None:
-    """A deploy would fail at it, or say so in the end: the database is not ready."""
+    """A database whose schema has drifted is not ready."""
     execute(head, "CREATE VIEW extra AS SELECT 1 AS one")
     (sentence,) = fixed(examine(head))["drift"]
-    assert f"not what the history builds at {HEAD}" in sentence
+    assert f"differs from the history at {HEAD}" in sentence
     assert "schema drift" in sentence
 
 
 def test_a_wrong_stamp(head: URL, examine: Examine) -> None:
-    """A deploy would go on from a revision that the schema is past; no object is to be touched."""
+    """A wrong stamp is fixed by a stamp, not by changes of the schema."""
     stamped = revisions_oldest_first(scripts())[0].revision
     execute(head, f"UPDATE alembic_version SET version_num = '{stamped}'")
     fix = fixed(examine(head))
     assert list(fix) == ["drift"]
     (sentence,) = fix["drift"]
-    assert f"alembic_version says {stamped}, but the schema equals {HEAD}." in sentence
+    assert f"alembic_version records {stamped}, but the schema equals {HEAD}." in sentence
     assert f" run DATABASE_URL=… alembic stamp {HEAD}" in sentence
 
 
 def test_nothing_is_built_where_nothing_is_recorded(empty: URL, head: URL) -> None:
-    """There is nothing to compare: the command answers without starting a server."""
+    """Without a recorded revision, no server is started to build the history."""
     execute(head, "DELETE FROM alembic_version")
     assert [doctor.examine(url, scripts()).live for url in (empty, head)] == [None, None]
 
 
 def test_an_unknown_revision(head: URL, examine: Examine) -> None:
-    """A deploy of this checkout would not know where to go on."""
+    """A revision that this checkout does not have is a problem."""
     execute(head, "UPDATE alembic_version SET version_num = 'ffff'")
     checks = examine(head)
     assert f"the schema equals {HEAD}. Check out the commit" in checks["drift"].fix[0]
@@ -170,7 +169,7 @@ def test_group_roles_that_revisions_refuse(
     monkeypatch: pytest.MonkeyPatch,
     examine: Examine,
 ) -> None:
-    """Attributes, memberships, and who may hand the role on; on a role that others do not use."""
+    """Attributes, memberships and the grant option, tested on a role of its own."""
     name = f"group_{secrets.token_hex(4)}"
     monkeypatch.setattr(doctor, "APPLICATION", name)
     superuser = superusers[read.major(server.version)]
@@ -179,7 +178,7 @@ def test_group_roles_that_revisions_refuse(
         (sentences,) = fixed(examine(empty)).values()
     finally:
         execute(superuser, f"DROP ROLE {name}")
-    assert [sentence.rpartition(": ")[2] for sentence in sentences] == [
+    assert [sentence.rpartition(" run ")[2] for sentence in sentences] == [
         f"ALTER ROLE {name} NOLOGIN NOCREATEDB.",
         f"REVOKE pg_monitor FROM {name}.",
         f"GRANT {name} TO … WITH ADMIN OPTION.",
@@ -187,10 +186,10 @@ def test_group_roles_that_revisions_refuse(
 
 
 def test_a_role_that_does_not_deploy(head: URL, application: URL, examine: Examine) -> None:
-    """An application's login is told who deploys; what it may not see is said."""
+    """The message tells an application's login to connect as the owner, and what it cannot see."""
     checks = examine(application)
     assert any("connect as neondb_owner" in one for one in checks["server and role"].fix)
-    assert checks["sessions"].found.endswith("(pg_monitor would show the others)")
+    assert checks["sessions"].found.endswith("(pg_monitor shows the others)")
     execute(head, "REVOKE USAGE ON SCHEMA public FROM todo_app")
     blind = examine(application)
     assert blind["revision"].found == "not readable"
@@ -200,7 +199,7 @@ def test_a_role_that_does_not_deploy(head: URL, application: URL, examine: Exami
 def test_an_invalid_index(
     head: URL, superusers: dict[int, URL], server: Server, examine: Examine
 ) -> None:
-    """What a build left that was cut, a deploy drops: but only one that applies something."""
+    """A deploy drops invalid indexes only if it applies a revision; otherwise they are drift."""
     execute(head, "CREATE INDEX extra ON todo (title)")
     execute(
         superusers[read.major(server.version)].set(database=head.database),
@@ -218,7 +217,7 @@ def test_an_invalid_index(
 
 
 def test_another_encoding(server: Server, examine: Examine) -> None:
-    """Of a database in another encoding nothing is read that could break on the way."""
+    """In a database with another encoding, the schema is not read."""
     name = f"ascii_{secrets.token_hex(4)}"
     execute(
         server.maintenance,
@@ -249,18 +248,18 @@ def test_another_encoding(server: Server, examine: Examine) -> None:
     ],
 )
 def test_encryption(host: str, mode: str, *, encrypted: bool, fix: int, notes: int) -> None:
-    """What libpq would do without is to be asked for; who the server is, is a note."""
+    """Optional encryption is a problem; an unverified server is a note."""
     check = doctor.encryption(host, mode, encrypted=encrypted)
     assert (len(check.fix), len(check.notes)) == (fix, notes)
 
 
 def test_through_a_pooler(head: URL, examine: Examine) -> None:
-    """It looks through a pooled host, and says that a deploy cannot go that way."""
+    """It works through a pooled host, and reports that a deploy does not."""
     with pooled(head) as through:
         named = through.set(host="ep-x-pooler.invalid").update_query_dict({"hostaddr": "127.0.0.1"})
         fix = fixed(examine(named))
     assert list(fix) == ["host", "encryption"]
-    assert "leave -pooler out" in fix["host"][0]
+    assert "remove -pooler from" in fix["host"][0]
     assert "sslmode=require" in fix["encryption"][0]
 
 
@@ -268,7 +267,7 @@ def test_through_a_pooler(head: URL, examine: Examine) -> None:
 
 
 def test_page(empty: URL) -> None:
-    """A row for everything that was looked at; below, what to fix and what to know."""
+    """The page has a row per check, then the problems and notes."""
     checks = [
         *doctor.examine(empty, scripts()).checks,
         doctor.Check("colour", "red", ["It is red; paint it."], ["It was blue."]),
@@ -284,8 +283,8 @@ def test_page(empty: URL) -> None:
 
 
 def test_command(run: Launcher, head: URL) -> None:
-    """Ready, not ready or not there: one document says so, and the password is in none."""
-    url = head.set(password="s3cr3t")  # noqa: S106  # what must not be shown
+    """The command prints one document without the password, whatever the exit code."""
+    url = head.set(password="s3cr3t")  # noqa: S106  # must not appear in any output
     ready = run.run(ROOT, "doctor", "--database-url", written(url))
     assert (ready.code, ready.err) == (0, ""), ready.everything
     assert ready.out.endswith("\nReady for a deploy.\n")
@@ -307,5 +306,5 @@ def test_command(run: Launcher, head: URL) -> None:
 
 
 def written(url: URL) -> str:
-    """Write the URL as it is typed."""
+    """Format the URL with its password."""
     return url.render_as_string(hide_password=False)

@@ -1,8 +1,8 @@
-"""`schema drift`: a live database against what the history builds at its revision.
+"""`schema drift`: compare a live database with the history at its revision.
 
-The theory: a database that only deploys have touched equals the history at its revision, on every
-server and through every role that can be told so; whatever else was done to it is shown; and
-looking changes nothing.
+The theory: a database that only deploys have changed equals the history at its revision, on every
+server and through every role that can read it. Every other change is shown. The database is only
+read.
 """
 
 import json
@@ -34,19 +34,19 @@ REVISIONS = [revision.revision for revision in revisions_oldest_first(scripts())
 
 
 def compared(url: URL, server: Server) -> drift.Drift:
-    """Do what the command does, on a server that runs already."""
+    """Do the same as the command, with a running server."""
     return drift.compare(
-        drift.look(url, scripts()), server, history_schemas.build(server, scripts())
+        drift.read_database(url, scripts()), server, history_schemas.build(server, scripts())
     )
 
 
 def compare(url: URL, server: Server) -> Comparison:
-    """The comparison alone."""
+    """Return only the comparison."""
     return compared(url, server).found
 
 
 def step_back(url: URL, *, steps: int) -> None:
-    """Undo the last revisions."""
+    """Revert the last revisions."""
     directory = scripts()
     undone = revisions_oldest_first(directory)[::-1][:steps]
     with connect(url) as connection:
@@ -58,7 +58,7 @@ def step_back(url: URL, *, steps: int) -> None:
 
 
 def test_what_was_only_deployed_has_not_drifted(any_server: Server, server: Server) -> None:
-    """At its own revision it equals the history, whichever version each of the two is built on."""
+    """A deployed database equals the history, whatever the two server versions."""
     with any_server.database() as url:
         with connect(url) as connection:
             upgrade(connection, scripts())
@@ -86,7 +86,7 @@ def test_what_was_only_deployed_has_not_drifted(any_server: Server, server: Serv
 def test_what_was_done_by_hand_is_shown(
     head: URL, server: Server, statement: str, line: str
 ) -> None:
-    """Nothing that was added or taken away is overlooked, on Alembic's own table neither."""
+    """Added and removed objects are shown, on Alembic's table too."""
     execute(head, statement.format(database=head.database))
     found = compare(head, server)
     assert found.difference
@@ -95,7 +95,7 @@ def test_what_was_done_by_hand_is_shown(
 
 
 def test_notes_of_a_deploy_are_no_drift(head: URL, server: Server) -> None:
-    """A deploy comments on the key of Alembic's table; the history alone does not."""
+    """The comment in which a deploy stores the schema is not drift."""
     execute(head, "COMMENT ON CONSTRAINT alembic_version_pkc ON alembic_version IS 'deployed'")
     assert not compare(head, server).difference
 
@@ -112,9 +112,9 @@ def test_notes_of_a_deploy_are_no_drift(head: URL, server: Server) -> None:
     ],
 )
 def test_a_wrong_stamp(run: Launcher, head: URL, server: Server, built: int, stamped: str) -> None:
-    """The schema says which revision it is: stamped so, the database is like any other.
+    """The matching revision is found; after a stamp there is no drift.
 
-    Nothing that the schema holds is called too much, and nothing is to be changed by hand.
+    The remedy does not tell a person to change or drop objects.
     """
     right = [history_schemas.BASE, *REVISIONS][built]
     step_back(head, steps=len(REVISIONS) - built)
@@ -125,7 +125,7 @@ def test_a_wrong_stamp(run: Launcher, head: URL, server: Server, built: int, sta
     assert (found.found.revision, found.found.equals) == (stamped, right)
     assert (found.found.drifted, found.found.difference) == (True, "")
     page = shown(found)
-    assert page.startswith(f"✗ alembic_version says {stamped}, but the schema equals {right}")
+    assert page.startswith(f"✗ alembic_version records {stamped}, but the schema equals {right}")
     assert f"\n  → If {right} is right, run DATABASE_URL=… alembic stamp {right}" in page
     assert not re.search(r"by hand|drop|\+ ", page, re.IGNORECASE)
     stamp = deploy(run, ROOT, head, "stamp", right)
@@ -138,7 +138,7 @@ def test_a_wrong_stamp(run: Launcher, head: URL, server: Server, built: int, sta
 
 
 def test_another_revision_is_nearer(head: URL, server: Server) -> None:
-    """What differs is told from that one: no table that it has is called too much."""
+    """The difference is shown from the nearest revision, not from the recorded one."""
     stamped = REVISIONS[0]
     execute(
         head,
@@ -154,19 +154,19 @@ def test_another_revision_is_nearer(head: URL, server: Server) -> None:
     page = shown(found)
     far = found.found.differing_at_revision
     assert page.startswith(
-        f"✗ alembic_version says {stamped}, but the schema equals no revision, and is nearest to"
+        f"✗ alembic_version records {stamped}, but the schema equals no revision, and is nearest to"
         f" {HEAD} (1 fact away, and {far} from {stamped}).\n"
     )
     assert [line for line in page.splitlines() if line.startswith("    +")] == [
         "    +     index extra  CREATE INDEX extra ON todo USING btree (title)"
     ]
-    assert "what only the database has may hold rows" in page
+    assert "tables that only the database has may hold rows" in page
 
 
 def test_of_equal_distances_the_recorded_one_counts(head: URL, server: Server) -> None:
-    """A later revision that only changes rows is no reason to call the record wrong."""
+    """If a later revision has the same schema, the recorded one counts."""
     history = history_schemas.build(server, scripts())
-    live = drift.look(head, scripts())
+    live = drift.read_database(head, scripts())
     twins = {**history, "0123456789ab": history[HEAD]}
     found = comparison.compare(live, twins)
     assert (found.nearest, found.drifted, found.unverified) == (HEAD, False, [])
@@ -174,7 +174,7 @@ def test_of_equal_distances_the_recorded_one_counts(head: URL, server: Server) -
 
 @pytest.mark.parametrize("recorded", [0, 2], ids=["recorded-before", "recorded-after"])
 def test_revisions_that_no_schema_shows(head: URL, server: Server, recorded: int) -> None:
-    """What they did to rows is not known, whichever side of them is recorded: they are named."""
+    """Revisions without a schema change are named as unverified, in both directions."""
     history = history_schemas.build(server, scripts())
     names = [REVISIONS[0], "0123456789ab", HEAD]
     schemas = [history[REVISIONS[0]], history[HEAD], history[HEAD]]
@@ -182,7 +182,9 @@ def test_revisions_that_no_schema_shows(head: URL, server: Server, recorded: int
         schemas[1] = history[REVISIONS[0]]
         step_back(head, steps=len(REVISIONS) - 1)
     execute(head, f"UPDATE alembic_version SET version_num = '{names[recorded]}'")
-    found = comparison.compare(drift.look(head, scripts()), dict(zip(names, schemas, strict=True)))
+    found = comparison.compare(
+        drift.read_database(head, scripts()), dict(zip(names, schemas, strict=True))
+    )
     rows_only = [names[1] if recorded else names[2]]
     assert (found.nearest, found.unverified) == (names[1] if recorded else names[2], rows_only)
     assert f"find out first whether {rows_only[0]} ran" in comparison.advice(found)
@@ -206,7 +208,7 @@ def test_revisions_that_no_schema_shows(head: URL, server: Server, recorded: int
 def test_a_record_that_leads_nowhere(
     run: Launcher, head: URL, server: Server, statement: str, fragment: str
 ) -> None:
-    """It is refused, with the revision that the schema equals; a stamp there helps."""
+    """An unknown recorded revision is refused; a stamp of the matching one fixes it."""
     execute(head, statement, "CREATE INDEX extra ON todo (title)")
     with pytest.raises(CannotRunError) as refused:
         compare(head, server)
@@ -226,12 +228,12 @@ def test_a_record_that_leads_nowhere(
 # ── what other sessions do meanwhile ──────────────────────────────────────────────────────────────
 
 IMPATIENT = "from schema.live import read; read.LOCK_TIMEOUT = 0.2; " + COMMAND
-"""The command, which does not wait as long for a lock as it does otherwise."""
+"""Runs the command with a shorter lock timeout."""
 
 
 @pytest.mark.parametrize("command", ["drift", "doctor", "adopt"])
 def test_a_lock(run: Launcher, head: URL, command: str) -> None:
-    """Who holds it is named, by everything but its SQL; nothing was found out, and 2 says so."""
+    """The session that holds a lock is named without its SQL, and the exit code is 2."""
     if command == "adopt":
         execute(head, "DROP TABLE alembic_version")
     with connect(head.update_query_dict({"application_name": "holder"})) as holder:
@@ -248,7 +250,7 @@ def test_a_lock(run: Launcher, head: URL, command: str) -> None:
 
 
 def test_a_lock_that_is_waited_for(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind one that waits everybody waits: named is who keeps that one waiting."""
+    """If a session waits for an exclusive lock, the session that blocks it is named."""
     monkeypatch.setattr(read, "LOCK_TIMEOUT", 0.2)
     with connect(head) as holder, connect(head) as waiting, ThreadPoolExecutor() as threads:
         holder.exec_driver_sql("SELECT FROM todo")
@@ -261,7 +263,7 @@ def test_a_lock_that_is_waited_for(head: URL, monkeypatch: pytest.MonkeyPatch) -
             ).scalar_one():
                 pass
         with pytest.raises(CannotRunError, match=f": session {pid} .*idle in transaction"):
-            drift.look(head, scripts())
+            drift.read_database(head, scripts())
         holder.rollback()
 
 
@@ -275,22 +277,22 @@ UNMAKING = ("DROP VIEW extras", "DROP TABLE extra", "DROP FUNCTION one()", "DROP
 
 
 def test_while_others_change_the_schema(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is found was there at some time, or nothing is found; never half of it, nor an error.
+    """A read returns a schema that existed, or fails; it never returns a mixture.
 
-    PostgreSQL's functions look at the catalogs of the moment, also in a transaction that sees older
-    ones: they fail, or give a number where a name is gone.
+    Catalog functions see newer changes than the transaction: they fail, or return a number for the
+    name of a dropped object.
     """
     monkeypatch.setattr(read, "TRIES", 5)
-    quiet = set(drift.look(head, scripts()).facts)
+    quiet = set(drift.read_database(head, scripts()).facts)
     true = set(quiet)
     for statement in (*MAKING, *UNMAKING):
         execute(head, statement)
-        true |= set(drift.look(head, scripts()).facts)
+        true |= set(drift.read_database(head, scripts()).facts)
     stop = threading.Event()
 
     def look() -> set[snapshot.Fact] | None:
         try:
-            return set(drift.look(head, scripts()).facts)
+            return set(drift.read_database(head, scripts()).facts)
         except CannotRunError as error:
             if "other sessions kept changing the schema" not in str(error):
                 raise
@@ -308,7 +310,7 @@ def test_while_others_change_the_schema(head: URL, monkeypatch: pytest.MonkeyPat
         finally:
             stop.set()
         changing.result()
-    assert set(drift.look(head, scripts()).facts) == quiet
+    assert set(drift.read_database(head, scripts()).facts) == quiet
 
 
 # ── what a role can see ───────────────────────────────────────────────────────────────────────────
@@ -317,10 +319,10 @@ def test_while_others_change_the_schema(head: URL, monkeypatch: pytest.MonkeyPat
 def test_an_application_sees_it_all(
     head: URL, application: URL, better_auth: URL, server: Server
 ) -> None:
-    """A login of a group role reads the same schema as the owner does."""
-    facts = drift.look(head, scripts()).facts
+    """A login with a group role reads the same schema as the owner."""
+    facts = drift.read_database(head, scripts()).facts
     for login in (application, better_auth):
-        live = drift.look(login, scripts())
+        live = drift.read_database(login, scripts())
         assert live.facts == facts
         assert live.recorded == read.Recorded(table=True, revisions=(HEAD,))
     execute(head, "ALTER TABLE todo DISABLE ROW LEVEL SECURITY")
@@ -328,12 +330,12 @@ def test_an_application_sees_it_all(
 
 
 def test_a_revision_that_cannot_be_read(head: URL, application: URL, server: Server) -> None:
-    """Before its grant an application cannot read the revision: the nearest one is looked for."""
+    """If the role cannot read the revision, the nearest one is used."""
     step_back(head, steps=2)
     found = compared(application, server)
     assert found.limitations == [
-        "The revision could not be read (permission denied for table alembic_version): compared"
-        " with the nearest one."
+        "The revision could not be read (permission denied for table alembic_version); the"
+        " schema was compared with the nearest one."
     ]
     assert (found.found.revision, found.found.nearest) == (None, REVISIONS[-3])
     assert (found.found.behind, found.found.drifted) == (2, False)
@@ -342,7 +344,7 @@ def test_a_revision_that_cannot_be_read(head: URL, application: URL, server: Ser
 
 
 def test_a_revision_that_row_security_hides(head: URL, application: URL, server: Server) -> None:
-    """A row that a policy hides is not taken for one that is not there."""
+    """A row that a policy hides is not taken for a missing one."""
     execute(head, "ALTER TABLE alembic_version ENABLE ROW LEVEL SECURITY")
     found = compared(application, server)
     assert "row-level security policy" in found.limitations[0]
@@ -351,10 +353,10 @@ def test_a_revision_that_row_security_hides(head: URL, application: URL, server:
 
 
 def test_a_role_that_may_not_look_into_the_schema(head: URL, application: URL) -> None:
-    """Without USAGE on the schema PostgreSQL names nothing in it as others see it."""
+    """Without USAGE on the schema, PostgreSQL prints other names."""
     execute(head, "REVOKE USAGE ON SCHEMA public FROM todo_app")
-    with pytest.raises(CannotRunError, match="may not look into schema public"):
-        drift.look(application, scripts())
+    with pytest.raises(CannotRunError, match="has no USAGE on schema public"):
+        drift.read_database(application, scripts())
 
 
 # ── what cannot be compared ───────────────────────────────────────────────────────────────────────
@@ -368,18 +370,18 @@ def test_a_role_that_may_not_look_into_the_schema(head: URL, application: URL) -
     ],
 )
 def test_a_revision_that_says_nothing(head: URL, statement: str, fragment: str) -> None:
-    """Without one there is nothing to compare with: one sentence says what to do."""
+    """Without a recorded revision, the command is refused in one sentence."""
     execute(head, statement)
     with pytest.raises(CannotRunError, match=fragment) as refused:
-        drift.look(head, scripts())
+        drift.read_database(head, scripts())
     assert str(refused.value).endswith(".")
 
 
 def test_a_server_that_is_too_old(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The query is for the supported versions; nothing is read on another."""
+    """On an unsupported version, the schema is not read."""
     monkeypatch.setattr(read, "OLDEST_VERSION", 99)
     with pytest.raises(CannotRunError, match=r"is too old; 99 is the oldest that is supported\.$"):
-        drift.look(head, scripts())
+        drift.read_database(head, scripts())
 
 
 @pytest.mark.parametrize(
@@ -387,7 +389,7 @@ def test_a_server_that_is_too_old(head: URL, monkeypatch: pytest.MonkeyPatch) ->
     [("16.14", 16, 16), ("17.6 (Debian 17.6-1)", 17, 18), ("18.4", 18, 18), ("19beta1", 19, 18)],
 )
 def test_the_embedded_version_that_comes_closest(shown: str, major: int, twin: int) -> None:
-    """The same major version where there is one, and else the newest."""
+    """The same major version if it is embedded, otherwise the newest."""
     assert (read.major(shown), history_schemas.closest_embedded_version(shown)) == (major, twin)
 
 
@@ -399,15 +401,15 @@ def test_the_embedded_version_that_comes_closest(shown: str, major: int, twin: i
     ["CREATE TABLE x ()", "DELETE FROM alembic_version", "SELECT lo_create(0)", "VACUUM todo"],
 )
 def test_nothing_can_be_written(head: URL, statement: str) -> None:
-    """PostgreSQL itself refuses to write in the one transaction that looks."""
+    """PostgreSQL rejects writes in the transaction that reads."""
     with pytest.raises(CannotRunError, match=r"read-only transaction|inside a transaction"):
         read.read(head, lambda connection: connection.exec_driver_sql(statement))
 
 
 def test_through_a_pooler(head: URL) -> None:
-    """In a pooler's transaction mode it reads the same, and leaves the next client no setting."""
+    """A transaction pooler makes no difference, and the next client gets none of the settings."""
     with pooled(head) as through:
-        pooled_read, direct = (drift.look(url, scripts()) for url in (through, head))
+        pooled_read, direct = (drift.read_database(url, scripts()) for url in (through, head))
         assert replace(pooled_read, where=direct.where) == direct
         with connect(through) as connection:
             left = connection.exec_driver_sql(
@@ -421,7 +423,7 @@ def test_through_a_pooler(head: URL) -> None:
 
 
 def test_page(head: URL, server: Server) -> None:
-    """A person reads where the database is, what differs, and what to do about it."""
+    """The page shows the revision, the difference and the remedy."""
     step_back(head, steps=1)
     execute(head, "CREATE INDEX extra ON todo (title)")
     page = shown(compared(head, server))
@@ -434,7 +436,7 @@ def test_page(head: URL, server: Server) -> None:
 
 
 def shown(found: drift.Drift) -> str:
-    """Print the page as into a pipe."""
+    """Print the page as in a pipe."""
     console = Console(width=200, soft_wrap=True)
     with console.capture() as captured:
         console.print(drift_page.page(found))
@@ -442,17 +444,17 @@ def shown(found: drift.Drift) -> str:
 
 
 def test_command(run: Launcher, head: URL) -> None:
-    """One document says it all, whatever the exit code; the password is in none."""
+    """The command prints one document without the password, whatever the exit code."""
     execute(head, "CREATE INDEX extra ON todo (title)")
-    url = head.set(password="s3cr3t")  # noqa: S106  # what must not be shown
+    url = head.set(password="s3cr3t")  # noqa: S106  # must not appear in any output
     result = run.run(ROOT, "drift", "--json", "--database-url", with_password(url))
     assert (result.code, result.err) == (1, ""), result.everything
     document = json.loads(result.out)
-    said = {
+    fields = {
         name: document[name]
         for name in ("version", "drift", "error", "revision", "difference_count")
     }
-    assert said == {
+    assert fields == {
         "version": 1,
         "drift": True,
         "error": None,
@@ -473,5 +475,5 @@ def test_command(run: Launcher, head: URL) -> None:
 
 
 def with_password(url: URL) -> str:
-    """Write the URL as it is typed."""
+    """Format the URL with its password."""
     return url.render_as_string(hide_password=False)

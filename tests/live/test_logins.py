@@ -1,4 +1,4 @@
-"""`schema roles`: logins that hold their group role and nothing that leads around row security."""
+"""`schema roles`: logins with their group role, which cannot bypass row security."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from schema.revisions.runner import upgrade
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Embedded]:
-    """A server of its own, which asks for passwords."""
+    """A server that requires passwords."""
     with embedded(port=free_port(0)) as started:
         with connect(started.owner, autocommit=True) as connection:
             connection.exec_driver_sql("CREATE DATABASE todo")
@@ -33,7 +33,7 @@ def owner(own_server: Embedded) -> URL:
 
 
 def test_the_password_opens_the_login(owner: URL) -> None:
-    """The verifier is computed here, by PostgreSQL's rules: the server must agree with it."""
+    """The server accepts the password verifier that the command has computed."""
     login = logins.login("first_app", "todo_app")
     assert logins.make(owner, [login]) == [(login, True)]
     with connect(owner.set(username="first_app", password=login.password)) as connection:
@@ -69,7 +69,7 @@ def test_a_login_that_exists_keeps_its_password(owner: URL) -> None:
 def test_a_role_that_sees_around_row_security_is_refused(
     own_server: Embedded, owner: URL, role: str, what: str
 ) -> None:
-    """Granting it todo_app would look right and isolate nobody; the other login is not made."""
+    """A role that bypasses row security is refused, and the other login is not created."""
     with connect(own_server.superuser, autocommit=True) as connection:
         connection.exec_driver_sql(f"CREATE ROLE unsafe {role}")
         try:
@@ -84,7 +84,7 @@ def test_a_role_that_sees_around_row_security_is_refused(
 
 
 def test_without_the_group_role_nothing_is_made(owner: URL) -> None:
-    """Before the first deploy there is nothing to hold."""
+    """Before the first deploy there are no group roles."""
     with pytest.raises(CannotRunError, match="deploy first"):
         logins.make(owner, [logins.login("app", "todo_missing")])
 
@@ -93,14 +93,14 @@ def test_without_the_group_role_nothing_is_made(owner: URL) -> None:
     "name", ["", "App", "app-1", "1app", "a" * 64, 'x"; DROP', "todo_app", "todo_auth"]
 )
 def test_a_name_that_would_not_be_a_logins_is_refused(name: str) -> None:
-    """It would become SQL, or give one group role's rights to the other."""
+    """A name that is not valid, or that is a group role, is refused."""
     for pair in ((name, "other"), ("other", name)):
         with pytest.raises(CannotRunError, match="cannot be a login's name"):
             logins.pair(*pair)
 
 
 def test_one_login_does_not_get_both_group_roles(owner: URL) -> None:
-    """The application would read every user's sessions: one name, and the other's login by name."""
+    """The same login cannot have both group roles: it would read the sessions of all users."""
     with pytest.raises(CannotRunError, match="cannot be both logins"):
         logins.pair("one_name", "one_name")
     first = logins.pair("third_app", "third_auth")

@@ -1,8 +1,8 @@
-"""`--database-url` works with TLS as libpq does it, and says in one sentence where it does not.
+"""`--database-url` with TLS, as in libpq.
 
-The theory: what a provider's URL asks of TLS is asked of the server by every connection that the
-command makes, and what fails then is said in one sentence without the password. The embedded
-server has no TLS: a proxy before it speaks the handshake, with certificates made for the test.
+The theory: every connection of a command uses the TLS options of the URL, and a failure is reported
+in one sentence without the password. The embedded server has no TLS, so a proxy in front of it does
+the handshake, with certificates made for the test.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ from schema.project import ROOT
 from tests.support.alembic_process import deploy
 from tests.support.repo_copy import Launcher, Result
 
-PASSWORD = "s3cr3t%@:/?#[]ö"  # noqa: S105  # what must not be repeated
+PASSWORD = "s3cr3t%@:/?#[]ö"  # noqa: S105  # must not appear in any output
 PARTS = ("s3cr3t", "s3cr3t%25")
-"""Of the password as it is, and as a URL has it."""
+"""Parts of the password, plain and percent-encoded."""
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
 @dataclass(frozen=True)
 class Ports:
-    """A server, and a proxy with TLS before it."""
+    """A server, and a proxy with TLS in front of it."""
 
     plain: int
     tls: int
@@ -57,7 +57,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @contextmanager
 def proxy(target: int, context: ssl.SSLContext, encrypted: list[str]) -> Iterator[int]:
-    """Answer PostgreSQL's request for TLS on a port, and pass on what is inside."""
+    """Answer PostgreSQL's TLS request on a port, and forward the decrypted data."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -96,7 +96,7 @@ def proxy(target: int, context: ssl.SSLContext, encrypted: list[str]) -> Iterato
 
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
-    """A server that asks for passwords, with TLS and without."""
+    """A server that requires passwords, with and without TLS."""
     folder = tmp_path_factory.mktemp("tls")
     authority, stranger = folder / "authority.pem", folder / "stranger.pem"
     signer = trustme.CA()
@@ -115,7 +115,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
 
 
 def url(port: int, options: str, *, host: str = "localhost", scheme: str = "postgresql") -> str:
-    """Write a URL as a provider does, to the server on that port."""
+    """Format a provider's URL for the server on that port."""
     query = f"?{options}" if options else ""
     return f"{scheme}://{OWNER}:{quote(PASSWORD, safe='')}@{host}:{port}/postgres{query}"
 
@@ -133,7 +133,7 @@ def assert_works(result: Result) -> None:
 
 
 def assert_refused(result: Result, *fragments: str) -> None:
-    """Assert that it is refused with one sentence, which says these things and no secret."""
+    """Assert that it is refused in one sentence with these fragments and without a secret."""
     assert result.code == 2, result.everything
     assert result.out == ""
     assert result.err.startswith("schema: No connection to postgres on "), result.everything
@@ -172,7 +172,7 @@ def test_verified(run: Launcher, ports: Ports) -> None:
 
 
 def test_deploy(run: Launcher, ports: Ports) -> None:
-    """A deploy connects as the URL says, and its second session does, too."""
+    """Both sessions of a deploy use the TLS options of the URL."""
     address = url(ports.tls, "sslmode=require")
     with connect(parse_url(address), autocommit=True) as connection:
         connection.exec_driver_sql("CREATE DATABASE deployed")
@@ -193,42 +193,42 @@ def test_whole_check_encrypted(run: Launcher, ports: Ports) -> None:
 
 
 def test_unknown_authority(run: Launcher, ports: Ports) -> None:
-    """A certificate that another authority signed is refused."""
+    """A certificate of another authority is refused."""
     options = f"sslmode=verify-full&sslrootcert={ports.stranger}"
     assert_refused(snapshot(run, url(ports.tls, options)), "certificate verify failed")
 
 
 def test_another_host(run: Launcher, ports: Ports) -> None:
-    """A certificate for another host is refused, and the two names are said."""
+    """A certificate for another host is refused, and both names are printed."""
     options = f"sslmode=verify-full&sslrootcert={ports.authority}"
     result = snapshot(run, url(ports.tls, options, host="127.0.0.1"))
     assert_refused(result, 'server certificate for "localhost"', '"127.0.0.1"')
 
 
 def test_missing_certificate(run: Launcher, ports: Ports, tmp_path: Path) -> None:
-    """A file that is not there is named."""
+    """A missing certificate file is named."""
     missing = tmp_path / "missing.pem"
     options = f"sslmode=verify-full&sslrootcert={missing}"
     assert_refused(snapshot(run, url(ports.tls, options)), str(missing), "does not exist")
 
 
 def test_server_without_tls(run: Launcher, ports: Ports) -> None:
-    """Where encryption is asked for, a server without it is refused."""
+    """If the URL requires TLS, a server without it is refused."""
     assert_refused(snapshot(run, url(ports.plain, "sslmode=require")), "does not support SSL")
 
 
 def test_server_that_insists_on_tls(run: Launcher, ports: Ports) -> None:
-    """A server that ends every connection without TLS is said to have done so."""
+    """A server that closes connections without TLS is reported."""
     assert_refused(snapshot(run, url(ports.tls, "sslmode=disable")), "server closed the connection")
 
 
 def test_channel_binding(run: Launcher, ports: Ports) -> None:
-    """Who asks for channel binding does not accept somebody in the middle, such as this proxy."""
+    """Required channel binding rejects a man in the middle, such as this proxy."""
     options = "sslmode=require&channel_binding=require"
     assert_refused(snapshot(run, url(ports.tls, options)), "channel binding")
 
 
 def test_wrong_password_through_tls(run: Launcher, ports: Ports) -> None:
-    """A refused password is said to be that, and not repeated."""
+    """A rejected password is reported and not repeated."""
     wrong = url(ports.tls, "sslmode=require").replace("s3cr3t", "s3cr3tly")
     assert_refused(snapshot(run, wrong), "password authentication failed")

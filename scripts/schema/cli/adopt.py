@@ -1,10 +1,10 @@
-"""What `schema adopt` prints: a page for people, or a document for machines."""
+"""`schema adopt`: print the result as a page or as JSON."""
 
 from rich.console import Group
 from rich.text import Text
 
 from migrations.postgres import parse_url
-from schema.cli.exits import answer, exit_codes
+from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import coloured, json_document, progress
 from schema.live import adopt as live_adopt
 from schema.live import history_schemas
@@ -30,25 +30,25 @@ _FIELDS = (
 
 def run(database_url: str, *, as_json: bool) -> None:
     """Find the revision that the database equals, and stamp it."""
-    with exit_codes(refusal if as_json else None), progress() as tell:
+    with exit_codes(error_document if as_json else None), progress() as show:
         target = parse_url(database_url)
         directory = scripts()
         history_schemas.require_linear_history(directory)
-        tell("the database")
-        live = live_adopt.look(target)
+        show("the database")
+        live = live_adopt.read_database(target)
         version = history_schemas.closest_embedded_version(live.server)
-        with open_server(None, version, tell) as server:
-            tell("the history")
+        with open_server(None, version, show) as server:
+            show("the history")
             history = history_schemas.build(server, directory)
             found = live_adopt.match(live, history, server)
         if not found.difference:
-            tell("stamp")
-            live_adopt.stamp(target, directory, found.revision, history[found.revision], tell)
-    answer(document(found) if as_json else page(found), good=not found.difference)
+            show("stamp")
+            live_adopt.stamp(target, directory, found.revision, history[found.revision], show)
+    print_result(document(found) if as_json else page(found), ok=not found.difference)
 
 
 def document(found: Match) -> str:
-    """Lay the result out for machines; README.md describes the fields."""
+    """Format the result as JSON; README.md describes the fields."""
     return json_document(
         _FIELDS,
         adopted=not found.difference,
@@ -64,13 +64,13 @@ def document(found: Match) -> str:
     )
 
 
-def refusal(sentence: str) -> str:
-    """Say for machines why the database could not be adopted."""
-    return json_document(_FIELDS, error=sentence, unverified=[])
+def error_document(message: str) -> str:
+    """Format an error as JSON."""
+    return json_document(_FIELDS, error=message, unverified=[])
 
 
 def page(found: Match) -> Group:
-    """Lay the result out for people."""
+    """Format the result as text."""
     distance = history_schemas.describe_distance(found.head, found.behind)
     if found.difference:
         facts = pluralize(found.difference_count, "fact")
@@ -83,13 +83,14 @@ def page(found: Match) -> Group:
         )
     applies = pluralize(found.behind, "revision") if found.behind else "nothing"
     lines = [
-        Text(f"✓ Stamped {found.revision}: its schema, to the last fact.", "bold green"),
+        Text(f"✓ Stamped {found.revision}: the schema equals it.", "bold green"),
         Text(f"  The next deploy applies {applies} ({distance})."),
     ]
     if found.unverified:
-        limitations = ", ".join(found.unverified)
-        told = (
-            f"! What {limitations} did, to rows perhaps, shows in no schema: it is taken for done."
+        revisions = ", ".join(found.unverified)
+        warning = (
+            f"! Could not be verified, because they change no schema object: {revisions}."
+            " They are assumed to be applied."
         )
-        lines.append(Text(told, "yellow"))
+        lines.append(Text(warning, "yellow"))
     return Group(*lines)

@@ -1,4 +1,4 @@
-"""What `schema check` prints: a table for people, or a document for machines."""
+"""`schema check`: print the results as a table or as JSON."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from rich.text import Text
 from schema import STARTED
 from schema.checks.result import Check
 from schema.checks.runner import run_checks
-from schema.cli.exits import answer, exit_codes
+from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import coloured, json_document, progress
 from schema.postgres.scratch import open_server
 from schema.project import scripts
@@ -24,12 +24,12 @@ _FIELDS = ("passed", "error", "head", "server", "seconds", "starting_seconds", "
 def run(database_url: str | None, postgres: str, *, lint: bool, as_json: bool, quiet: bool) -> None:
     """Run every check and print the report."""
     with (
-        exit_codes(refusal if as_json else None),
-        progress() as tell,
-        open_server(database_url, postgres, tell) as server,
+        exit_codes(error_document if as_json else None),
+        progress() as show,
+        open_server(database_url, postgres, show) as server,
     ):
         ready = time.perf_counter()
-        checks = list(run_checks(server, tell, lint=lint))
+        checks = list(run_checks(server, show, lint=lint))
     report = Report(
         checks,
         server=server.version,
@@ -39,22 +39,23 @@ def run(database_url: str | None, postgres: str, *, lint: bool, as_json: bool, q
     )
     if quiet and report.passed and not as_json:
         return
-    answer(document(report) if as_json else page(report, only_failures=quiet), good=report.passed)
+    shown = document(report) if as_json else page(report, only_failures=quiet)
+    print_result(shown, ok=report.passed)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a run of the checks found."""
+    """The results of one run of the checks."""
 
     checks: Sequence[Check]
     server: str
     """The server's version, such as 18.4."""
     head: str | None
-    """The head revision, where there is one."""
+    """The head revision, if there is exactly one."""
     seconds: float
-    """How long a person waited, from the start of the process."""
+    """From the start of the process."""
     starting_seconds: float
-    """How much of that it took until the server was there."""
+    """The part of `seconds` until the server was ready."""
 
     @property
     def passed(self) -> bool:
@@ -63,7 +64,7 @@ class Report:
 
 
 def document(report: Report) -> str:
-    """Lay the report out for machines; README.md describes the fields."""
+    """Format the report as JSON; README.md describes the fields."""
     checks = [
         {
             "name": check.name,
@@ -85,13 +86,13 @@ def document(report: Report) -> str:
     )
 
 
-def refusal(sentence: str) -> str:
-    """Say for machines why the checks could not run."""
-    return json_document(_FIELDS, error=sentence, checks=[])
+def error_document(message: str) -> str:
+    """Format an error as JSON."""
+    return json_document(_FIELDS, error=message, checks=[])
 
 
 def page(report: Report, *, only_failures: bool = False) -> Group:
-    """Lay the checks out as a table, the failures below it, and the verdict at the end."""
+    """Format the report as a table, the failures and a verdict."""
     title = f"The schema at {report.head or 'no single head'}, on PostgreSQL {report.server}"
     table = () if only_failures else (Text(title, "bold"), Text(), _table(report.checks))
     return Group(*table, *_failures(report.checks), Text(), _verdict(report))

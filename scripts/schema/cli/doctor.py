@@ -1,4 +1,4 @@
-"""What `schema doctor` prints: a page for people, or a document for machines."""
+"""`schema doctor`: print the results as a page or as JSON."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from rich.text import Text
 from sqlalchemy import URL
 
 from migrations.postgres import describe_url, parse_url
-from schema.cli.exits import answer, exit_codes
+from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import json_document, progress
 from schema.live import doctor as live_doctor
 from schema.live import history_schemas
@@ -22,23 +22,23 @@ _FIELDS = ("ready", "error", "database", "checks")
 
 def run(database_url: str, *, as_json: bool) -> None:
     """Examine the database and print what to fix."""
-    with exit_codes(refusal if as_json else None), progress() as tell:
+    with exit_codes(error_document if as_json else None), progress() as show:
         target = parse_url(database_url)
-        tell("the database")
+        show("the database")
         directory = scripts()
         examined = live_doctor.examine(target, directory)
         checks = list(examined.checks)
         if examined.live is not None:
             version = history_schemas.closest_embedded_version(examined.live.server)
-            with open_server(None, version, tell) as server:
-                tell("the history")
+            with open_server(None, version, show) as server:
+                show("the history")
                 history = history_schemas.build(server, directory)
             checks.append(live_doctor.compared(examined.live, history))
-    answer(document(target, checks) if as_json else page(target, checks), good=ready(checks))
+    print_result(document(target, checks) if as_json else page(target, checks), ok=ready(checks))
 
 
 def document(target: URL, checks: Sequence[Check]) -> str:
-    """Lay the checks out for machines; README.md describes the fields."""
+    """Format the checks as JSON; README.md describes the fields."""
     rows = [
         {
             "name": check.name,
@@ -52,15 +52,15 @@ def document(target: URL, checks: Sequence[Check]) -> str:
     return json_document(_FIELDS, ready=ready(checks), database=describe_url(target), checks=rows)
 
 
-def refusal(sentence: str) -> str:
-    """Say for machines why nothing could be looked at."""
-    return json_document(_FIELDS, error=sentence, checks=[])
+def error_document(message: str) -> str:
+    """Format an error as JSON."""
+    return json_document(_FIELDS, error=message, checks=[])
 
 
 def page(target: URL, checks: Sequence[Check]) -> Group:
-    """Lay the checks out as a table, and below it what to fix and what to know."""
+    """Format the checks as a table, the problems and notes, and a verdict."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("", "looked at", "found"):
+    for heading in ("", "check", "found"):
         table.add_column(heading)
     lines: list[RenderableType] = []
     for check in checks:

@@ -1,10 +1,10 @@
-"""What `schema drift` prints: a page for people, or a document for machines."""
+"""`schema drift`: print the result as a page or as JSON."""
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from migrations.postgres import parse_url
-from schema.cli.exits import answer, exit_codes
+from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import coloured, json_document, progress
 from schema.live import comparison, history_schemas
 from schema.live import drift as live_drift
@@ -34,19 +34,19 @@ _FIELDS = (
 
 def run(database_url: str, *, as_json: bool) -> None:
     """Compare the database with the history and print the difference."""
-    with exit_codes(refusal if as_json else None), progress() as tell:
+    with exit_codes(error_document if as_json else None), progress() as show:
         directory = scripts()
-        tell("the database")
-        live = live_drift.look(parse_url(database_url), directory)
+        show("the database")
+        live = live_drift.read_database(parse_url(database_url), directory)
         version = history_schemas.closest_embedded_version(live.server)
-        with open_server(None, version, tell) as server:
-            tell("the history")
+        with open_server(None, version, show) as server:
+            show("the history")
             found = live_drift.compare(live, server, history_schemas.build(server, directory))
-    answer(document(found) if as_json else page(found), good=not found.found.drifted)
+    print_result(document(found) if as_json else page(found), ok=not found.found.drifted)
 
 
 def document(drift: Drift) -> str:
-    """Lay the comparison out for machines; README.md describes the fields."""
+    """Format the comparison as JSON; README.md describes the fields."""
     found = drift.found
     return json_document(
         _FIELDS,
@@ -67,13 +67,13 @@ def document(drift: Drift) -> str:
     )
 
 
-def refusal(sentence: str) -> str:
-    """Say for machines why nothing could be compared."""
-    return json_document(_FIELDS, error=sentence, limitations=[], unverified=[])
+def error_document(message: str) -> str:
+    """Format an error as JSON."""
+    return json_document(_FIELDS, error=message, limitations=[], unverified=[])
 
 
 def page(drift: Drift) -> Group:
-    """Lay the comparison out for people."""
+    """Format the comparison as text."""
     found = drift.found
     at = "at" if found.revision else "nearest to"
     where = f"PostgreSQL {drift.live.server}, {at} {found.revision or found.nearest}"

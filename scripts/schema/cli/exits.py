@@ -1,4 +1,4 @@
-"""Exit codes: 0 all is well, 1 something is wrong and was shown, 2 refused in one sentence."""
+"""Exit codes: 0 success, 1 problems found and printed, 2 the command could not run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +13,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def exit_codes(refusal: Callable[[str], str] | None = None) -> Iterator[None]:
+def exit_codes(error_document: Callable[[str], str] | None = None) -> Iterator[None]:
     """Turn an error in the block into one sentence on standard error and an exit code.
 
-    `refusal` makes a JSON document of the sentence, for standard output.
+    `error_document` formats the sentence as JSON for standard output.
+
+    Raises:
+        Exit: 143 after SIGTERM, 130 after Ctrl-C, 2 after an expected error.
+        Exception: any other error: it is a bug.
+
     """
     try:
         yield
@@ -25,30 +30,35 @@ def exit_codes(refusal: Callable[[str], str] | None = None) -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except Exception as error:
-        sentence = _sentence(error)
-        if sentence is None:
+        message = _message(error)
+        if message is None:
             raise
-        typer.echo(f"schema: {sentence}", err=True)
-        if refusal is not None:
-            typer.echo(refusal(sentence))
+        typer.echo(f"schema: {message}", err=True)
+        if error_document is not None:
+            typer.echo(error_document(message))
         raise typer.Exit(2) from None
 
 
-def answer(shown: "str | Group", *, good: bool) -> None:
-    """Print a JSON document or a page, and exit with 1 when it is not good."""
+def print_result(shown: "str | Group", *, ok: bool) -> None:
+    """Print a JSON document or a page.
+
+    Raises:
+        Exit: 1 if not `ok`.
+
+    """
     from schema.cli.output import console  # noqa: PLC0415  # rich is slow to import
 
     if isinstance(shown, str):
         typer.echo(shown)
     else:
         console().print(shown)
-    if not good:
+    if not ok:
         raise typer.Exit(1)
 
 
-def _sentence(error: Exception) -> str | None:
-    """Say in one sentence why a command could not do its work; None for a bug."""
-    # Imported only now: each takes longer than `schema --help` may.
+def _message(error: Exception) -> str | None:
+    """Return the one-sentence message of an expected error, None for a bug."""
+    # Each is slow to import, and `schema --help` must be fast.
     import psycopg  # noqa: PLC0415
     from alembic.util import CommandError  # noqa: PLC0415
     from sqlalchemy.exc import DBAPIError  # noqa: PLC0415

@@ -1,9 +1,9 @@
 """The `schema` command: its subcommands and their options.
 
-Each subcommand imports what it needs when it runs: `schema --help` answers at once.
+Each subcommand imports its modules when it runs, so that `schema --help` is fast.
 """
 
-# ruff: noqa: PLC0415  # the imports inside the functions are the point
+# ruff: noqa: PLC0415  # lazy imports, see above
 
 import re
 import sys
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 _WORD = re.compile(r"-{0,2}[a-z0-9][a-z0-9-]*")
-"""An option or a word: an argument that may be repeated, as no URL looks like it."""
+"""An option or a plain word, which cannot be a URL: an error may repeat it."""
 
 app = typer.Typer(
     help="Check, show and serve the schema that the migrations build; compare databases with it.",
@@ -25,7 +25,7 @@ ServerURL = Annotated[
     str | None,
     typer.Option(
         "--database-url",
-        help="Work in scratch databases on this server, not on an embedded one.",
+        help="Use scratch databases on this server instead of an embedded one.",
         metavar="URL",
         show_default=False,
     ),
@@ -49,7 +49,7 @@ def check(
     as_json: AsJSON = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only what fails.")] = False,
 ) -> None:
-    """Check that the schema builds, reverts, matches its models and keeps users apart.
+    """Check that the schema builds, reverts, matches its models and isolates users.
 
     Exit code 0: every check passes; 1: one fails; 2: the checks could not run.
     """
@@ -73,7 +73,7 @@ def serve(
     ] = 0,
     postgres: Postgres = "18",
 ) -> None:
-    """Run a development server at the head revision until Ctrl-C; its data is then gone."""
+    """Run a development server at the head revision until Ctrl-C, then delete its data."""
     from schema.cli.serve import run
 
     run(port, postgres)
@@ -90,15 +90,15 @@ def roles(
     database_url: Annotated[
         str | None,
         typer.Option(
-            help="Make them on the server of this database; otherwise the SQL is printed.",
+            help="Create them on the server of this database; otherwise print the SQL.",
             metavar="URL",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Make the logins that hold the group roles, with new passwords, shown only once.
+    """Create the logins with the group roles and new passwords, which are shown only once.
 
-    A role that exists and can bypass row security is refused.
+    An existing role that can bypass row security is refused.
     """
     from schema.cli.roles import run
 
@@ -114,7 +114,7 @@ def drift(
     *,
     as_json: AsJSON = False,
 ) -> None:
-    """Compare a live database with what the history builds at its revision.
+    """Compare a live database with the history at its revision.
 
     Exit code 0: no drift; 1: drift, which is shown; 2: it could not be compared.
     """
@@ -127,15 +127,15 @@ def drift(
 def adopt(
     database_url: Annotated[
         str,
-        typer.Option(help="The database that has the tables, but no revision.", metavar="URL"),
+        typer.Option(help="The database with the tables but without a revision.", metavar="URL"),
     ],
     *,
     as_json: AsJSON = False,
 ) -> None:
     """Find the revision whose schema a database has, and record it there.
 
-    Exit code 0: it is stamped; 1: it equals none, the nearest is shown, and nothing was changed;
-    2: it was refused.
+    Exit code 0: it is stamped; 1: it equals no revision, the nearest is shown, and nothing was
+    changed; 2: the database or the role does not allow it.
     """
     from schema.cli.adopt import run
 
@@ -146,14 +146,14 @@ def adopt(
 def doctor(
     database_url: Annotated[
         str,
-        typer.Option(help="The database that is to be deployed; it is only read.", metavar="URL"),
+        typer.Option(help="The database to check before a deploy; it is only read.", metavar="URL"),
     ],
     *,
     as_json: AsJSON = False,
 ) -> None:
-    """Say what has to be fixed in a database before it is deployed.
+    """List what to fix in a database before a deploy.
 
-    Exit code 0: it is ready; 1: there is something to fix; 2: it could not be looked at.
+    Exit code 0: it is ready; 1: there are problems to fix; 2: it could not be checked.
     """
     from schema.cli.doctor import run
 
@@ -161,27 +161,27 @@ def doctor(
 
 
 def main() -> None:
-    """Run the command that the arguments name.
+    """Run the command in the arguments.
 
-    What is wrong with them is said without repeating them where one may be a database URL.
+    An error about the arguments does not repeat them if one of them may be a database URL.
     """
     try:
         code = app(prog_name="schema", standalone_mode=False)
     except typer.TyperException as error:
         if not _repeatable(error, sys.argv[1:]):
             error.message = (
-                "One of the arguments is not understood; a database URL comes after --database-url."
+                "One of the arguments is unknown; a database URL must follow --database-url."
             )
         from typer.rich_utils import rich_format_error
 
-        rich_format_error(error)  # type: ignore[arg-type]  # of its classes, only the base is public
+        rich_format_error(error)  # type: ignore[arg-type]  # only the base class is public
         code = error.exit_code
     sys.exit(code)
 
 
 def _repeatable(error: typer.TyperException, arguments: list[str]) -> bool:
-    """Whether Typer's complaint names nothing but options, or words that are no database URL."""
-    if isinstance(error, typer.BadParameter):  # it names the option, and not what it was given
+    """Whether Typer's message contains only options and words that are not a database URL."""
+    if isinstance(error, typer.BadParameter):  # it names the option, not the value
         return True
     named = getattr(error, "option_name", None)
     return all(_WORD.fullmatch(one) for one in ([named] if named else arguments))

@@ -1,4 +1,4 @@
-"""What every command prints with: consoles, JSON documents, coloured differences, progress."""
+"""Printing for all commands: consoles, JSON documents, coloured differences, progress."""
 
 import io
 import json
@@ -10,43 +10,43 @@ from rich.console import Console
 from rich.text import Text
 
 DOCUMENT_VERSION = 1
-"""Raised when a field of a document changes its meaning or goes away; new ones may come."""
+"""Increased when a field is removed or changes its meaning, not when one is added."""
 
 _COLOURS = {"-": "red", "+": "green"}
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Write to a terminal in colour and to its width, to a pipe in plain lines of any length."""
+    """Return a console: coloured and wrapped on a terminal, plain long lines on a pipe."""
     stream = sys.stderr if stderr else sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="replace")  # not every encoding has a ✓
-    made = Console(stderr=stderr, highlight=False, soft_wrap=True)
-    if not made.is_terminal:
-        made.width = 200
-    return made
+    result = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not result.is_terminal:
+        result.width = 200
+    return result
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """Show on a terminal what is being done; print nothing to a pipe."""
+    """Yield a function that shows the current step on a terminal, and nothing on a pipe."""
     if not sys.stderr.isatty():
-        yield lambda _what: None
+        yield lambda _step: None
         return
     with console(stderr=True).status("server") as status:
         yield status.update
 
 
-def json_document(fields: Sequence[str], **known: object) -> str:
-    """Lay out every field, in that order; what is not known is null.
+def json_document(fields: Sequence[str], **values: object) -> str:
+    """Format the fields as JSON in their order; a field without a value is null.
 
-    In ASCII, which every encoding of standard output can write.
+    The text is ASCII, which every encoding of standard output can write.
     """
-    whole = {"version": DOCUMENT_VERSION} | {name: known.get(name) for name in fields}
-    return json.dumps(whole, indent=2)
+    document = {"version": DOCUMENT_VERSION} | {name: values.get(name) for name in fields}
+    return json.dumps(document, indent=2)
 
 
 def coloured(difference: str) -> list[Text]:
-    """Lay a difference out, its '-' lines in red and its '+' lines in green."""
+    """Format a difference with '-' lines in red and '+' lines in green."""
     return [
         Text.assemble("    ", (line, _COLOURS.get(line[:1], "")))
         for line in difference.splitlines()

@@ -1,4 +1,4 @@
-"""`schema roles`: make the logins, or print the SQL that makes them."""
+"""`schema roles`: create the logins, or print the SQL that creates them."""
 
 import typer
 
@@ -8,7 +8,7 @@ from schema.postgres import logins
 
 
 def run(application: str, better_auth: str, database_url: str | None) -> None:
-    """Make both logins, or none."""
+    """Create both logins, or neither."""
     with exit_codes():
         wanted = logins.pair(application, better_auth)
         if database_url is None:
@@ -22,4 +22,4 @@ def run(application: str, better_auth: str, database_url: str | None) -> None:
                 own = url.set(username=login.name, password=login.password)
                 typer.echo(logins.url_with_password(own))
             else:
-                typer.echo(f"{login.name} exists: it holds {login.group}, and keeps its password")
+                typer.echo(f"{login.name} exists: it has {login.group} and keeps its password")

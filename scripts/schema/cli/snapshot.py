@@ -10,7 +10,7 @@ from schema.postgres.scratch import open_server
 
 def run(database_url: str | None, postgres: str) -> None:
     """Rewrite the files."""
-    with exit_codes(), progress() as tell, open_server(database_url, postgres, tell) as server:
-        tell("upgrade head")
+    with exit_codes(), progress() as show, open_server(database_url, postgres, show) as server:
+        show("upgrade head")
         changed = rewrite(server)
     typer.echo(changed or "Everything is up to date.", nl=not changed)

@@ -1,1 +1,1 @@
-"""Commands that read a database that somebody else owns."""
+"""The commands that read an existing database: adopt, doctor, drift."""

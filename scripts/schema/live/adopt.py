@@ -1,7 +1,7 @@
-"""`schema adopt`: tell a database that has the tables, but no revision, which revision it is at.
+"""`schema adopt`: stamp a database that has the tables but no revision.
 
-Every revision is built on an embedded server. Where one of them equals the database, it is stamped:
-Alembic's table is made as the history at that revision has it, its privileges too.
+Every revision is built on an embedded server. If the schema of one equals the database's, that
+revision is stamped: Alembic's table is made, with the privileges that the history gives it.
 """
 
 import re
@@ -25,26 +25,26 @@ from schema.live.read import Live, Recorded
 from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
 
-PATIENCE = 60
-"""Seconds to wait for a deploy that runs at the moment."""
+DEPLOY_TIMEOUT = 60
+"""Seconds to wait for a running deploy."""
 
 REMEDY = (
-    "Nothing was changed. Bring the database to {revision} by hand (what stands after - is missing,"
-    " what stands after + is too much), and run this again."
+    "Nothing was changed. Bring the database to {revision} by hand (lines with - are missing, lines"
+    " with + must go), and run this again."
 )
 
-# Unqualified, Alembic's table goes where the revisions make theirs.
+# Alembic's table belongs into the schema of the revisions' tables.
 _SETTINGS = "SET LOCAL search_path = public; SET LOCAL lock_timeout = '2s'"
 
-# Who stamps as a superuser or as a member of the owner must not keep the table from the owner.
-_RIGHTFUL_OWNER = """
+# Alembic's table must belong to the database's owner, even if a superuser or a member stamps.
+_NEW_OWNER = """
 SELECT quote_ident(pg_get_userbyid(d.datdba))
 FROM pg_database AS d, pg_class AS c
 WHERE d.datname = current_database() AND c.oid = 'public.alembic_version'::regclass
   AND c.relowner <> d.datdba
 """
 
-# neon_superuser's come with every table on Neon.
+# Neon grants privileges on every table to neon_superuser.
 _GRANTEES = """
 SELECT DISTINCT coalesce(quote_ident(r.rolname), 'PUBLIC')
 FROM pg_class AS c
@@ -55,12 +55,12 @@ WHERE c.oid = 'public.alembic_version'::regclass AND g.grantee <> c.relowner
 """
 
 _PRIVILEGES = re.compile(r"[A-Z]+(, [A-Z]+)*")
-"""How a snapshot writes what was granted by the owner and cannot be handed on."""
+"""How a snapshot writes privileges that the owner granted without the grant option."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """The revision whose schema the database has, or the one that comes nearest."""
+    """The revision whose schema equals the database's, or the nearest one."""
 
     server: str
     compared_on: str
@@ -68,46 +68,46 @@ class Match:
     revision: str
     head: str
     behind: int
-    """How many revisions the head is further."""
+    """Number of revisions from `revision` to the head."""
     unverified: Sequence[str]
-    """Revisions up to this one that no schema shows: they change rows, or nothing."""
+    """Revisions up to this one that change no schema object, so they cannot be verified."""
     difference_count: int
-    """How many facts only one side has; none when they are equal."""
+    """Number of facts that only one side has."""
     difference: str
-    """What the history builds ('-') and the database has ('+')."""
+    """Facts of the history ('-') and of the database ('+')."""
 
 
-def look(target: URL) -> Live:
-    """Read the schema of a database that is to be adopted, in read-only transactions.
+def read_database(target: URL) -> Live:
+    """Read the schema of the database to adopt, in read-only transactions.
 
     Raises:
-        CannotRunError: it cannot be adopted, or not through this role or host.
+        CannotRunError: it cannot be adopted, or not with this role or host.
 
     """
     if is_pooled(target):
         raise CannotRunError(
-            "A pooled host cannot hold the lock that keeps deploys out"
-            f" ({describe_url(target)}); name the direct host, the one without -pooler."
+            "A pooled host cannot hold the deploy lock"
+            f" ({describe_url(target)}); use the direct host, whose name has no -pooler."
         )
 
-    def adoptable(connection: Connection) -> Live:
-        live = read.look(connection)
+    def read_adoptable(connection: Connection) -> Live:
+        live = read.read_live(connection)
         if not live.recorded.revisions:
             _require_adoptable(connection, live.recorded, live.facts)
         return live
 
-    return read.read_twice(target, adoptable)
+    return read.read_twice(target, read_adoptable)
 
 
 def match(live: Live, history: Mapping[str, snapshot.Snapshot], server: Server) -> Match:
-    """Find the revision whose schema the database has, or the nearest, in the built history.
+    """Find the revision whose schema equals the database's, or the nearest one.
 
     Raises:
-        CannotRunError: the database records a revision; the sentence says whether it is right.
+        CannotRunError: the database records a revision already.
 
     """
     if live.recorded.revisions:
-        raise CannotRunError(_already(live, history))
+        raise CannotRunError(_describe_recorded(live, history))
     schemas = {
         revision: read.without_version_table(facts)
         for revision, facts in history.items()
@@ -124,7 +124,7 @@ def match(live: Live, history: Mapping[str, snapshot.Snapshot], server: Server) 
         revision=revision,
         head=known[-1],
         behind=len(known) - len(up_to),
-        unverified=history_schemas.rows_only(history, up_to),
+        unverified=history_schemas.without_schema_change(history, up_to),
         difference_count=history_schemas.distance(expected, facts),
         difference=snapshot.difference(expected, facts),
     )
@@ -135,22 +135,22 @@ def stamp(
     scripts: ScriptDirectory,
     revision: str,
     expected: snapshot.Snapshot,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
-    """Record the revision in the database, in one transaction, with deploys kept out.
+    """Record the revision in one transaction, under the deploy lock.
 
-    `expected` is the whole schema at that revision, Alembic's table included: the database must
-    equal it in the end.
+    `expected` is the schema at that revision with Alembic's table. The database must equal it after
+    the stamp.
 
     Raises:
-        CannotRunError: it was changed since it was looked at, or the role may not do it.
-        CommandError: a deploy runs, and does not end in time.
+        CannotRunError: the schema has changed since it was read, or the role may not stamp it.
+        CommandError: a running deploy did not end in time.
 
     """
     try:
         with (
             connect(read.in_utf8(target)) as connection,
-            hold_deploy_lock(connection, PATIENCE, tell),
+            hold_deploy_lock(connection, DEPLOY_TIMEOUT, log),
             connection.begin(),
         ):
             connection.exec_driver_sql(_SETTINGS)
@@ -162,36 +162,35 @@ def stamp(
                     " this again."
                 )
             MigrationContext.configure(connection).stamp(scripts, revision)
-            _hand_over(connection)
-            _grant(connection, expected)
+            _change_owner(connection)
+            _set_privileges(connection, expected)
             found = snapshot.read(connection, version_table=True)
             if found != expected:
                 first = snapshot.difference(expected, found).splitlines()
                 raise CannotRunError(
-                    f"Alembic's table would not be what the history at {revision} makes it"
-                    f" ({'; '.join(' '.join(line.split()) for line in first)}), and nothing was"
-                    " stamped; drop it, when it is empty, and run this again."
+                    f"Alembic's table would differ from the history at {revision}"
+                    f" ({'; '.join(' '.join(line.split()) for line in first)}), so nothing was"
+                    " stamped; if the table is empty, drop it and run this again."
                 )
             verification.store_schema(connection, verification.read_schema(connection, revision))
     except (DBAPIError, psycopg.Error) as error:
         raise CannotRunError(
             f"The revision could not be stamped: {first_error_line(error)}"
-            f" ({describe_url(target)}); fix that, and"
-            " run this again."
+            f" ({describe_url(target)}); fix that and run this again."
         ) from error
 
 
-def _already(live: Live, history: Mapping[str, snapshot.Snapshot]) -> str:
-    """Say which revision the database records, and what to do when the schema is another one's."""
+def _describe_recorded(live: Live, history: Mapping[str, snapshot.Snapshot]) -> str:
+    """Describe the recorded revision, and what to do if the schema is another revision's."""
     found = comparison.compare(live, history)
     if found.equals is not None and found.misplaced:
         return f"{comparison.statement(found)} ({live.where}); {comparison.advice(found)}."
-    return _recorded(live.recorded, live.where)
+    return _already_adopted(live.recorded, live.where)
 
 
-def _recorded(recorded: Recorded, where: str) -> str:
+def _already_adopted(recorded: Recorded, where: str) -> str:
     return (
-        f"The database already is at revision {', '.join(recorded.revisions)} ({where}); deploy it"
+        f"The database is already at revision {', '.join(recorded.revisions)} ({where}); deploy it"
         " (alembic upgrade head), or compare it (schema drift)."
     )
 
@@ -199,38 +198,37 @@ def _recorded(recorded: Recorded, where: str) -> str:
 def _require_adoptable(
     connection: Connection, recorded: Recorded, facts: snapshot.Snapshot
 ) -> None:
-    """Refuse a database that has a revision or no tables, and a role that may not stamp it."""
+    """Raise if the database has a revision or no tables, or if the role may not stamp it."""
     where = describe_url(connection.engine.url)
     if recorded.unreadable is not None:
         raise CannotRunError(
-            f"Alembic's table is there, but cannot be read: {recorded.unreadable} ({where});"
+            f"Alembic's table exists, but cannot be read: {recorded.unreadable} ({where});"
             " connect as its owner."
         )
     if recorded.revisions:
-        raise CannotRunError(_recorded(recorded, where))
-    may = "SELECT has_schema_privilege(to_regnamespace('public'), 'CREATE')"
-    if not connection.exec_driver_sql(may).scalar_one():
+        raise CannotRunError(_already_adopted(recorded, where))
+    may_create = "SELECT has_schema_privilege(to_regnamespace('public'), 'CREATE')"
+    if not connection.exec_driver_sql(may_create).scalar_one():
         raise CannotRunError(
-            f"The role may not make Alembic's table in schema public ({where}); connect as the"
+            f"The role may not create Alembic's table in schema public ({where}); connect as the"
             " owner."
         )
     schema = read.without_version_table(facts)
     if not any(fact.object.startswith("table ") for fact in schema):
         raise CannotRunError(
-            f"The database has no tables ({where}): there is nothing to adopt; deploy it (alembic"
-            " upgrade head)."
+            f"The database has no tables ({where}), so there is nothing to adopt; deploy it"
+            " (alembic upgrade head)."
         )
 
 
-def _hand_over(connection: Connection) -> None:
-    """Give Alembic's table to the owner of the database, whom the other tables belong to."""
-    owner = connection.exec_driver_sql(_RIGHTFUL_OWNER).scalar_one_or_none()
+def _change_owner(connection: Connection) -> None:
+    owner = connection.exec_driver_sql(_NEW_OWNER).scalar_one_or_none()
     if owner is not None:
         connection.exec_driver_sql(f"ALTER TABLE public.alembic_version OWNER TO {owner}")
 
 
-def _grant(connection: Connection, expected: snapshot.Snapshot) -> None:
-    """Give Alembic's table the privileges that it has in the reference, and no others."""
+def _set_privileges(connection: Connection, expected: snapshot.Snapshot) -> None:
+    """Give Alembic's table exactly the privileges that it has in `expected`."""
     for grantee in connection.exec_driver_sql(_GRANTEES).scalars().all():
         connection.exec_driver_sql(f"REVOKE ALL ON public.alembic_version FROM {grantee}")
     for heading, part, privileges in expected:

@@ -1,7 +1,7 @@
-"""Which revision's schema a live database has, beside the one that alembic_version records.
+"""Compare a live schema with the history, and find the revision that it equals.
 
-The two may be different: a restored backup, a stamp by hand, a script past Alembic. What to do then
-depends on what the schema is, and not on what the record says.
+That can be another revision than the one in alembic_version: after a restored backup, a manual
+stamp or a script that does not use Alembic. The schema then decides what to do, not the record.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,43 +21,43 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """A live schema beside the history's."""
+    """The result of comparing a live schema with the history."""
 
     recorded: Recorded
     revision: str | None
-    """The recorded revision; None where it is not exactly one that the history has."""
+    """The recorded revision; None unless it is exactly one revision of the history."""
     nearest: str
     """The revision, or `base`, whose schema differs in the fewest facts."""
     difference_count: int
-    """How many facts only one of the two has: `nearest`, or the database."""
+    """Number of facts that only `nearest` or only the database has."""
     difference: str
-    """What the history builds at `nearest` ('-') and the database has ('+')."""
+    """Facts of the history at `nearest` ('-') and of the database ('+')."""
     differing_at_revision: int | None
-    """How many facts differ from the recorded revision's."""
+    """Number of facts that differ from the recorded revision."""
     head: str
     behind: int
-    """How many revisions the head is further than the recorded one, or else than the nearest."""
+    """Number of revisions from the recorded one, or else the nearest one, to the head."""
     unverified: Sequence[str]
-    """Revisions that a stamp at `nearest` would pass over, and that change no schema object."""
+    """Revisions that a stamp at `nearest` would pass over and that change no schema object."""
 
     @property
     def equals(self) -> str | None:
-        """The revision whose schema the database has, if there is one."""
+        """The revision whose schema the database has, or None."""
         return None if self.difference else self.nearest
 
     @property
     def misplaced(self) -> bool:
-        """Whether the record can be read, and is not the revision that the schema is nearest to."""
+        """Whether the recorded revision was read and is not the nearest one."""
         return self.recorded.unreadable is None and self.revision != self.nearest
 
     @property
     def drifted(self) -> bool:
-        """Whether the schema is not what the history builds at the recorded revision."""
+        """Whether the schema differs from the history at the recorded revision."""
         return bool(self.difference) or self.misplaced
 
 
 def compare(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Comparison:
-    """Find the revision whose schema a live database has, or the nearest, in the built history."""
+    """Compare a live schema with the built history."""
     names = list(history)
     known = [one for one in live.recorded.revisions if one in history and one != BASE]
     revision = known[0] if len(live.recorded.revisions) == len(known) == 1 else None
@@ -77,23 +77,26 @@ def compare(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Comparison:
 
 
 def statement(found: Comparison) -> str:
-    """Say what the database records and what its schema is, in a clause without a full stop."""
+    """Describe the recorded revision and the schema, in a sentence without a full stop."""
     joint = ", but" if found.revision else ";"
-    return f"{_record(found)}{joint} {verdict(found)}"
+    return f"{_describe_record(found)}{joint} {verdict(found)}"
 
 
 def verdict(found: Comparison) -> str:
-    """Say which revision the schema is, in a clause."""
+    """Name the revision that the schema equals, in a clause."""
     if found.equals is not None:
-        return f"the schema equals {_named(found.equals)}"
+        return f"the schema equals {_describe_revision(found.equals)}"
     away = f"{pluralize(found.difference_count, 'fact')} away"
     if found.differing_at_revision is not None:
         away += f", and {found.differing_at_revision:,} from {found.revision}"
-    return f"the schema equals no revision, and is nearest to {_named(found.nearest)} ({away})"
+    return (
+        f"the schema equals no revision, and is nearest to {_describe_revision(found.nearest)}"
+        f" ({away})"
+    )
 
 
 def remedy(found: Comparison) -> str | None:
-    """Say what to do, in a sentence; None where the schema is the recorded revision's."""
+    """Say what to do, in a sentence; None without drift."""
     if found.misplaced:
         clause = advice(found)
         return f"{clause[0].upper()}{clause[1:]}."
@@ -101,7 +104,7 @@ def remedy(found: Comparison) -> str | None:
 
 
 def advice(found: Comparison) -> str:
-    """Say what to do about a record that is not what the schema is, in a clause."""
+    """Say what to do if the recorded revision is not the nearest one, in a clause."""
     if found.revision is not None:
         either, purge = "", ""
     elif len(found.recorded.revisions) > 1:
@@ -113,34 +116,33 @@ def advice(found: Comparison) -> str:
     if found.equals is None:
         return either or (
             "find out which of the two is right before you change anything; if it is"
-            f" {found.nearest}, bring the schema to it (schema drift shows the difference; what"
-            f" only the database has may hold rows), then run {stamp}"
+            f" {found.nearest}, bring the schema to it (schema drift shows the difference; tables"
+            f" that only the database has may hold rows), then run {stamp}"
         )
     clause = f"if {found.equals} is right, run {stamp}"
     if either:
         clause = f"{either}, or, {clause}"
     if found.unverified:
         clause += (
-            "; no schema shows what was done to rows, so find out first whether"
+            "; the schema does not show changes of rows, so find out first whether"
             f" {', '.join(found.unverified)} ran"
         )
     return clause
 
 
-def _record(found: Comparison) -> str:
-    """Say what alembic_version says."""
+def _describe_record(found: Comparison) -> str:
     revisions = found.recorded.revisions
     if found.revision is not None:
-        return f"alembic_version says {found.revision}"
+        return f"alembic_version records {found.revision}"
     if len(revisions) > 1:
         return (
             f"The database records {len(revisions)} revisions ({', '.join(revisions)}), but the"
-            " history is one line"
+            " history is linear"
         )
     return f"The database is at revision {', '.join(revisions)}, which this checkout does not have"
 
 
-def _named(revision: str) -> str:
+def _describe_revision(revision: str) -> str:
     return f"{BASE}, where nothing is built yet" if revision == BASE else revision
 
 
@@ -150,9 +152,9 @@ def _unverified(
     nearest: str,
     history: Mapping[str, snapshot.Snapshot],
 ) -> list[str]:
-    """Name the revisions between the recorded and the nearest one that change no schema object.
+    """Return the revisions between the recorded and the nearest one that change no schema object.
 
-    Where the record is of no use, all up to the nearest one may not have run.
+    If the recorded revision is unknown, these are all up to the nearest one.
     """
     if recorded.unreadable is not None or revision == nearest:
         return []
@@ -161,4 +163,6 @@ def _unverified(
     while first and history[names[first - 1]] == history[nearest]:
         first -= 1
     known = 0 if revision is None else names.index(revision)
-    return history_schemas.rows_only(history, names[min(first, known) : max(last, known) + 1])
+    return history_schemas.without_schema_change(
+        history, names[min(first, known) : max(last, known) + 1]
+    )

@@ -1,7 +1,6 @@
-"""`schema doctor`: what has to be fixed in a database, a server or a URL before the first deploy.
+"""`schema doctor`: find what to fix in a database, a server or a URL before a deploy; only reads.
 
-What a deploy itself refuses or warns of is asked of the deploy's own code. The rest is what it
-would only notice afterwards, or never. Nothing is written.
+It runs the deploy's own preflight checks, and checks that a deploy makes too late or never.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,10 +21,10 @@ from schema.roles import APPLICATION, BETTER_AUTH
 from schema.text import pluralize
 
 NEWEST = 18
-"""The newest major version that the schema was proved on."""
+"""The newest tested major version."""
 
-SHOWN = 5
-"""How many objects a sentence names."""
+MAX_NAMED = 5
+"""How many objects a message names."""
 
 _ROLE = """
 SELECT
@@ -48,7 +47,7 @@ FROM pg_roles AS r, pg_database AS d
 WHERE r.rolname = current_user AND d.datname = current_database()
 """
 
-# What makes a revision refuse a group role, and who may make a login that holds it.
+# Attributes and memberships for which a revision rejects a group role; the right to grant the role.
 _GROUP_ROLES = """
 SELECT
   r.rolname AS name,
@@ -93,19 +92,19 @@ WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1
 _EXTENSIONS = "SELECT format('%s %s', extname, extversion) FROM pg_extension ORDER BY 1"
 
 _PLATFORM = ("auth", "neon_auth")
-"""Schemas that Neon makes, and that no comparison looks into."""
+"""Schemas that Neon makes; snapshots exclude them."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     found: str
     fix: Sequence[str] = ()
-    """What a deploy would fail at, with what to do: a sentence each."""
+    """One sentence per problem that a deploy would fail at, with what to do."""
     notes: Sequence[str] = ()
-    """What is good to know, and keeps nobody from a deploy."""
+    """Warnings; they do not block a deploy."""
 
     @property
     def ready(self) -> bool:
@@ -115,15 +114,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found without the history being built."""
+    """The results that do not need the built history."""
 
     checks: Sequence[Check]
     live: Live | None
-    """What is to be compared with the history; None where no revision is recorded."""
+    """The schema to compare with the history; None if no revision is recorded."""
 
 
 def examine(target: URL, scripts: ScriptDirectory) -> Examination:
-    """Look at everything that the database itself shows.
+    """Run every check that does not need the built history.
 
     Raises:
         CannotRunError: the database cannot be reached or read, or the history cannot be read.
@@ -131,30 +130,31 @@ def examine(target: URL, scripts: ScriptDirectory) -> Examination:
     """
     known = history_schemas.require_linear_history(scripts)
 
-    def obstacles_of(connection: Connection) -> tuple[list[str], list[str]]:
-        refused = _sentences(connection, lambda: preflight.check_server(connection))
-        return refused, _sentences(
+    def preflight_problems(connection: Connection) -> tuple[list[str], list[str]]:
+        server_problems = _problems(connection, lambda: preflight.check_server(connection))
+        return server_problems, _problems(
             connection, lambda: preflight.check_revision(connection, scripts)
         )
 
-    # A deploy's own look is to find transactions that are read only: it gets one of the usual kind.
-    refused, lost = read.read(target, obstacles_of, read_only=False)
-    role, checks = read.read(target, lambda one: _surroundings(one, target, refused))
+    # check_server reports read-only transactions, so it must not run in one.
+    server_problems, revision_problems = read.read(target, preflight_problems, read_only=False)
+    role, checks = read.read(target, lambda one: _environment(one, target, server_problems))
     if role is None:
         return Examination(checks, None)
     if not role.sees:
-        return Examination([*checks, Check("revision", "not readable", lost)], None)
-    live = read.read_twice(target, read.look)
+        return Examination([*checks, Check("revision", "not readable", revision_problems)], None)
+    live = read.read_twice(target, read.read_live)
     return Examination(
-        [*checks, *_content(live, known, lost)], live if live.recorded.revisions else None
+        [*checks, *_contents(live, known, revision_problems)],
+        live if live.recorded.revisions else None,
     )
 
 
 def compared(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Check:
-    """Compare the schema with what the history builds at the recorded revision."""
+    """Compare the schema with the history at the recorded revision."""
     found = comparison.compare(live, history)
-    if found.behind:  # a deploy that applies something drops these first
-        facts = tuple(fact for fact in live.facts if not _invalid(fact))
+    if found.behind:  # a deploy that applies a revision drops invalid indexes first
+        facts = tuple(fact for fact in live.facts if not _is_invalid_index(fact))
         found = comparison.compare(replace(live, facts=facts), history)
     if not found.drifted:
         return Check("drift", "none")
@@ -164,41 +164,43 @@ def compared(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Check:
     else:
         what = f"{pluralize(found.difference_count, 'fact')} away from {found.nearest}"
         sentence = (
-            f"The schema is not what the history builds at {found.nearest}: a deploy would fail, or"
-            " end by saying so. Compare them (schema drift --database-url …)."
+            f"The schema differs from the history at {found.nearest}, so a deploy or its"
+            " verification would fail. See the difference with schema drift --database-url …."
             f" {comparison.remedy(found)}"
         )
     return Check("drift", what, [sentence])
 
 
 def ready(checks: Iterable[Check]) -> bool:
-    """Whether a deploy may go on."""
+    """Whether a deploy may start."""
     return all(check.ready for check in checks)
 
 
-def _sentences(connection: Connection, find: Callable[[], Iterator[str]]) -> list[str]:
-    """What a deploy finds fault with; that the role may not even look is a fault too."""
-    found: list[str] = []
+def _problems(connection: Connection, check: Callable[[], Iterator[str]]) -> list[str]:
+    """Return the messages of a preflight check. A missing privilege is a problem too."""
+    problems: list[str] = []
     try:
         with connection.begin_nested():
-            found.extend(find())
+            problems.extend(check())
     except DBAPIError as error:
         if not isinstance(error.orig, InsufficientPrivilege):
             raise
-        found.append(f"The role may not look: {first_error_line(error)}; connect as the owner.")
-    return found
+        problems.append(
+            f"The role lacks a privilege: {first_error_line(error)}; connect as the owner."
+        )
+    return problems
 
 
-def _surroundings(
-    connection: Connection, target: URL, refused: Sequence[str]
+def _environment(
+    connection: Connection, target: URL, server_problems: Sequence[str]
 ) -> tuple[Row[Any] | None, list[Check]]:
-    """Look at everything but the schema; without the role where the schema cannot be read."""
+    """Check everything except the schema; return None for the role if the schema is unreadable."""
     role = connection.execute(text(_ROLE)).one()
     shown: str = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
-    server = _server_and_role(shown, role, refused)
+    server = _server_and_role(shown, role, server_problems)
     checks = [server, _host(target), _encryption(connection)]
     if read.major(shown) < postgres.OLDEST_VERSION or role.encoding != "UTF8":
-        return None, checks  # the snapshot query is for neither
+        return None, checks  # query.sql supports neither
     return role, [
         *checks,
         _group_roles(connection),
@@ -212,56 +214,58 @@ def _surroundings(
 def _host(target: URL) -> Check:
     if not is_pooled(target):
         neon = (target.host or "").endswith(".neon.tech")
-        return Check("host", "Neon's direct host" if neon else "no pooled host of Neon's")
+        return Check("host", "Neon's direct host" if neon else "not Neon's pooled host")
     sentence = (
-        "A deploy needs the direct host, because a pooler keeps neither its lock nor its settings;"
-        " leave -pooler out of the host's name."
+        "A deploy needs the direct host, because a pooler keeps no session locks and settings;"
+        " remove -pooler from the host's name."
     )
     return Check("host", "Neon's pooled host", [sentence])
 
 
 def _encryption(connection: Connection) -> Check:
-    """Ask the driver: behind a proxy that ends TLS, as Neon's does, the server knows of none."""
+    """Ask the driver, not the server: Neon's proxy ends TLS, so the server does not see it."""
     driver: Any = connection.connection.driver_connection
     mode = driver.info.get_parameters().get("sslmode", "prefer")
     return encryption(driver.info.host, mode, encrypted=driver.pgconn.ssl_in_use)
 
 
 def encryption(host: str, mode: str, *, encrypted: bool) -> Check:
-    """Judge a connection by whom it leads to, libpq's `sslmode`, and what became of it."""
+    """Check a connection's encryption; `mode` is libpq's `sslmode`."""
     if not host or host.startswith("/") or host in {"localhost", "127.0.0.1", "::1"}:
         return Check("encryption", "not needed: the server is on this machine")
     found = f"{'encrypted' if encrypted else 'not encrypted'}, sslmode={mode}"
     better = "sslmode=verify-full&sslrootcert=system"
     if not encrypted or mode in {"disable", "allow", "prefer"}:
         sentence = (
-            "The connection may go unencrypted, and whoever is in between would read everything;"
-            f" end the URL in ?sslmode=require, or better in ?{better}."
+            "The connection may be unencrypted, and others could read the traffic; end the URL"
+            f" with ?sslmode=require, or better with ?{better}."
         )
         return Check("encryption", found, [sentence])
     if mode != "verify-full":
-        note = f"Nothing says that the server is the right one; {better} would."
+        note = f"The server's identity is not verified; {better} verifies it."
         return Check("encryption", found, notes=[note])
     return Check("encryption", found)
 
 
-def _server_and_role(shown: str, role: Row[Any], refused: Sequence[str]) -> Check:
-    fix, notes = [*refused], []
+def _server_and_role(shown: str, role: Row[Any], server_problems: Sequence[str]) -> Check:
+    fix, notes = [*server_problems], []
     if not role.has_public:
-        fix.append("There is no schema public; make it: CREATE SCHEMA public.")
+        fix.append("There is no schema public; create it: CREATE SCHEMA public.")
     elif role.owns and not role.creates:
         fix.append(
-            f"The role {role.name} may not make objects in schema public; have the schema handed"
-            f" over: ALTER SCHEMA public OWNER TO {role.name}."
+            f"The role {role.name} may not create objects in schema public; change the owner:"
+            f" ALTER SCHEMA public OWNER TO {role.name}."
         )
     if read.major(shown) > NEWEST:
-        notes.append(f"PostgreSQL {read.major(shown)} is newer than what was tried, {NEWEST}.")
+        notes.append(
+            f"PostgreSQL {read.major(shown)} is newer than the newest tested version, {NEWEST}."
+        )
     if role.superuser:
-        notes.append("The role is a superuser, whom no mistake in a revision is refused.")
+        notes.append("The role is a superuser: PostgreSQL will not stop a mistaken statement.")
     if not role.bypasses:
         notes.append(
-            "The role has no BYPASSRLS: a revision that changes rows would find none where row"
-            " security is forced."
+            "The role has no BYPASSRLS, so a revision that changes rows finds none in tables with"
+            " forced row security."
         )
     found = (
         f"PostgreSQL {shown}, {role.encoding}; {role.name}: {role.attributes or 'no attributes'}"
@@ -277,23 +281,23 @@ def _group_roles(connection: Connection) -> Check:
         if row.attributes:
             without = " ".join(f"NO{word}" for word in row.attributes.split())
             fix.append(
-                f"The role {row.name} has {row.attributes.replace(' ', ', ')}, and revisions refuse"
-                f" it; take it away: ALTER ROLE {row.name} {without}."
+                f"The role {row.name} has {row.attributes.replace(' ', ', ')}, so revisions reject"
+                f" it; run ALTER ROLE {row.name} {without}."
             )
         if row.memberships:
-            held = ", ".join(row.memberships)
+            groups = ", ".join(row.memberships)
             fix.append(
-                f"The role {row.name} is a member of {held}, and revisions refuse it; take it away:"
-                f" REVOKE {held} FROM {row.name}."
+                f"The role {row.name} is a member of {groups}, so revisions reject it; run"
+                f" REVOKE {groups} FROM {row.name}."
             )
         if not row.grantable:
             fix.append(
-                f"Another role has made {row.name}, and this one may not give it to logins; have it"
-                f" granted by whoever may: GRANT {row.name} TO … WITH ADMIN OPTION."
+                f"Another role created {row.name}, and this role may not grant it to logins; have"
+                f" that role run GRANT {row.name} TO … WITH ADMIN OPTION."
             )
-    there = [row.name for row in rows]
-    missing = ", ".join(name for name in names if name not in there)
-    found = [", ".join(there)] if there else []
+    existing = [row.name for row in rows]
+    missing = ", ".join(name for name in names if name not in existing)
+    found = [", ".join(existing)] if existing else []
     found += [f"made by the first deploy: {missing}"] if missing else []
     return Check("group roles", "; ".join(found), fix)
 
@@ -301,10 +305,11 @@ def _group_roles(connection: Connection) -> Check:
 def _public(connection: Connection) -> Check:
     rows = connection.execute(text(_PUBLIC)).all()
     fix = [
-        f"Every role of the server has {what}; take it away: REVOKE ALL ON {where} FROM PUBLIC."
-        for what, where in rows
+        f"Every role of the server has {privileges}; run REVOKE ALL ON {where} FROM PUBLIC."
+        for privileges, where in rows
     ]
-    return Check("PUBLIC", "; ".join(what for what, _ in rows) or "nothing beyond defaults", fix)
+    found = "; ".join(privileges for privileges, _ in rows)
+    return Check("PUBLIC", found or "nothing beyond defaults", fix)
 
 
 def _platform(connection: Connection) -> Check:
@@ -314,12 +319,14 @@ def _platform(connection: Connection) -> Check:
     extensions = connection.execute(text(_EXTENSIONS)).scalars().all()
     found = f"{', '.join(ours)}; extensions {', '.join(extensions)}"
     if theirs:
-        found += f"; the platform's, left alone: {', '.join(theirs)}"
+        found += f"; the platform's, not compared: {', '.join(theirs)}"
     return Check("schemas", found)
 
 
-def _content(live: Live, known: Sequence[str], lost: Sequence[str]) -> Iterator[Check]:
-    """Where the database is, and what is in it that no revision has made."""
+def _contents(
+    live: Live, known: Sequence[str], revision_problems: Sequence[str]
+) -> Iterator[Check]:
+    """Check the recorded revision, and an empty database for objects that no revision makes."""
     recorded = live.recorded
     at = recorded.revisions[0] if len(recorded.revisions) == 1 else None
     if recorded.unreadable is not None:
@@ -330,27 +337,29 @@ def _content(live: Live, known: Sequence[str], lost: Sequence[str]) -> Iterator[
     elif recorded.revisions:
         found = f"at {', '.join(recorded.revisions)}"
     else:
-        found = "tables without a revision" if lost else "empty: the first deploy builds everything"
-    yield Check("revision", found, lost)
-    if recorded.revisions or lost:
+        found = "empty: the first deploy builds everything"
+        if revision_problems:
+            found = "tables without a revision"
+    yield Check("revision", found, revision_problems)
+    if recorded.revisions or revision_problems:
         return
-    strangers = _strangers(read.without_version_table(live.facts))
-    named = ", ".join(strangers[:SHOWN])
-    if len(strangers) > SHOWN:
-        named += f" and {len(strangers) - SHOWN} more"
+    unknown = _unknown_objects(read.without_version_table(live.facts))
+    named = ", ".join(unknown[:MAX_NAMED])
+    if len(unknown) > MAX_NAMED:
+        named += f" and {len(unknown) - MAX_NAMED} more"
     sentence = (
-        f"No revision makes {named}, and a deploy would end by saying that the schema is not the"
-        " committed one; drop what nobody needs, and write a revision for the rest."
+        f"No revision makes {named}, so the verification at the end of a deploy would fail; drop"
+        " unneeded objects, and write a revision for the others."
     )
-    yield Check("other objects", named or "none", [sentence] if strangers else [])
+    yield Check("other objects", named or "none", [sentence] if unknown else [])
 
 
-def _strangers(found: snapshot.Snapshot) -> list[str]:
-    """Name what an empty database has and the committed schema has not.
+def _unknown_objects(found: snapshot.Snapshot) -> list[str]:
+    """Return what an empty database has and the committed schema does not have.
 
-    What PUBLIC may do to a new database and its schema, the revisions take away.
+    PUBLIC's default privileges are not listed: the revisions revoke them.
     """
-    strangers = []
+    unknown = []
     heading, new = "", False
     difference = snapshot.text_difference(
         verification.committed_schema(), snapshot.layout(found, None)
@@ -358,29 +367,32 @@ def _strangers(found: snapshot.Snapshot) -> list[str]:
     for sign, line in ((line[:1], line[2:]) for line in difference.splitlines()):
         if not line.startswith(" "):
             heading, new = line, sign == "+"
-            # A role is named where it owns or may do something, and that is a line of its own.
+            # A snapshot has a role only if a listed line, an owner or a privilege, names it.
             if new and not heading.startswith("role "):
-                strangers.append(heading)
+                unknown.append(heading)
         elif sign == "+" and not new and not line.strip().startswith("grant to PUBLIC"):
-            strangers.append(f"{heading}: {' '.join(line.split())}")
-    return strangers
+            unknown.append(f"{heading}: {' '.join(line.split())}")
+    return unknown
 
 
 def _indexes(connection: Connection) -> Check:
     invalid = preflight.invalid_indexes(connection, being_built=False)
     if not invalid:
         return Check("indexes", "none is invalid")
-    note = "A build that was cut left them; the next deploy that applies something drops them."
+    note = (
+        "An interrupted build left them invalid; the next deploy that applies a revision drops"
+        " them."
+    )
     return Check("indexes", f"invalid: {', '.join(invalid)}", notes=[note])
 
 
-def _invalid(fact: snapshot.Fact) -> bool:
+def _is_invalid_index(fact: snapshot.Fact) -> bool:
     return fact.part.startswith("index ") and "INVALID" in fact.definition.split("  ")
 
 
 def _sessions(connection: Connection, *, everybody: bool) -> Check:
-    """What a deploy warns of: it may have to wait, and gives way meanwhile."""
-    notes = list(preflight.waits(connection))
-    whose = "" if everybody else " of this role (pg_monitor would show the others)"
+    """Find sessions that a deploy may wait for; a deploy only warns of them."""
+    notes = list(preflight.blockers(connection))
+    whose = "" if everybody else " among this role's sessions (pg_monitor shows the others)"
     found = f"{pluralize(len(notes), 'thing')} to wait for" if notes else "nothing to wait for"
     return Check("sessions", found + whose, notes=notes)

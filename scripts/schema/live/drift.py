@@ -1,6 +1,6 @@
-"""`schema drift`: whether a live database still is what the history builds at its revision.
+"""`schema drift`: compare a live database with the history at its revision.
 
-The database is only read. What it is compared with is built elsewhere, on an embedded server.
+The database is only read. The history is built on an embedded server.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from schema.postgres.scratch import Server
 
 @dataclass(frozen=True)
 class Drift:
-    """What the comparison found."""
+    """The result of `compare`."""
 
     live: Live
     compared_on: str
@@ -28,36 +28,36 @@ class Drift:
 
     @property
     def limitations(self) -> list[str]:
-        """What the role could not see, and what was done instead: a sentence each."""
+        """One sentence per fact that the role could not read."""
         if self.live.recorded.unreadable is None:
             return []
         return [
-            f"The revision could not be read ({self.live.recorded.unreadable}): compared with the"
-            " nearest one."
+            f"The revision could not be read ({self.live.recorded.unreadable}); the schema was"
+            " compared with the nearest one."
         ]
 
 
-def look(target: URL, scripts: ScriptDirectory) -> Live:
+def read_database(target: URL, scripts: ScriptDirectory) -> Live:
     """Read a live database's schema and revision, in read-only transactions.
 
     Raises:
-        CannotRunError: there is nothing to compare it with, or it cannot be read.
+        CannotRunError: it cannot be read or records no revision, or the history is not linear.
 
     """
     history_schemas.require_linear_history(scripts)
-    live = read.read_twice(target, read.look)
+    live = read.read_twice(target, read.read_live)
     if live.recorded.unreadable is None and not live.recorded.revisions:
         table = live.recorded.table
         what = "Alembic's table is empty" if table else "there is no table alembic_version"
         raise CannotRunError(
-            f"The database records no revision, {what} ({live.where}); if it has the tables, run"
+            f"The database records no revision: {what} ({live.where}); if it has the tables, run"
             " schema adopt, otherwise deploy it."
         )
     return live
 
 
 def compare(live: Live, server: Server, history: Mapping[str, snapshot.Snapshot]) -> Drift:
-    """Compare what a live database showed with the history that was built on that server.
+    """Compare a live database with the history that was built on `server`.
 
     Raises:
         CannotRunError: the database records several revisions, or one that the history lacks.

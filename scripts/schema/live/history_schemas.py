@@ -1,4 +1,4 @@
-"""The schema at each revision of the history, built on an embedded server, to compare with."""
+"""Build the schema at each revision on an embedded server, and compare schemas with them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -17,34 +17,34 @@ from schema.revisions.runner import run, upgrade_step
 from schema.text import pluralize
 
 BASE = "base"
-"""What Alembic calls the place before the first revision."""
+"""Alembic's name for the state before the first revision."""
 
 
 def closest_embedded_version(shown: str) -> int:
-    """The embedded major version that comes closest to a server: its own, or the newest."""
+    """The embedded version to compare a server with: the same major version, or the newest."""
     return major(shown) if major(shown) in VERSIONS else VERSIONS[0]
 
 
 def require_linear_history(scripts: ScriptDirectory) -> list[str]:
-    """Name the revisions, oldest first.
+    """Return the revisions, oldest first.
 
     Raises:
-        CannotRunError: the files cannot be read, or do not form one line.
+        CannotRunError: the files cannot be read, or the history is not linear.
 
     """
     if not is_linear(scripts):
         raise CannotRunError(
-            "The revision files of this checkout cannot be read, or form no single line; run"
+            "The revision files of this checkout cannot be read, or the history is not linear; run"
             " schema check."
         )
     return [revision.revision for revision in revisions_oldest_first(scripts)]
 
 
 def build(server: Server, scripts: ScriptDirectory) -> Mapping[str, snapshot.Snapshot]:
-    """Read the whole schema at BASE and at each revision, oldest first.
+    """Build the history, and read the schema at BASE and at each revision, oldest first.
 
     Raises:
-        CannotRunError: the history does not build.
+        CannotRunError: a revision fails.
 
     """
     built: dict[str, snapshot.Snapshot] = {}
@@ -55,16 +55,16 @@ def build(server: Server, scripts: ScriptDirectory) -> Mapping[str, snapshot.Sna
     ):
 
         def steps(_context: MigrationContext) -> Iterator[MigrationStep]:
-            # Alembic has made its own table by now, whether it is committed or not.
+            # Alembic has made its table, perhaps without a commit: `observer` may not see it.
             built[BASE] = snapshot.read(connection, version_table=True)
             for revision in revisions_oldest_first(scripts):
                 yield upgrade_step(scripts, revision)
-                # What stands after a yield happens after the step was committed.
+                # Alembic resumes this generator after it has committed the step.
                 built[revision.revision] = snapshot.read(observer, version_table=True)
 
         try:
             run(connection, scripts, steps)
-        except Exception as error:  # a revision may raise whatever it likes
+        except Exception as error:  # a revision may raise anything
             raise CannotRunError(
                 f"The history does not build ({describe_error(error)}); run schema check."
             ) from error
@@ -79,25 +79,27 @@ def distance(one: snapshot.Snapshot, other: snapshot.Snapshot) -> int:
 def nearest(
     history: Mapping[str, snapshot.Snapshot], found: snapshot.Snapshot, recorded: str | None = None
 ) -> str:
-    """Name the revision whose schema differs in the fewest facts.
+    """Return the revision whose schema differs in the fewest facts.
 
-    Of several it is the recorded one, or else the latest.
+    Of several, it is the recorded one, or else the latest one.
     """
     latest = list(history)[::-1]
     preferred = [one for one in latest if one == recorded] + latest
     return min(preferred, key=lambda revision: distance(history[revision], found))
 
 
-def rows_only(history: Mapping[str, snapshot.Snapshot], revisions: Sequence[str]) -> list[str]:
-    """Name those of successive revisions that leave the schema as the one before does.
+def without_schema_change(
+    history: Mapping[str, snapshot.Snapshot], revisions: Sequence[str]
+) -> list[str]:
+    """Return the revisions whose schema equals that of the revision before them.
 
-    The first one is what the second is compared with.
+    `revisions` are successive; the first one is only compared with.
     """
     return [one for before, one in pairwise(revisions) if history[before] == history[one]]
 
 
 def describe_distance(head: str, behind: int) -> str:
-    """Say how far the head is."""
+    """Describe the distance to the head, in a clause."""
     if not behind:
         return "that is the head"
     return f"the head, {head}, is {pluralize(behind, 'revision')} further"

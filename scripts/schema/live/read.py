@@ -1,8 +1,6 @@
-"""What a live database is compared with: the schema at each revision, built on an embedded server.
+"""Read the schema and the revision of a live database, in read-only transactions.
 
-Nothing is built on the live database's own server, and of it nothing is asked but to be read: in
-transactions that are read only and whose settings end with them, so that a pooler that hands
-connections around is as good as a direct one.
+All settings are local to a transaction, so a pooled connection works too.
 """
 
 from collections.abc import Callable
@@ -27,10 +25,10 @@ from schema.postgres.connection import connect
 from schema.roles import APPLICATION
 
 VERSION_TABLE = "table alembic_version"
-"""The heading of Alembic's own table."""
+"""The heading of Alembic's own table in a snapshot."""
 
 LOCK_TIMEOUT = 10.0
-"""Seconds to wait for a session that alters a table just now, a deploy perhaps."""
+"""Seconds to wait for another session's lock on a table."""
 
 STATEMENT_TIMEOUT = 60.0
 """Seconds that one statement may take."""
@@ -38,10 +36,10 @@ STATEMENT_TIMEOUT = 60.0
 TRIES = 10
 """How often to read while other sessions change the schema."""
 
-# Reading takes no lock but ACCESS SHARE, and only this mode keeps it from that: when it is held, or
-# waited for, because later requests queue up behind it. Then whoever holds that one up is in the
-# way. The query is left out: what other sessions write into it is nobody's business.
-_LOCKERS = text(
+# Reading takes only ACCESS SHARE locks, so only ACCESS EXCLUSIVE blocks it: held by a session, or
+# waited for, because later requests queue behind the waiting one. In the second case the blocker is
+# the session that it waits for. The query is excluded: it may contain values.
+_BLOCKER = text(
     """
     SELECT a.pid, a.usename, a.application_name, a.backend_type, a.state,
            extract(epoch FROM clock_timestamp() - a.xact_start)::float, NULL AS query
@@ -59,45 +57,44 @@ _LOCKERS = text(
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a database says about its own revision."""
+    """The contents of alembic_version."""
 
     table: bool
-    """Whether it has Alembic's table."""
+    """Whether the table exists."""
     revisions: tuple[str, ...] = ()
     unreadable: str | None = None
-    """Why the table could not be read, as PostgreSQL puts it."""
+    """PostgreSQL's message if the table could not be read."""
 
 
 @dataclass(frozen=True)
 class Live:
-    """What a live database shows of itself."""
+    """The schema and the revision of a live database."""
 
     where: str
-    """The database, as people name it."""
+    """The database, described for messages."""
     server: str
     """The server's version, such as 17.6."""
     recorded: Recorded
     facts: snapshot.Snapshot
-    """Its schema, Alembic's table included."""
+    """Its schema, with Alembic's table."""
 
 
 class _ChangedError(Exception):
-    """Two reads in a row found two schemas."""
+    """Two successive reads returned different schemas."""
 
     def __init__(self) -> None:
-        """Say so."""
         super().__init__("two reads in a row differ")
 
 
-def read[T](url: URL, look: Callable[[Connection], T], *, read_only: bool = True) -> T:
-    """Call `look` in one transaction, which sees one state throughout if it is read only.
+def read[T](url: URL, query: Callable[[Connection], T], *, read_only: bool = True) -> T:
+    """Call `query` in one transaction; a read-only one sees one state of the database.
 
-    A change of the schema by another session can make the catalogs' functions fail: then `look` is
-    called again, in a new transaction.
+    If another session changes the schema, catalog functions can fail: then `query` is called again
+    in a new transaction.
 
     Raises:
-        CannotRunError: no connection could be made, another session kept its lock for too long or
-            kept changing the schema, or `look` failed for another reason.
+        CannotRunError: no connection could be made, another session held its lock for too long or
+            kept changing the schema, or `query` failed for another reason.
 
     """
     with connect(in_utf8(url)) as connection:
@@ -105,41 +102,40 @@ def read[T](url: URL, look: Callable[[Connection], T], *, read_only: bool = True
             connection.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
-        return _again(url, lambda: _in_transaction(connection, look))
+        return _retry(url, lambda: _in_transaction(connection, query))
 
 
-def read_twice[T](url: URL, look: Callable[[Connection], T]) -> T:
-    """Call `look` in read-only transactions until two in a row find the same; see `read`.
+def read_twice[T](url: URL, query: Callable[[Connection], T]) -> T:
+    """Call `query` in read-only transactions until two successive results are equal; see `read`.
 
-    What another session drops in the middle does not always fail: a name becomes a bare number,
-    for example, because the catalogs' rows are as old as the transaction, but what their functions
-    find is not. The next transaction then finds something else.
+    One transaction is not enough: its catalog rows are as old as the transaction, but catalog
+    functions see newer changes. If another session drops an object, its name can become a number
+    without an error. The next transaction then returns another result.
     """
     with connect(in_utf8(url)) as connection:
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
         def twice() -> T:
-            first, second = (_in_transaction(connection, look) for _ in range(2))
+            first, second = (_in_transaction(connection, query) for _ in range(2))
             if first != second:
                 raise _ChangedError
             return second
 
-        return _again(url, twice)
+        return _retry(url, twice)
 
 
-def _in_transaction[T](connection: Connection, look: Callable[[Connection], T]) -> T:
+def _in_transaction[T](connection: Connection, query: Callable[[Connection], T]) -> T:
     with connection.begin():
         connection.exec_driver_sql(
             f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f};"
             f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT * 1000:.0f}"
         )
-        return look(connection)
+        return query(connection)
 
 
-def _again[T](url: URL, attempt: Callable[[], T]) -> T:
-    """Make the attempt until no other session's change disturbs it."""
+def _retry[T](url: URL, attempt: Callable[[], T]) -> T:
     retrying = Retrying(
-        retry=retry_if_exception(_disturbed),
+        retry=retry_if_exception(_is_concurrent_change),
         wait=wait_random_exponential(multiplier=0.05, max=1),
         stop=stop_after_attempt(TRIES),
         reraise=True,
@@ -151,20 +147,20 @@ def _again[T](url: URL, attempt: Callable[[], T]) -> T:
 
 
 def _original(error: BaseException) -> BaseException | None:
-    """The driver's own error: a snapshot is read below SQLAlchemy, everything else through it."""
+    """The driver's error; SQLAlchemy wraps it, except when `snapshot.read` raises it."""
     return error.orig if isinstance(error, DBAPIError) else error
 
 
-def _disturbed(error: BaseException) -> bool:
-    """Whether another session's change may be why: something was not there any more, mostly."""
-    disturbances = (
+def _is_concurrent_change(error: BaseException) -> bool:
+    """Whether another session's schema change may be the cause."""
+    kinds = (
         _ChangedError,
         InternalError_,  # "cache lookup failed", "could not open relation"
         psycopg.ProgrammingError,  # "relation … does not exist"
         DeadlockDetected,
     )
     original = _original(error)
-    return isinstance(original, disturbances) and not isinstance(original, InsufficientPrivilege)
+    return isinstance(original, kinds) and not isinstance(original, InsufficientPrivilege)
 
 
 def unreadable(url: URL, error: BaseException) -> str:
@@ -172,38 +168,38 @@ def unreadable(url: URL, error: BaseException) -> str:
     what = f"The database could not be read ({describe_url(url)})"
     original = _original(error)
     if isinstance(original, LockNotAvailable):
-        return f"{what}: {_locker(url)} holds a lock on it; run this again when that has ended."
-    if _disturbed(error):
+        return f"{what}: {_describe_blocker(url)} holds a lock; run this again when it has ended."
+    if _is_concurrent_change(error):
         return (
             f"{what}: other sessions kept changing the schema ({first_error_line(error)}); run this"
             " again when they have ended."
         )
-    advice = "see to that, and run this again"
+    advice = "fix that and run this again"
     if isinstance(original, InsufficientPrivilege):
         advice = "connect as the owner"
     return f"{what}: {first_error_line(error)}; {advice}."
 
 
-def _locker(url: URL) -> str:
-    """Name the session that keeps readers from a table; never its SQL."""
+def _describe_blocker(url: URL) -> str:
+    """Describe the session that blocks readers of a table, without its SQL."""
     try:
         with connect(in_utf8(url)) as connection:
-            row = connection.execute(_LOCKERS).one_or_none()
+            row = connection.execute(_BLOCKER).one_or_none()
     except (CannotRunError, DBAPIError):
         row = None
     return "a session that cannot be named" if row is None else str(BackendActivity(*row))
 
 
 def in_utf8(url: URL) -> URL:
-    """Speak UTF-8 with the server: in SQL_ASCII the driver could not even read its version."""
+    """Set the client encoding: in SQL_ASCII, the driver cannot even read the server's version."""
     return url.update_query_dict({"client_encoding": "utf8"})
 
 
-def look(connection: Connection) -> Live:
+def read_live(connection: Connection) -> Live:
     """Read a live database's revision and schema; for `read_twice`.
 
     Raises:
-        CannotRunError: it cannot be compared with anything, see `version` and `recorded`.
+        CannotRunError: it cannot be compared: see `version` and `recorded`.
 
     """
     return Live(
@@ -215,54 +211,52 @@ def look(connection: Connection) -> Live:
 
 
 def version(connection: Connection) -> str:
-    """The server's own version, such as 17.6.
+    """Read the server's version, such as 17.6.
 
     Raises:
-        CannotRunError: it is too old, or the database in an encoding that no deploy makes.
+        CannotRunError: it is too old, or the encoding is not UTF8.
 
     """
     shown: str = connection.exec_driver_sql("SHOW server_version").scalar_one()
     if major(shown) < OLDEST_VERSION:
         raise CannotRunError(
             f"PostgreSQL {major(shown)} at {describe_url(connection.engine.url)} is too old;"
-            f" {OLDEST_VERSION} is"
-            " the oldest that is supported."
+            f" {OLDEST_VERSION} is the oldest that is supported."
         )
     encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
     if encoding != "UTF8":
         raise CannotRunError(
-            f"The encoding is {encoding} ({describe_url(connection.engine.url)}), but the schema is"
-            " for UTF8; make another database, and move the rows there."
+            f"The encoding is {encoding} ({describe_url(connection.engine.url)}), but the schema"
+            " needs UTF8; create another database and move the rows there."
         )
     return shown.split(maxsplit=1)[0]
 
 
 def major(shown: str) -> int:
-    """The major version in what a server calls itself, a development version too (19beta1)."""
+    """The major version of a server version, even of a development version (19beta1)."""
     digits = shown[: next((i for i, one in enumerate(shown) if not one.isdigit()), len(shown))]
     return int(digits)
 
 
 def recorded(connection: Connection) -> Recorded:
-    """Read the revision that the database records.
+    """Read the recorded revision.
 
     Raises:
-        CannotRunError: the role may not even look into schema public, and no comparison is
-            possible: PostgreSQL would not name the tables there.
+        CannotRunError: the role has no USAGE on schema public, so it cannot see the tables.
 
     """
     sees = "SELECT has_schema_privilege(to_regnamespace('public'), 'USAGE')"
     if connection.exec_driver_sql(sees).scalar_one() is False:
         raise CannotRunError(
-            f"The role may not look into schema public ({describe_url(connection.engine.url)});"
-            f" connect as the owner, or as a login that holds {APPLICATION}."
+            f"The role has no USAGE on schema public ({describe_url(connection.engine.url)});"
+            f" connect as the owner, or as a login with the group role {APPLICATION}."
         )
     exists = "SELECT to_regclass('public.alembic_version') IS NOT NULL"
     if not connection.exec_driver_sql(exists).scalar_one():
         return Recorded(table=False)
     try:
         with connection.begin_nested():
-            # Otherwise row security would hide the row without a word.
+            # With row security on, the row could be hidden without an error.
             connection.exec_driver_sql("SET LOCAL row_security = off")
             rows = connection.exec_driver_sql(
                 "SELECT version_num FROM public.alembic_version ORDER BY version_num"
@@ -275,5 +269,5 @@ def recorded(connection: Connection) -> Recorded:
 
 
 def without_version_table(facts: snapshot.Snapshot) -> snapshot.Snapshot:
-    """Leave Alembic's own table out, as `snapshot.read` does."""
+    """Remove Alembic's own table from a snapshot."""
     return tuple(fact for fact in facts if fact.object != VERSION_TABLE)
