@@ -27,6 +27,7 @@ from schema.postgres.scratch import Server, open_url
 from schema.project import ROOT, scripts
 from schema.revisions.runner import upgrade
 from schema.roles import APPLICATION, BETTER_AUTH
+from tests.support.npm import IN_CI
 from tests.support.repo_copy import CHECK, Checkout, Launcher, Result, copy_to, launcher
 from tests.support.users import ALICE, BOB
 
@@ -49,9 +50,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     pluginmanager.register(Xdist())
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Start the servers in the controlling process; its workers are told where they are."""
-    set_hypothesis_home_dir(ROOT / ".venv" / "hypothesis")
+def _clean_environment() -> None:
+    """Keep what surrounds the run from deciding how a test ends."""
     # Started in the background, a program ignores Ctrl-C, and so would everything that it starts.
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_IGN:
@@ -59,6 +59,15 @@ def pytest_configure(config: pytest.Config) -> None:
     # A developer's own settings must not decide how a test goes.
     for name in [name for name in os.environ if name.startswith("PG") or name == "DATABASE_URL"]:
         del os.environ[name]
+    # Copies of the checkout have no .git, without which `schema check` fails in CI.
+    if in_ci := os.environ.pop("CI", None):
+        os.environ[IN_CI] = in_ci
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers in the controlling process; its workers are told where they are."""
+    set_hypothesis_home_dir(ROOT / ".venv" / "hypothesis")
+    _clean_environment()
     if hasattr(config, "workerinput"):
         config.stash[_SERVERS] = config.workerinput["servers"]
         config.stash[_MAIN] = config.workerinput["main"]

@@ -28,7 +28,7 @@ from tests.application.better_auth.service import (
     install_better_auth,
     sign_up,
 )
-from tests.support.npm import find_node
+from tests.support.npm import IN_CI, find_node
 
 OTHER_PASSWORD = "an altogether different one"  # noqa: S105  # it opens nothing
 
@@ -675,10 +675,10 @@ def test_without_node_the_tests_are_skipped_but_not_in_ci(
     for name, script in programs.items():
         program(tmp_path, name, script)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv(IN_CI, raising=False)
     with pytest.raises(pytest.skip.Exception, match=why):
         find_node()
-    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv(IN_CI, "true")
     with pytest.raises(pytest.fail.Exception, match=why):
         find_node()
 

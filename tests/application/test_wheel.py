@@ -1,18 +1,16 @@
 """The wheel, and the snippets of its README."""
 
-import os
 import re
 import subprocess
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL, text
 
 from models.version import HISTORY
 from schema.postgres.connection import connect
 from schema.project import ROOT
 from tests.application.better_auth.service import install_better_auth
-from tests.support.npm import NodeMissingError, node
+from tests.support.npm import find_node
 
 USER = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
 
@@ -107,12 +105,7 @@ def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: U
 
 def test_the_readmes_better_auth_snippet_runs(better_auth: URL) -> None:
     """The configuration of the README signs a user up, as Better Auth's login."""
-    try:
-        program, folder = node(), install_better_auth().parent
-    except NodeMissingError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
+    program, folder = find_node(), install_better_auth().parent
     readme = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"```js\n(.*?)```", readme, re.DOTALL)
     code = (

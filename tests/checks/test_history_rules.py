@@ -394,6 +394,7 @@ def _shallow(copy: Checkout) -> Path:
         _git(copy, "commit", "--quiet", "--allow-empty", f"--message={number}")
     _git(copy, "switch", "--quiet", "--create=feature")
     _git(copy, "commit", "--quiet", "--allow-empty", "--message=3")
+    _git(copy, "switch", "--quiet", "main")
     clone = copy.root.parent / "clone"
     arguments = ("clone", "--quiet", "--depth=1", "--branch=feature", f"file://{copy.root}")
     _git(copy, *arguments, str(clone))

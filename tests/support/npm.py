@@ -12,6 +12,9 @@ import pytest
 
 OLDEST_NODE = 20
 
+IN_CI = "TODO_SCHEMA_TESTS_IN_CI"
+"""The environment's word that a skipped test would be missed; tests/conftest.py sets it."""
+
 INSTALL_TIMEOUT = 300
 """Seconds that `npm ci` may take on a slow network."""
 
@@ -47,7 +50,7 @@ def find_node() -> str:
     try:
         return node()
     except NodeMissingError as error:
-        if os.environ.get("CI"):
+        if os.environ.get(IN_CI):
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
 

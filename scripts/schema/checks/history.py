@@ -10,7 +10,6 @@ from alembic.script import Script, ScriptDirectory
 
 from schema.checks import merged_revisions
 from schema.checks.result import CheckResult, Failure
-from schema.project import REVISIONS_DIR
 from schema.revisions.history import body, functions, only_raises, parse
 from schema.text import pluralize
 
@@ -36,8 +35,9 @@ def check(scripts: ScriptDirectory) -> CheckResult:
         message = f"The revision files cannot be read: {type(error).__name__}: {what}."
         return CheckResult("revision files", [*changed, Failure(message, "Fix the file named.")])
     failures = [*_one_line(revisions, heads), *changed]
+    paths = {revision.revision: Path(revision.path) for revision in revisions}
     for revision in revisions:
-        failures += _file(Path(revision.path), revision)
+        failures += _file(revision, paths)
     return CheckResult(f"{pluralize(len(revisions), 'revision')}, one line{note}", failures)
 
 
@@ -67,10 +67,11 @@ def _one_line(revisions: list[Script], heads: list[str]) -> Iterator[Failure]:
             )
 
 
-def _file(path: Path, revision: Script) -> Iterator[Failure]:
+def _file(revision: Script, paths: dict[str, Path]) -> Iterator[Failure]:
+    path = paths[revision.revision]
     tree = parse(path)
     found = functions(tree)
-    yield from _named(path, revision)
+    yield from _named(path, revision, paths)
     yield from _explained(path, ast.get_docstring(tree) or "")
     for module in _imports(tree):
         if module.partition(".")[0] not in IMPORTABLE:
@@ -95,7 +96,7 @@ def _file(path: Path, revision: Script) -> Iterator[Failure]:
         )
 
 
-def _named(path: Path, revision: Script) -> Iterator[Failure]:
+def _named(path: Path, revision: Script, paths: dict[str, Path]) -> Iterator[Failure]:
     match = NAME.fullmatch(path.name)
     if match is None or match["revision"] != revision.revision:
         yield Failure(
@@ -103,7 +104,7 @@ def _named(path: Path, revision: Script) -> Iterator[Failure]:
             'Rename it, or let Alembic name it: alembic revision -m "…".',
         )
         return
-    parent = next(iter(REVISIONS_DIR.glob(f"*_{revision.down_revision}_*.py")), None)
+    parent = paths.get(str(revision.down_revision))
     if parent is not None and parent.name > path.name:
         yield Failure(
             f"{path.name} sorts before {parent.name}, which it follows.",
