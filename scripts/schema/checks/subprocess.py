@@ -1,6 +1,6 @@
 """A check in its own process, parallel to the other checks.
 
-It uses a second core. Parallel checks cannot share a process: Alembic keeps its context in a module.
+It uses a second core. Parallel checks need processes: Alembic keeps its context in a module.
 """
 
 import json
