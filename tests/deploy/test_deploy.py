@@ -8,7 +8,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from schema.postgres.connection import connect
 from schema.project import ROOT
 from tests.support.alembic_process import deploy, execute, report, state, stopped_at, terminator
 from tests.support.repo_copy import IRREVERSIBLE, Checkout, Launcher, sql
+from tests.support.waiting import when
 
 LAST = "c58e14a7d0b9"
 TAGS = "2d6f90c4e7a3"
@@ -32,28 +33,6 @@ def holding(url: URL, *statements: str) -> Iterator[Connection]:
         for statement in statements:
             connection.exec_driver_sql(statement)
         yield connection
-
-
-@contextmanager
-def when(condition: Callable[[], bool], do: Callable[[], object]) -> Iterator[None]:
-    """Run a function in a thread when a condition is true; it must come true during the block."""
-    met, ended = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.02):
-            if condition():
-                met.set()
-                do()
-                return
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-    assert met.is_set(), "the condition was never met"
 
 
 def test_the_first_deploy(run: Launcher, empty: URL) -> None:

@@ -25,6 +25,7 @@ from schema.postgres.connection import connect
 from tests.support.alembic_process import Fault, deploy, kill, state, stopped_at, terminator
 from tests.support.repo_copy import Launcher, copy_to
 from tests.support.servers import Disposable, conninfo, disposable
+from tests.support.waiting import when
 
 BEFORE_THE_INDEX = "c58e14a7d0b9"
 
@@ -176,12 +177,9 @@ def test_a_server_that_is_not_there_yet(run: Launcher, place: Place) -> None:
     """The deploy waits for a server that is starting, such as Neon's computes, and logs it."""
     with place.server.database() as url:
         place.server.kill()
-        starting = threading.Timer(1, place.server.start)
-        starting.start()
-        result = deploy(run, place.root, url, "upgrade", "4c1f0b7a9d21")
-        starting.join()
+        with when(lambda: run.count("No connection yet to") > 0, place.server.start):
+            result = deploy(run, place.root, url, "upgrade", "4c1f0b7a9d21")
         assert result.code == 0, result.everything
-        assert "No connection yet to" in result.err
         assert "retrying" in result.err
 
 

@@ -17,10 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from migrations.postgres import first_error_line
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect
-from schema.roles import APPLICATION, BETTER_AUTH
-
-GROUPS = (APPLICATION, BETTER_AUTH)
-"""The group roles; a login is a member of one of them."""
+from schema.roles import APPLICATION, BETTER_AUTH, GROUPS
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 ITERATIONS = 4096
