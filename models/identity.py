@@ -27,7 +27,7 @@ _KEY = "todo_schema.acting_as"
 # PostgreSQL answers COMMIT of a failed transaction with ROLLBACK, without an error.
 _HIDDEN_ERROR = (
     "A statement of the block failed and its error was caught inside, so the block was rolled back;"
-    " run a statement that may fail in a savepoint (with connection.transaction())."
+    " put a statement that may fail into a savepoint (with connection.transaction())."
 )
 _UNREAD = (
     "An answer was not read to its end (a stream or a COPY), so nothing was committed and the"

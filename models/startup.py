@@ -84,7 +84,7 @@ def assert_compatible(connection: AnyConnection) -> None:
     """Check that these models work with the database's revision.
 
     If the revision is earlier than the models', the deploy has not run yet. If it is unknown, it is
-    later; every mapped column must then exist, because a deploy keeps them for the last release.
+    later; every mapped column must then exist: a deploy keeps what the last release uses.
 
     Raises:
         IncompatibleDatabaseError: the revision is an earlier one, or a mapped column is missing.

@@ -51,7 +51,7 @@ def one_line(sql: str, width: int = 100) -> str:
 def without_values(sql: str) -> str:
     """Remove literals and comments from a statement.
 
-    The text from a nested comment on is removed, because no pattern can find its end.
+    After the start of a nested comment all is removed: no pattern can find its end.
     """
     if nested := _NESTED.search(sql):
         return f"{without_values(sql[: nested.start()])}…"

@@ -50,7 +50,7 @@ def hold_deploy_lock(connection: Connection, timeout: float, log: Log) -> Iterat
             return bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}))
 
     def holder() -> str:
-        return str(_holder(connection) or "one that has just ended")
+        return str(_holder(connection) or "its lock is free now")
 
     def log_holder(_state: RetryCallState) -> None:
         nonlocal logged

@@ -72,7 +72,7 @@ MAX_LOCK_TIMEOUT_MS = 10_000
 """Largest accepted lock_timeout, in milliseconds."""
 
 _SESSION_MARK = "deploy"
-"""Key in `Connection.info` of a session with the deploy's settings; a new session lacks it."""
+"""Key in `Connection.info`: this session has the deploy's settings. A new one lacks the key."""
 
 _SET_UP_SESSION = """
     SELECT set_config(name, CASE name WHEN 'transaction_timeout' THEN '0'
@@ -136,7 +136,7 @@ def connect_with_retry(
 
 
 def reset_session(connection: Connection) -> None:
-    """Reset the settings of an earlier revision, and set those that not every version has.
+    """Reset what an earlier revision set; set application_name and (17+) transaction_timeout.
 
     Raises:
         CommandError: the session does not have the deploy's lock_timeout.

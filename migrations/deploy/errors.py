@@ -5,7 +5,7 @@ from tenacity import RetryCallState
 
 
 class FailedError(CommandError):
-    """The deploy did not finish, or the schema differs from the committed one."""
+    """Exit code 1, not 2: the deploy failed, or left another schema."""
 
 
 class LostError(Exception):

@@ -28,8 +28,8 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
     Alembic's own command line would print the message twice, once to standard output.
 
     Raises:
-        CommandError: the deploy failed, and a program called Alembic.
-        KeyboardInterrupt: a signal interrupted the deploy, and a program called Alembic.
+        CommandError: not on the command line: the deploy failed.
+        KeyboardInterrupt: not on the command line: a signal interrupted the deploy.
         SystemExit: on the command line: 2 if nothing was tried, 1 if the deploy failed, 130 if a
             signal interrupted it.
 
@@ -52,7 +52,7 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
                 error = raised
                 code = 1 if isinstance(raised, FailedError) or report.attempts else 2
             elif isinstance(raised, DBAPIError | psycopg.Error):
-                error = FailedError(f"The server ended the work: {first_error_line(raised)}.")
+                error = FailedError(f"The database raised an error: {first_error_line(raised)}.")
                 code = 1
             else:
                 raise
@@ -81,7 +81,7 @@ def to_command_error(error: Exception, report: DeployReport, wait: LockWait | No
     if not isinstance(error, DBAPIError | psycopg.Error) and not where:
         raise error
     if report.current is None:
-        return FailedError(f"The server ended the work: {first_error_line(error)}.")
+        return FailedError(f"The database raised an error: {first_error_line(error)}.")
     stays = f"the database is at {report.after or 'no revision'}"
     revision = f"Revision {report.current}{where}"
     statement = getattr(error, "statement", None)

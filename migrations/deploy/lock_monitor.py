@@ -98,9 +98,9 @@ class LockMonitor:
     def wait_for_autovacuum(self, connection: Connection) -> None:
         """If only autovacuum blocked the last statement, wait until it leaves the table.
 
-        PostgreSQL cancels autovacuum when a session has waited for its lock for deadlock_timeout (1
-        second), longer than lock_timeout. So this waits in SHARE UPDATE EXCLUSIVE mode, which
-        autovacuum holds and behind which reads and writes do not queue.
+        PostgreSQL cancels autovacuum for a session that has waited for deadlock_timeout (1 second),
+        but lock_timeout is shorter. So this waits in SHARE UPDATE EXCLUSIVE mode: autovacuum holds
+        it too, and reads and writes do not queue behind it.
         """
         wait = self.last
         if wait is None or wait.table is None or not wait.for_autovacuum:

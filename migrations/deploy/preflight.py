@@ -23,7 +23,7 @@ _SERVER = text(
     """
 )
 
-_FOREIGN_OWNED = text(
+_OWNED_BY_OTHERS = text(
     """
     SELECT format('%s belongs to %s', c.oid::regclass, pg_get_userbyid(c.relowner))
     FROM pg_class AS c
@@ -121,7 +121,7 @@ def check_server(connection: Connection) -> Iterator[str]:
             f"The role {role} does not own the database {database}, and its new tables would not"
             f" belong to the owner; connect as {owner}."
         )
-    elif (foreign := connection.scalar(_FOREIGN_OWNED)) is not None:
+    elif (foreign := connection.scalar(_OWNED_BY_OTHERS)) is not None:
         yield (
             f"The role {role} cannot alter every object: {foreign}; change its owner with"
             f" ALTER TABLE … OWNER TO {role}."

@@ -1,9 +1,11 @@
 """The deploy, from top to bottom: read `deploy`, then `_move_database`.
 
-    connect  →  lock  →  check  →  warn  →  drop invalid indexes  →  migrate  →  verify  →  report
+    connect  →  lock  →  check and plan  →  warn  →  drop invalid indexes  →  migrate  →  verify
 
-Lost connections and lock failures are retried. The steps are planned once, at the first connection;
-each retry runs those that are not committed yet.
+Around it, `report_outcome` prints the report and sets the exit code.
+
+Lost connections and lock failures are retried. The revisions are planned once, during `check`; each
+retry runs those that are not committed yet.
 """
 
 import logging
@@ -55,7 +57,7 @@ TIMEOUT_MINUTES = 10.0
 MAX_TIMEOUT_MINUTES = 24 * 60.0
 
 MAX_CONNECTIONS = 3
-"""Most connections of one deploy: a revision that crashes the server must not repeat that often."""
+"""How often a deploy connects: a revision that crashes the server must not do so for long."""
 
 log = logging.getLogger("deploy")
 
@@ -76,7 +78,7 @@ class _Job:
     blocked_since: float | None = None
     """Monotonic time of the first lock failure since the last commit; None if not blocked."""
     plan: list[Step] | None = None
-    """The steps planned at the first connection: retries of `downgrade -1` revert one revision."""
+    """The steps, planned once: a retried `downgrade -1` must not revert a second revision."""
 
     @property
     def is_stamp(self) -> bool:
@@ -163,8 +165,9 @@ def _check_and_plan(connection: Connection, job: _Job) -> None:
     with connection.begin():
         for problem in preflight.check_server(connection):
             raise CommandError(problem)
-        for problem in () if job.is_stamp else preflight.check_revision(connection, context.script):
-            raise CommandError(problem)
+        if not job.is_stamp:
+            for problem in preflight.check_revision(connection, context.script):
+                raise CommandError(problem)
         report.server = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
         at = tuple(preflight.recorded_revisions(connection))
     report.after = at[0] if at else None
@@ -222,7 +225,7 @@ def _migrate(connection: Connection, job: _Job) -> None:
     def steps(heads: tuple[str, ...], _context: MigrationContext) -> Iterator[Step]:
         for step in _remaining_steps(job, heads):
             job.interruption.check()
-            connection.commit()  # Alembic's own table, before the first step
+            connection.commit()  # the first time: Alembic has made its own table
             reset_session(connection)
             require_lock(connection)
             with job.report.timed(step.info) as applied:
@@ -354,7 +357,7 @@ def _timeout() -> float:
         minutes = float(given.get("timeout-minutes", TIMEOUT_MINUTES))
     except ValueError:
         minutes = -1
-    if not 0 <= minutes < MAX_TIMEOUT_MINUTES:
+    if not 0 <= minutes <= MAX_TIMEOUT_MINUTES:
         raise CommandError(
             f"-x timeout-minutes takes a number from 0 to {MAX_TIMEOUT_MINUTES:g}: for example"
             " -x timeout-minutes=30."

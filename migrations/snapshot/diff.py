@@ -41,7 +41,7 @@ def _parse(text: str) -> dict[str, dict[str, list[str]]]:
         if line and not line.startswith(" "):
             parts = blocks[line] = {}
         elif line.startswith("    ") and not line.startswith("     "):
-            # A name with two blanks is cut off there: such parts share a key, and none is lost.
+            # A name is cut at its first two spaces: parts with the same key are kept together.
             lines = parts.setdefault(line.strip().partition("  ")[0], [])
             lines.append(line)
         else:

@@ -104,6 +104,6 @@ def part_key(part: str) -> tuple[int, str]:
 
 
 def _rank(text: str, order: tuple[str, ...]) -> int:
-    """Return the position of the first entry whose words the text starts with."""
+    """Return the position of the kind that the text starts with, or of OTHERS."""
     matches = (place for place, words in enumerate(order) if f"{text} ".startswith(f"{words} "))
     return next(matches, order.index(OTHERS))

@@ -3,4 +3,4 @@
 import time
 
 STARTED = time.perf_counter()
-"""When this process began, but for the interpreter's own start: what a person waits from."""
+"""When this process began, without the interpreter's own start; `seconds` count from here."""

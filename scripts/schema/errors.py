@@ -1,4 +1,4 @@
-"""The one error that ends a command with exit code 2."""
+"""Errors that end a command: exit code 2, or 143."""
 
 
 class CannotRunError(Exception):

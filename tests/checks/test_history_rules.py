@@ -122,7 +122,7 @@ HISTORY = (
     Break(
         "name-of-another-revision",
         lambda copy: copy.add(name="2099_01_01_0000_ffffffffffff_change_something.py"),
-        ("is not named YYYY_MM_DD_HHMM_<revision>_<slug>.py after its revision, a0b1c2d3e4f5.",),
+        ("is not named YYYY_MM_DD_HHMM_<revision>_<slug>.py with its revision, a0b1c2d3e4f5.",),
         "Rename it",
     ),
     Break(

@@ -100,7 +100,7 @@ def _named(path: Path, revision: Script, paths: dict[str, Path]) -> Iterator[Fai
     match = NAME.fullmatch(path.name)
     if match is None or match["revision"] != revision.revision:
         yield Failure(
-            f"{path.name} is not named {NAME_FORM} after its revision, {revision.revision}.",
+            f"{path.name} is not named {NAME_FORM} with its revision, {revision.revision}.",
             'Rename it, or let Alembic name it: alembic revision -m "…".',
         )
         return

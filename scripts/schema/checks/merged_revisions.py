@@ -49,7 +49,7 @@ def _merge_base() -> str:
     """Return the commit where this branch left the main one."""
     _git("rev-parse", "--git-dir")
     if _git("rev-parse", "--show-cdup").strip():
-        raise NotComparableError("the checkout is not a repository of its own")
+        raise NotComparableError("the checkout is inside another repository")
     existing = [one for one in BRANCHES if _succeeds("rev-parse", "--verify", "--quiet", one)]
     if not existing:
         raise NotComparableError("there is no branch main")

@@ -20,8 +20,8 @@ from schema.checks import (
     ownership,
     round_trip,
 )
+from schema.checks.check_process import start_check_process
 from schema.checks.result import Check, CheckResult, Failure
-from schema.checks.subprocess import start_check_process
 from schema.postgres.connection import (
     connect,
     describe_error,
@@ -76,7 +76,7 @@ def run_checks(server: Server, progress: Progress, *, lint: bool = True) -> Iter
 def _checks_at_head(
     server: Server, directory: ScriptDirectory, head: URL, progress: Progress
 ) -> dict[str, Callable[[], CheckResult]]:
-    """Map the name of each check that needs a database at head to its function, in order."""
+    """Return the checks that run after the upgrade, in order: name and function."""
 
     @cache
     def probed() -> ProbeResult:

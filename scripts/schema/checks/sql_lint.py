@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sqlalchemy import URL, make_url
 
+from schema.checks.check_process import write_result
 from schema.checks.result import CheckResult, Failure
-from schema.checks.subprocess import write_result
 from schema.postgres.connection import connect
 from schema.project import ROOT, scripts
 from schema.sql_lint import findings, offline_sql, sqlfluff, squawk

@@ -78,8 +78,8 @@ def page(drift: Drift) -> Group:
     at = "at" if found.revision else "nearest to"
     where = f"PostgreSQL {drift.live.server}, {at} {found.revision or found.nearest}"
     lines: list[RenderableType] = []
-    if found.misplaced:
-        lines.append(Text(f"✗ {comparison.statement(found)}.", "bold red"))
+    if found.record_differs:
+        lines.append(Text(f"✗ {comparison.sentence(found)}.", "bold red"))
     lines.append(
         Text(f"{where}; {history_schemas.describe_distance(found.head, found.behind)}.", "bold")
     )
@@ -90,7 +90,7 @@ def page(drift: Drift) -> Group:
         return Group(*lines, Text(f"{verdict} {drift.compared_on}.", "bold green"))
     if found.difference:
         facts = pluralize(found.difference_count, "fact")
-        history = f"the history at {found.nearest}" if found.misplaced else "the history"
+        history = f"the history at {found.nearest}" if found.record_differs else "the history"
         verdict = f"✗ Drift: {facts} only in {history} (-) or only in the database (+)."
         lines += [Text(verdict, "bold red"), *coloured(found.difference)]
     return Group(*lines, Text(f"  → {comparison.remedy(found)}"))

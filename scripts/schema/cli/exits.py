@@ -68,5 +68,5 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, CannotRunError | CommandError):
         return str(error)
     if isinstance(error, DBAPIError | psycopg.Error):
-        return f"The server ended the work: {first_error_line(error)}."
+        return f"The database raised an error: {first_error_line(error)}."
     return None

@@ -96,7 +96,7 @@ def roles(
         ),
     ] = None,
 ) -> None:
-    """Create the logins with the group roles and new passwords, which are shown only once.
+    """Create a login for each group role; the new passwords are shown only once.
 
     An existing role that can bypass row security is refused.
     """

@@ -33,10 +33,10 @@ REMEDY = (
     " with + must go), and run this again."
 )
 
-# Alembic's table belongs into the schema of the revisions' tables.
+# Alembic's table belongs in the schema of the revisions' tables.
 _SETTINGS = "SET LOCAL search_path = public; SET LOCAL lock_timeout = '2s'"
 
-# Alembic's table must belong to the database's owner, even if a superuser or a member stamps.
+# Alembic's table must belong to the database's owner, even if a superuser or another role stamps.
 _NEW_OWNER = """
 SELECT quote_ident(pg_get_userbyid(d.datdba))
 FROM pg_database AS d, pg_class AS c
@@ -183,8 +183,8 @@ def stamp(
 def _describe_recorded(live: Live, history: Mapping[str, snapshot.Snapshot]) -> str:
     """Describe the recorded revision, and what to do if the schema is another revision's."""
     found = comparison.compare(live, history)
-    if found.equals is not None and found.misplaced:
-        return f"{comparison.statement(found)} ({live.where}); {comparison.advice(found)}."
+    if found.equals is not None and found.record_differs:
+        return f"{comparison.sentence(found)} ({live.where}); {comparison.advice(found)}."
     return _already_adopted(live.recorded, live.where)
 
 

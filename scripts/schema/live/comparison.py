@@ -46,14 +46,14 @@ class Comparison:
         return None if self.difference else self.nearest
 
     @property
-    def misplaced(self) -> bool:
+    def record_differs(self) -> bool:
         """Whether the recorded revision was read and is not the nearest one."""
         return self.recorded.unreadable is None and self.revision != self.nearest
 
     @property
     def drifted(self) -> bool:
         """Whether the schema differs from the history at the recorded revision."""
-        return bool(self.difference) or self.misplaced
+        return bool(self.difference) or self.record_differs
 
 
 def compare(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Comparison:
@@ -76,7 +76,7 @@ def compare(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Comparison:
     )
 
 
-def statement(found: Comparison) -> str:
+def sentence(found: Comparison) -> str:
     """Describe the recorded revision and the schema, in a sentence without a full stop."""
     joint = ", but" if found.revision else ";"
     return f"{_describe_record(found)}{joint} {verdict(found)}"
@@ -97,7 +97,7 @@ def verdict(found: Comparison) -> str:
 
 def remedy(found: Comparison) -> str | None:
     """Say what to do, in a sentence; None without drift."""
-    if found.misplaced:
+    if found.record_differs:
         clause = advice(found)
         return f"{clause[0].upper()}{clause[1:]}."
     return REMEDY if found.drifted else None
@@ -154,7 +154,7 @@ def _unverified(
 ) -> list[str]:
     """Return the revisions between the recorded and the nearest one that change no schema object.
 
-    If the recorded revision is unknown, these are all up to the nearest one.
+    If the recorded one is unknown, all up to the nearest one count.
     """
     if recorded.unreadable is not None or revision == nearest:
         return []

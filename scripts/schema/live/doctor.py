@@ -1,6 +1,6 @@
 """`schema doctor`: find what to fix in a database, a server or a URL before a deploy; only reads.
 
-It runs the deploy's own preflight checks, and checks that a deploy makes too late or never.
+It runs the deploy's own preflight checks, and others that a deploy runs too late or never.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -158,9 +158,9 @@ def compared(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Check:
         found = comparison.compare(replace(live, facts=facts), history)
     if not found.drifted:
         return Check("drift", "none")
-    if found.misplaced:
+    if found.record_differs:
         what = comparison.verdict(found)
-        sentence = f"{comparison.statement(found)}. {comparison.remedy(found)}"
+        sentence = f"{comparison.sentence(found)}. {comparison.remedy(found)}"
     else:
         what = f"{pluralize(found.difference_count, 'fact')} away from {found.nearest}"
         sentence = (
@@ -355,7 +355,7 @@ def _contents(
 
 
 def _unknown_objects(found: snapshot.Snapshot) -> list[str]:
-    """Return what an empty database has and the committed schema does not have.
+    """Return what the database has and the committed schema does not have.
 
     PUBLIC's default privileges are not listed: the revisions revoke them.
     """
@@ -367,7 +367,7 @@ def _unknown_objects(found: snapshot.Snapshot) -> list[str]:
     for sign, line in ((line[:1], line[2:]) for line in difference.splitlines()):
         if not line.startswith(" "):
             heading, new = line, sign == "+"
-            # A snapshot has a role only if a listed line, an owner or a privilege, names it.
+            # A snapshot lists a role only if an owner or a privilege, listed too, names it.
             if new and not heading.startswith("role "):
                 unknown.append(heading)
         elif sign == "+" and not new and not line.strip().startswith("grant to PUBLIC"):

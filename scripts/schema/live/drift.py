@@ -28,7 +28,7 @@ class Drift:
 
     @property
     def limitations(self) -> list[str]:
-        """One sentence per fact that the role could not read."""
+        """One sentence per thing that the role could not read."""
         if self.live.recorded.unreadable is None:
             return []
         return [
@@ -66,6 +66,6 @@ def compare(live: Live, server: Server, history: Mapping[str, snapshot.Snapshot]
     found = comparison.compare(live, history)
     if live.recorded.unreadable is None and found.revision is None:
         raise CannotRunError(
-            f"{comparison.statement(found)} ({live.where}); {comparison.advice(found)}."
+            f"{comparison.sentence(found)} ({live.where}); {comparison.advice(found)}."
         )
     return Drift(live, server.version, found)

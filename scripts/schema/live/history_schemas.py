@@ -93,7 +93,7 @@ def without_schema_change(
 ) -> list[str]:
     """Return the revisions whose schema equals that of the revision before them.
 
-    `revisions` are successive; the first one is only compared with.
+    `revisions` are successive; the first one is never returned.
     """
     return [one for before, one in pairwise(revisions) if history[before] == history[one]]
 

@@ -36,9 +36,9 @@ STATEMENT_TIMEOUT = 60.0
 TRIES = 10
 """How often to read while other sessions change the schema."""
 
-# Reading takes only ACCESS SHARE locks, so only ACCESS EXCLUSIVE blocks it: held by a session, or
-# waited for, because later requests queue behind the waiting one. In the second case the blocker is
-# the session that it waits for. The query is excluded: it may contain values.
+# A reader takes only ACCESS SHARE locks, so only ACCESS EXCLUSIVE blocks it. A session holds that
+# lock, or waits for it, and readers queue behind the wait: then the blocker is the session that it
+# waits for. The query is excluded: it may contain values.
 _BLOCKER = text(
     """
     SELECT a.pid, a.usename, a.application_name, a.backend_type, a.state,

@@ -1,7 +1,7 @@
 """The logins of the application and of Better Auth, members of one group role each.
 
 They are created in SQL: on Neon, a role created in the console or by the API ignores row security,
-and so do its members.
+and a member can SET ROLE to it.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The operating system user of root's servers: PostgreSQL refuses to run as root."""
+"""The user that runs the server for root: PostgreSQL refuses to run as root."""
 
 import os
 import pwd
