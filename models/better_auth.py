@@ -10,7 +10,7 @@ from sqlalchemy import Connection, MetaData, Uuid, event, text
 from sqlmodel import Field
 
 from .base import Base, mappings, metadata
-from .roles import BETTER_AUTH, open_rows
+from .roles import BETTER_AUTH, grant_rows
 
 
 class BetterAuthTable(Base):
@@ -37,4 +37,4 @@ def grant_better_auth(_metadata: MetaData, connection: Connection, **_options: o
     for mapper in mappings.mappers:
         if issubclass(mapper.class_, BetterAuthTable):
             name = str(mapper.class_.__tablename__)
-            open_rows(connection, name, f"{name}_auth", BETTER_AUTH, "true")
+            grant_rows(connection, name, f"{name}_auth", BETTER_AUTH, "true")

@@ -175,8 +175,8 @@ class _Acting:
             return
         if session.in_transaction():
             raise IdentityError(
-                "The session is in a transaction that has not said for whom it acts; commit or"
-                " roll back before acting_as."
+                "The session is already in a transaction, without an identity; commit or roll back"
+                " before acting_as."
             )
         session.info[_KEY] = self._user_id
         event.listen(session, "after_begin", _identify)
@@ -213,7 +213,7 @@ def _identify(session: Session, _transaction: SessionTransaction, connection: Co
         raise IdentityError(
             "The session is in autocommit mode, in which an identity ends with its statement."
         )
-    if isinstance(driver, psycopg.Connection) and _begins_plainly(driver):
+    if isinstance(driver, psycopg.Connection) and _uses_default_begin(driver):
         result = driver.pgconn.exec_(
             f"BEGIN; SELECT set_config('app.user_id', '{user_id}', true)".encode()
         )
@@ -225,7 +225,7 @@ def _identify(session: Session, _transaction: SessionTransaction, connection: Co
         )
 
 
-def _begins_plainly(driver: "psycopg.Connection[Any]") -> bool:
+def _uses_default_begin(driver: "psycopg.Connection[Any]") -> bool:
     """Whether the transaction has not begun, and psycopg would send BEGIN without options."""
     idle = driver.info.transaction_status == TransactionStatus.IDLE
     options = (driver.isolation_level, driver.read_only, driver.deferrable)

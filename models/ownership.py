@@ -12,7 +12,7 @@ from sqlmodel import Field
 
 from .base import NOW, TIMESTAMPTZ, Base, mappings, metadata
 from .functions import ACTING_USER
-from .roles import APPLICATION, open_rows
+from .roles import APPLICATION, grant_rows
 
 
 class OwnedLink(Base):
@@ -69,7 +69,7 @@ class Owned(Base):
 
 
 @event.listens_for(metadata, "after_create")
-def isolate(_metadata: MetaData, connection: Connection, **_options: object) -> None:
+def enable_row_security(_metadata: MetaData, connection: Connection, **_options: object) -> None:
     """Give the application's role access to the acting user's rows of every owned table.
 
     A trigger sets `updated_at`, so that no client can omit or forge it.
@@ -78,7 +78,7 @@ def isolate(_metadata: MetaData, connection: Connection, **_options: object) -> 
         if not issubclass(mapper.class_, Owned | OwnedLink):
             continue
         name = str(mapper.class_.__tablename__)
-        open_rows(connection, name, f"{name}_owner", APPLICATION, f"user_id = {ACTING_USER}")
+        grant_rows(connection, name, f"{name}_owner", APPLICATION, f"user_id = {ACTING_USER}")
         if issubclass(mapper.class_, Owned):
             connection.execute(
                 text(

@@ -73,7 +73,7 @@ def create_roles(_metadata: MetaData, connection: Connection, **_options: object
     connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {APPLICATION}, {BETTER_AUTH}"))
 
 
-def open_rows(connection: Connection, table: str, policy: str, role: str, condition: str) -> None:
+def grant_rows(connection: Connection, table: str, policy: str, role: str, condition: str) -> None:
     """Enable row security, and give a role access to the rows that meet the condition."""
     for statement in (
         f'ALTER TABLE "{table}" ENABLE ROW LEVEL SECURITY',

@@ -90,7 +90,7 @@ def test_a_transaction_that_has_begun_cannot_be_claimed(engine: Engine) -> None:
     """A session in a transaction is refused: earlier statements had no identity."""
     with Session(engine) as session:
         assert titles(session) == []
-        with pytest.raises(IdentityError, match="has not said for whom"):
+        with pytest.raises(IdentityError, match="without an identity"):
             with acting_as(session, ALICE):
                 pass
 
