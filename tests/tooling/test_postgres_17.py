@@ -47,7 +47,7 @@ def test_the_tests_pass_on_17(programs: Path, folder: str) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", f"tests/{folder}", "-m", "not slow"),
-            *("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "cache_dir="),
+            *("-q", "-p", "no:xdist"),
             *("--postgres", str(programs)),
         ],
         cwd=ROOT,
