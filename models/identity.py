@@ -23,11 +23,13 @@ type Kind = type[BaseException] | None
 type Trace = TracebackType | None
 
 _KEY = "todo_schema.acting_as"
+_DRIVER = "todo_schema.driver"
 
 # PostgreSQL answers COMMIT of a failed transaction with ROLLBACK, without an error.
 _HIDDEN_ERROR = (
     "A statement of the block failed and its error was caught inside, so the block was rolled back;"
-    " put a statement that may fail into a savepoint (with connection.transaction())."
+    " put a statement that may fail into a savepoint (session.begin_nested() or"
+    " connection.transaction())."
 )
 _UNREAD = (
     "An answer was not read to its end (a stream or a COPY), so nothing was committed and the"
@@ -98,6 +100,9 @@ class _Acting:
             if self._outermost:
                 try:
                     session.rollback() if kind else session.commit()
+                except IdentityError:
+                    session.rollback()
+                    raise
                 finally:
                     self._leave_session(session)
             return
@@ -142,6 +147,9 @@ class _Acting:
             if self._outermost:
                 try:
                     await (self._async.rollback() if kind else self._async.commit())
+                except IdentityError:
+                    await self._async.rollback()
+                    raise
                 finally:
                     self._leave_session(session)
             return
@@ -180,11 +188,14 @@ class _Acting:
             )
         session.info[_KEY] = self._user_id
         event.listen(session, "after_begin", _identify)
+        event.listen(session, "before_commit", _refuse_failed_transaction)
 
     @staticmethod
     def _leave_session(session: Session) -> None:
         event.remove(session, "after_begin", _identify)
+        event.remove(session, "before_commit", _refuse_failed_transaction)
         del session.info[_KEY]
+        session.info.pop(_DRIVER, None)
 
 
 def _require_idle(connection: Any) -> None:  # noqa: ANN401  # psycopg's, sync or async
@@ -201,6 +212,16 @@ def _is_busy(connection: Any) -> bool:  # noqa: ANN401  # psycopg's, sync or asy
     return bool(connection.info.transaction_status == TransactionStatus.ACTIVE)
 
 
+def _refuse_failed_transaction(session: Session) -> None:
+    """Raise instead of a COMMIT that PostgreSQL would answer by rolling back."""
+    driver = session.info.get(_DRIVER)
+    if (
+        isinstance(driver, psycopg.Connection | psycopg.AsyncConnection)
+        and driver.info.transaction_status == TransactionStatus.INERROR
+    ):
+        raise IdentityError(_HIDDEN_ERROR)
+
+
 def _identify(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
     """Set the identity of a new transaction.
 
@@ -208,7 +229,7 @@ def _identify(session: Session, _transaction: SessionTransaction, connection: Co
     message with the identity.
     """
     user_id = session.info[_KEY]
-    driver = connection.connection.driver_connection
+    driver = session.info[_DRIVER] = connection.connection.driver_connection
     if getattr(driver, "autocommit", False):
         raise IdentityError(
             "The session is in autocommit mode, in which an identity ends with its statement."

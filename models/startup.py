@@ -32,6 +32,19 @@ WHERE pg_has_role(a.name, r.oid, 'MEMBER')
 ORDER BY a.place
 """
 
+# Roles that the session can become and that row security does not limit.
+BYPASSING = """
+SELECT DISTINCT r.rolname
+FROM pg_catalog.pg_roles AS r
+WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND (
+  r.rolsuper OR r.rolbypassrls OR EXISTS (
+    SELECT FROM pg_catalog.pg_class AS c
+    WHERE c.relowner = r.oid AND c.relnamespace = to_regnamespace('public') AND c.relkind = 'r'
+  )
+)
+ORDER BY 1
+"""
+
 COLUMNS = """
 SELECT c.relname, a.attname, pg_catalog.format_type(a.atttypid, NULL)
 FROM pg_catalog.pg_class AS c
@@ -72,6 +85,11 @@ def assert_isolated(connection: AnyConnection) -> None:
             f"The role {role} sees every user's rows ({', '.join(visible)}): row security is not"
             " active for it. Connect as a login that was made in SQL, holds todo_app, owns nothing"
             " and lacks BYPASSRLS."
+        )
+    if bypassing := [row[0] for row in _rows(connection, BYPASSING)]:
+        raise NotIsolatedError(
+            f"The session can become {', '.join(bypassing)}, which row security does not limit:"
+            f" connect as a login that holds {APPLICATION} and no other role."
         )
     if holders := _rows(connection, AS_BETTER_AUTH):
         raise NotIsolatedError(

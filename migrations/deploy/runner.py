@@ -279,8 +279,10 @@ def _plan(job: _Job, heads: tuple[str, ...]) -> list[Step]:
     except CommandError as error:
         named = job.command["destination_rev"]
         destination = named if isinstance(named, str) else ", ".join(named)
+        if "://" in destination:  # a database URL in the wrong place, with its password
+            destination = "that destination"
         raise CommandError(
-            f"There is no path to {destination} from {', '.join(heads) or 'nothing'} ({error});"
+            f"There is no path to {destination} from {', '.join(heads) or 'nothing'};"
             " `alembic history` lists the revisions."
         ) from error
 
@@ -347,10 +349,7 @@ def _timeout() -> float:
     given = context.get_x_argument(as_dictionary=True)
     unknown = sorted(given.keys() - {"timeout-minutes", "report"})
     if unknown:
-        raise CommandError(
-            f"There is no option -x {unknown[0]}, only -x timeout-minutes=MINUTES and"
-            " -x report=json."
-        )
+        raise CommandError("The only -x options are -x timeout-minutes=MINUTES and -x report=json.")
     if given.get("report", "json") != "json":
         raise CommandError("-x report takes only json: -x report=json.")
     try:

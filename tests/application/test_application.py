@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg.pq import Trace
 from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 from sqlmodel import Session, col, select
@@ -101,6 +102,41 @@ def test_an_id_that_is_no_uuid_fails_at_once(engine: Engine) -> None:
         acting_as(session, "alice")  # type: ignore[arg-type]  # the mistake
 
 
+def test_a_session_that_hides_an_error_says_that_nothing_was_committed(engine: Engine) -> None:
+    """A caught error leaves the transaction failed: COMMIT would roll back without an error."""
+    with Session(engine) as session:
+        with pytest.raises(IdentityError, match="rolled back"), acting_as(session, ALICE):
+            session.add(Todo(user_id=ALICE, title="lost"))
+            session.flush()
+            with pytest.raises(DBAPIError):
+                session.execute(text("SELECT 1 / 0"))
+        with acting_as(session, ALICE):
+            with pytest.raises(DBAPIError), session.begin_nested():
+                session.execute(text("SELECT 1 / 0"))
+            session.add(Todo(user_id=ALICE, title="kept"))
+        with acting_as(session, ALICE):
+            assert titles(session) == ["kept"]
+
+
+def test_an_async_session_that_hides_an_error_says_so(application: URL) -> None:
+    """The same, awaited."""
+
+    async def run() -> None:
+        engine = create_async_engine(application, poolclass=NullPool)
+        async with AsyncSession(engine) as session:
+            with pytest.raises(IdentityError, match="rolled back"):
+                async with acting_as(session, ALICE):
+                    session.add(Todo(user_id=ALICE, title="lost"))
+                    await session.flush()
+                    with pytest.raises(DBAPIError):
+                        await session.execute(text("SELECT 1 / 0"))
+            async with acting_as(session, ALICE):
+                assert (await session.execute(select(Todo))).all() == []
+        await engine.dispose()
+
+    asyncio.run(run())
+
+
 def test_async_sessions_act_alike(application: URL) -> None:
     """Async: identity, commit, rollback, another user."""
 
@@ -166,6 +202,24 @@ def test_assert_isolated_refuses_a_login_of_better_auth(
         finally:
             owner.exec_driver_sql(f"REVOKE todo_auth FROM {application.username}")
             owner.commit()
+
+
+def test_assert_isolated_refuses_what_the_session_can_become(
+    application: URL, superusers: dict[int, URL]
+) -> None:
+    """SET ROLE leads to a role that row security does not limit, though nothing is inherited."""
+    (superuser, *_) = superusers.values()
+    with connect(superuser, autocommit=True) as connection:
+        connection.exec_driver_sql("CREATE ROLE bypassing NOLOGIN BYPASSRLS")
+        connection.exec_driver_sql(
+            f"GRANT bypassing TO {application.username} WITH INHERIT FALSE, SET TRUE"
+        )
+        try:
+            with connect(application) as login:
+                with pytest.raises(NotIsolatedError, match="can become bypassing"):
+                    assert_isolated(login)
+        finally:
+            connection.exec_driver_sql("DROP ROLE bypassing")
 
 
 def test_assert_isolated_refuses_a_database_without_the_tables(empty: URL) -> None:

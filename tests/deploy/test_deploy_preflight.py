@@ -238,7 +238,10 @@ def test_a_view_is_something_too(run: Launcher, empty: URL) -> None:
 
 
 ARGUMENTS = {
-    "unknown-x": (("-x", "patiance=1", "upgrade", "head"), "There is no option -x patiance"),
+    "unknown-x": (
+        ("-x", "patiance=1", "upgrade", "head"),
+        "The only -x options are -x timeout-minutes",
+    ),
     "bad-timeout": (
         ("-x", "timeout-minutes=long", "upgrade", "head"),
         "-x timeout-minutes takes a number",

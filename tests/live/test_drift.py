@@ -430,7 +430,7 @@ def test_page(head: URL, server: Server) -> None:
     assert f"at {REVISIONS[-2]}; the head, {HEAD}, is 1 revision further.\n" in page
     assert "✗ Drift: 1 fact only in the history (-) or only in the database (+).\n" in page
     assert "    +     index extra  CREATE INDEX extra" in page
-    assert "\n  → Revert unwanted changes by hand." in page
+    assert " Revert unwanted changes by hand." in page
     execute(head, "DROP INDEX extra")
     assert "✓ No drift: " in shown(compared(head, server))
 

@@ -83,6 +83,40 @@ def test_a_role_that_sees_around_row_security_is_refused(
             connection.exec_driver_sql("DROP ROLE unsafe")
 
 
+@pytest.mark.parametrize(
+    "roles",
+    [
+        ("CREATE ROLE second LOGIN", "CREATE ROLE first LOGIN IN ROLE second"),
+        ("CREATE ROLE first LOGIN", "CREATE ROLE second LOGIN IN ROLE first"),
+        (
+            "CREATE ROLE first LOGIN",
+            "CREATE ROLE second LOGIN",
+            "CREATE ROLE third LOGIN IN ROLE first, second",
+        ),
+    ],
+    ids=["application-in-auth", "auth-in-application", "a-third-one"],
+)
+def test_memberships_that_connect_the_logins_are_refused(
+    own_server: Embedded, owner: URL, roles: tuple[str, ...]
+) -> None:
+    """Each holds one group role, but one of them, or another login, would reach both."""
+    with connect(own_server.superuser, autocommit=True) as connection:
+        for statement in roles:
+            connection.exec_driver_sql(statement)
+        for name in ("first", "second"):
+            connection.exec_driver_sql(f"GRANT {name} TO neondb_owner WITH ADMIN OPTION")
+        try:
+            with pytest.raises(CannotRunError, match="todo_a"):
+                logins.make(owner, logins.pair("first", "second"))
+            held = connection.exec_driver_sql(
+                "SELECT FROM pg_auth_members AS m WHERE m.member::regrole::text IN"
+                " ('first', 'second') AND m.roleid::regrole::text LIKE 'todo_%%'"
+            )
+            assert held.rowcount == 0
+        finally:
+            connection.exec_driver_sql("DROP ROLE IF EXISTS third, first, second")
+
+
 def test_without_the_group_role_nothing_is_made(owner: URL) -> None:
     """Before the first deploy there are no group roles."""
     with pytest.raises(CannotRunError, match="deploy first"):

@@ -445,6 +445,30 @@ def test_serve_on_a_port_that_is_taken(run: Launcher) -> None:
     assert_refused(result, f"Port {port} on 127.0.0.1 cannot be used", "choose another with --port")
 
 
+MISPLACED = "postgresql://owner:s3cr3t@127.0.0.1:1/db"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("roles", "--application", MISPLACED),
+        ("roles", "--better-auth", MISPLACED),
+        ("roles", "--application", MISPLACED, "--better-auth", MISPLACED),
+        ("check", "--postgres", MISPLACED),
+        ("serve", "--postgres", MISPLACED),
+    ],
+    ids=" ".join,
+)
+def test_a_url_in_the_wrong_place_is_not_repeated(
+    run: Launcher, arguments: tuple[str, ...]
+) -> None:
+    """What is refused may be a password."""
+    result = run.run(ROOT, *arguments)
+    assert (result.code, result.out) == (2, ""), result.everything
+    assert "s3cr3t" not in result.everything
+    assert len(result.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("module", "not_imported"),
     [

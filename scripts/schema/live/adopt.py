@@ -29,8 +29,9 @@ DEPLOY_TIMEOUT = 60
 """Seconds to wait for a running deploy."""
 
 REMEDY = (
-    "Nothing was changed. Bring the database to {revision} by hand (lines with - are missing, lines"
-    " with + must go), and run this again."
+    "Nothing was changed. Lines with - are missing. Lines with + are only in the database, and may"
+    " hold rows: find out whose they are before you change anything. When the schema equals"
+    " {revision}, run this again."
 )
 
 # Alembic's table belongs in the schema of the revisions' tables.

@@ -14,7 +14,8 @@ from schema.live.read import Live, Recorded
 from schema.text import pluralize
 
 REMEDY = (
-    "Revert unwanted changes by hand. To keep a change, write a revision for it, revert the manual"
+    "Find out first whose a change is: what only the database has (+) may hold rows. Revert"
+    " unwanted changes by hand. To keep a change, write a revision for it, revert the manual"
     " change, then deploy."
 )
 

@@ -36,6 +36,11 @@ def find_installation(postgres: str | int) -> Installation:
     """
     if str(postgres).isdecimal():
         return _in_wheel(int(postgres))
+    if "://" in str(postgres):
+        raise CannotRunError(
+            "--postgres takes a major version or a folder; a database URL comes after"
+            " --database-url."
+        )
     folder = Path(str(postgres)).expanduser()
     for programs in (folder, folder / "bin"):
         if (programs / "initdb").exists() and (programs / "postgres").exists():

@@ -50,6 +50,17 @@ ORDER BY 1, 2
 """
 
 
+# An owner with ADMIN OPTION alone is no member that could use the roles' privileges.
+COMMON_MEMBERS = """
+SELECT r.rolname FROM pg_roles AS r
+WHERE NOT r.rolsuper AND r.rolcanlogin AND NOT EXISTS (
+  SELECT FROM unnest(CAST(:groups AS text[])) AS g (name)
+  WHERE NOT pg_has_role(r.oid, g.name, 'USAGE') AND NOT pg_has_role(r.oid, g.name, 'SET')
+)
+ORDER BY 1
+"""
+
+
 @dataclass(frozen=True)
 class Login:
     """A login to create."""
@@ -75,10 +86,15 @@ def login(name: str, group: str) -> Login:
     """
     if not NAME.fullmatch(name) or name in {group, *GROUPS}:
         raise CannotRunError(
-            f"{name!r} cannot be a login's name; use lower-case letters, digits and underscores,"
-            " and no group role's name."
+            f"{_repeatable(name)} cannot be a login's name; use lower-case letters, digits and"
+            " underscores, and no group role's name."
         )
     return Login(name, group, secrets.token_urlsafe(24))
+
+
+def _repeatable(name: str) -> str:
+    """Return the name for a message; a database URL in its place may hold a password."""
+    return "A database URL" if "://" in name else repr(name)
 
 
 def pair(application: str, better_auth: str) -> list[Login]:
@@ -90,8 +106,8 @@ def pair(application: str, better_auth: str) -> list[Login]:
     """
     if application == better_auth:
         raise CannotRunError(
-            f"{application!r} cannot be both logins: the application would see every user's"
-            " sessions; give each a name of its own."
+            f"{_repeatable(application)} cannot be both logins: the application would see every"
+            " user's sessions; give each a name of its own."
         )
     return [login(application, APPLICATION), login(better_auth, BETTER_AUTH)]
 
@@ -109,6 +125,7 @@ def make(database: URL, logins: list[Login]) -> list[tuple[Login, bool]]:
     with connect(database) as connection:
         try:
             made = [(one, _make(connection, one)) for one in logins]
+            _require_no_common_member(connection)
         except DBAPIError as error:
             raise CannotRunError(
                 f"The logins could not be made: {first_error_line(error)}."
@@ -144,6 +161,20 @@ def _make(connection: Connection, wanted: Login) -> bool:
         )
     connection.exec_driver_sql(f"GRANT {wanted.group} TO {wanted.name}")
     return False
+
+
+def _require_no_common_member(connection: Connection) -> None:
+    """Check that no login reaches both group roles, now that the new memberships are there.
+
+    A login that already existed may be a member of the other one, or of both.
+    """
+    common = connection.execute(text(COMMON_MEMBERS), {"groups": list(GROUPS)}).scalars().all()
+    if common:
+        raise CannotRunError(
+            f"{', '.join(common)} would be a member of {' and of '.join(GROUPS)}, and see every"
+            " user's sessions; nothing was made. Choose other names, or revoke the membership that"
+            " connects them."
+        )
 
 
 def _scram(password: str) -> str:
