@@ -46,7 +46,14 @@ def titles(connection: Plain) -> list[str]:
     return [title for (title,) in connection.execute("SELECT title FROM todo ORDER BY title")]
 
 
-@pytest.fixture(params=["at-once", "slow-client", "slow-server", "both-slow"])
+@pytest.fixture(
+    params=[
+        "at-once",
+        "slow-client",
+        pytest.param("slow-server", marks=pytest.mark.slow),
+        pytest.param("both-slow", marks=pytest.mark.slow),
+    ]
+)
 def connection(
     request: pytest.FixtureRequest, application: URL, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Plain]:

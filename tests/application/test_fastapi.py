@@ -212,7 +212,10 @@ ENDINGS: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    "ending",
+    ["expired", *(pytest.param(one, marks=pytest.mark.slow) for one in ("revoked", "deleted"))],
+)
 def test_a_session_that_has_ended_signs_nobody_in(
     app: httpx.Client, alice: Person, head: URL, ending: str
 ) -> None:

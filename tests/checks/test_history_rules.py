@@ -415,8 +415,12 @@ def _foreign(copy: Checkout) -> Path:
     ("make", "why"),
     [
         (_without_git, "the checkout is no git repository"),
-        (_shallow, "there is no branch main"),
-        (_foreign, "git refuses a checkout that belongs to another user"),
+        pytest.param(_shallow, "there is no branch main", marks=pytest.mark.slow),
+        pytest.param(
+            _foreign,
+            "git refuses a checkout that belongs to another user",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["no-git", "shallow", "foreign-owner"],
 )
