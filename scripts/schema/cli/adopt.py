@@ -9,7 +9,6 @@ from schema.cli.output import coloured, json_document, progress
 from schema.live import adopt as live_adopt
 from schema.live import history_schemas
 from schema.live.adopt import REMEDY, Match
-from schema.postgres.scratch import open_server
 from schema.project import scripts
 from schema.text import pluralize
 
@@ -36,9 +35,7 @@ def run(database_url: str, *, as_json: bool) -> None:
         history_schemas.require_linear_history(directory)
         show("the database")
         live = live_adopt.read_database(target)
-        version = history_schemas.closest_embedded_version(live.server)
-        with open_server(None, version, show) as server:
-            show("the history")
+        with history_schemas.open_closest_server(live, show) as server:
             history = history_schemas.build(server, directory)
             found = live_adopt.match(live, history, server)
         if not found.difference:

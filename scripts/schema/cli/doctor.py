@@ -13,7 +13,6 @@ from schema.cli.output import json_document, progress
 from schema.live import doctor as live_doctor
 from schema.live import history_schemas
 from schema.live.doctor import Check, ready
-from schema.postgres.scratch import open_server
 from schema.project import scripts
 from schema.text import pluralize
 
@@ -29,9 +28,7 @@ def run(database_url: str, *, as_json: bool) -> None:
         examined = live_doctor.examine(target, directory)
         checks = list(examined.checks)
         if examined.live is not None:
-            version = history_schemas.closest_embedded_version(examined.live.server)
-            with open_server(None, version, show) as server:
-                show("the history")
+            with history_schemas.open_closest_server(examined.live, show) as server:
                 history = history_schemas.build(server, directory)
             checks.append(live_doctor.compared(examined.live, history))
     print_result(document(target, checks) if as_json else page(target, checks), ok=ready(checks))

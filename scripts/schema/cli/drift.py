@@ -9,7 +9,6 @@ from schema.cli.output import coloured, json_document, progress
 from schema.live import comparison, history_schemas
 from schema.live import drift as live_drift
 from schema.live.drift import Drift
-from schema.postgres.scratch import open_server
 from schema.project import scripts
 from schema.text import pluralize
 
@@ -38,9 +37,7 @@ def run(database_url: str, *, as_json: bool) -> None:
         directory = scripts()
         show("the database")
         live = live_drift.read_database(parse_url(database_url), directory)
-        version = history_schemas.closest_embedded_version(live.server)
-        with open_server(None, version, show) as server:
-            show("the history")
+        with history_schemas.open_closest_server(live, show) as server:
             found = live_drift.compare(live, server, history_schemas.build(server, directory))
     print_result(document(found) if as_json else page(found), ok=not found.found.drifted)
 

@@ -1,6 +1,7 @@
 """Build the schema at each revision on an embedded server, and compare schemas with them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 from alembic.runtime.migration import MigrationContext, MigrationStep
@@ -8,10 +9,10 @@ from alembic.script import ScriptDirectory
 
 from migrations import snapshot
 from schema.errors import CannotRunError
-from schema.live.read import major
+from schema.live.read import Live, major
 from schema.postgres.connection import connect, describe_error
 from schema.postgres.installation import VERSIONS
-from schema.postgres.scratch import Server
+from schema.postgres.scratch import Server, open_server
 from schema.revisions.history import is_linear, revisions_oldest_first
 from schema.revisions.runner import run, upgrade_step
 from schema.text import pluralize
@@ -23,6 +24,14 @@ BASE = "base"
 def closest_embedded_version(shown: str) -> int:
     """The embedded version to compare a server with: the same major version, or the newest."""
     return major(shown) if major(shown) in VERSIONS else VERSIONS[0]
+
+
+@contextmanager
+def open_closest_server(live: Live, progress: Callable[[str], None]) -> Iterator[Server]:
+    """Open the embedded server on which the history is built for a comparison with `live`."""
+    with open_server(None, closest_embedded_version(live.server), progress) as server:
+        progress("the history")
+        yield server
 
 
 def require_linear_history(scripts: ScriptDirectory) -> list[str]:
