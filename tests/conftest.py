@@ -8,6 +8,7 @@ one that `--postgres` names, or the server that `--database-url` names, which th
 import os
 import secrets
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -149,6 +150,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             "any_server", versions, indirect=True, ids=lambda version: f"pg{version}"
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_bytecode_of_copies() -> None:
+    """Let tests, and the processes that they start, read bytecode from now on, but write none.
+
+    The bytecode of every copy of the checkout would stay in .venv, and a revision that a test
+    writes twice within a second would run as it was first.
+    """
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ _LONG_TRANSACTIONS = text(
       AND xact_start < clock_timestamp() - make_interval(secs => :seconds)
     ORDER BY xact_start
     """
-).bindparams(seconds=LONG_SECONDS)
+)
 
 _PREPARED = text(
     """
@@ -89,7 +89,7 @@ _PREPARED = text(
     WHERE database = current_database()
       AND prepared < clock_timestamp() - make_interval(secs => :seconds)
     """
-).bindparams(seconds=LONG_SECONDS)
+)
 
 
 def check_server(connection: Connection) -> Iterator[str]:
@@ -211,9 +211,10 @@ def blockers(connection: Connection) -> Iterator[str]:
     """Yield a message per session or transaction that a deploy may wait for; only reads."""
     for index in invalid_indexes(connection, being_built=True):
         yield f"The index {index} is not valid yet: another session builds an index on its table."
-    for row in connection.execute(_LONG_TRANSACTIONS):
+    limit = {"seconds": LONG_SECONDS}
+    for row in connection.execute(_LONG_TRANSACTIONS, limit):
         yield f"The deploy may have to wait for an old transaction: {BackendActivity(*row)}"
-    for name in connection.scalars(_PREPARED):
+    for name in connection.scalars(_PREPARED, limit):
         yield (
             f"The prepared transaction {name} keeps its locks until it is ended; run COMMIT"
             " PREPARED or ROLLBACK PREPARED."

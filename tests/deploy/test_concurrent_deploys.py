@@ -1,4 +1,4 @@
-"""Twenty deploys of one database at once: one applies the history, and none fails.
+"""Deploys of one database at once: one applies the history, and none fails.
 
 The theory: a deploy polls for the deploy lock and never waits for it in the server. So it neither
 blocks nor deadlocks the concurrent index build of another deploy.
@@ -7,13 +7,12 @@ blocks nor deadlocks the concurrent index build of another deploy.
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL, text
 
 from schema.postgres.connection import connect
 from tests.support.alembic_process import ALEMBIC, state
 from tests.support.repo_copy import Checkout, Launcher, sql
-
-NUMBER = 20
 
 # The processes fork after all imports, and begin together.
 TOGETHER = """
@@ -40,8 +39,9 @@ CONCURRENTLY = """with op.get_context().autocommit_block():
         op.execute("CREATE INDEX CONCURRENTLY {name} ON todo (title)")"""
 
 
-def test_twenty_at_once(run: Launcher, copy: Checkout, empty: URL, tmp_path: Path) -> None:
-    """One deploy applies every revision once, concurrent index included; nineteen do nothing."""
+@pytest.mark.parametrize("number", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_at_once(run: Launcher, copy: Checkout, empty: URL, tmp_path: Path, number: int) -> None:
+    """One deploy applies every revision once, concurrent index included; the others do nothing."""
     copy.add(CONCURRENTLY.format(name="todo_title_idx"), sql("DROP INDEX todo_title_idx"))
     last = "b0b1c2d3e4f5"
     copy.add(
@@ -67,14 +67,14 @@ def test_twenty_at_once(run: Launcher, copy: Checkout, empty: URL, tmp_path: Pat
         )
     address = empty.render_as_string(hide_password=False)
     alembic = ALEMBIC.format(url=address, before="").replace("\n", "\n        ")
-    code = TOGETHER.format(number=NUMBER, folder=tmp_path, alembic=alembic)
+    code = TOGETHER.format(number=number, folder=tmp_path, alembic=alembic)
     result = run.run(copy.root, "-x", "timeout-minutes=2", "upgrade", "head", code=code)
-    outputs = {name: [(tmp_path / f"{number}.{name}").read_text() for number in range(NUMBER)]
+    outputs = {name: [(tmp_path / f"{deploy}.{name}").read_text() for deploy in range(number)]
             for name in ("out", "err")}  # fmt: skip  # two lines read better
-    assert Counter(result.out.split()) == {"0": NUMBER}, outputs["err"]
+    assert Counter(result.out.split()) == {"0": number}, outputs["err"]
     assert sum("went from nothing to b0b1c2d3e4f5" in out for out in outputs["out"]) == 1
-    assert sum(out.startswith("Nothing to do") for out in outputs["out"]) == NUMBER - 1
-    assert sum("Waiting for another deploy: session" in err for err in outputs["err"]) > NUMBER / 2
+    assert sum(out.startswith("Nothing to do") for out in outputs["out"]) == number - 1
+    assert sum("Waiting for another deploy: session" in err for err in outputs["err"]) > number / 2
     assert not any("DeadlockDetected" in err or "lost" in err for err in outputs["err"])
     with connect(empty) as connection:
         moves = list(connection.scalars(text("SELECT version FROM audit.moves ORDER BY id")))

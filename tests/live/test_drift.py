@@ -276,6 +276,7 @@ MAKING = (
 UNMAKING = ("DROP VIEW extras", "DROP TABLE extra", "DROP FUNCTION one()", "DROP TYPE mood")
 
 
+@pytest.mark.slow
 def test_while_others_change_the_schema(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read returns a schema that existed, or fails; it never returns a mixture.
 

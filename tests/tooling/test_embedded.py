@@ -216,7 +216,8 @@ def test_shared_memory_is_in_the_folder(version: int) -> None:
     assert re.search(r"^dynamic_shared_memory_type = mmap\b", written, re.MULTILINE)
 
 
-@pytest.mark.parametrize("version", NEWEST_FIRST)
+@pytest.mark.slow
+@pytest.mark.parametrize("version", VERSIONS)
 def test_next_run_clears_what_a_killed_one_left(folder: Path, version: int) -> None:
     """After SIGKILL the server still runs; the next run stops it and removes its folder."""
     with running(folder, "-c", RUN.format(then=WAIT), str(version)) as (process, _):
