@@ -4,9 +4,16 @@ The naming convention is the same as PostgreSQL's and Better Auth's default name
 before any table is defined.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from sqlalchemy import DateTime, MetaData, text
 from sqlalchemy.orm import registry
 from sqlmodel import SQLModel
+
+if TYPE_CHECKING:
+    from .access import Access
 
 metadata = MetaData(
     naming_convention={
@@ -29,3 +36,8 @@ TIMESTAMPTZ = DateTime(timezone=True)
 
 class Base(SQLModel, registry=mappings):
     """The base class of all models: SQLModel with this schema's metadata."""
+
+    @classmethod
+    def declare_access(cls, table: str) -> Access | None:  # noqa: ARG003  # a base class uses the name
+        """Return who may access the table's rows; None where no base class declares it."""
+        return None

@@ -6,11 +6,12 @@ row; row security excludes the other roles.
 
 from uuid import UUID
 
-from sqlalchemy import Connection, MetaData, Uuid, event, text
+from sqlalchemy import Uuid, text
 from sqlmodel import Field
 
-from .base import Base, mappings, metadata
-from .roles import BETTER_AUTH, grant_rows
+from .access import Access, Rule
+from .base import Base
+from .roles import BETTER_AUTH
 
 
 class BetterAuthTable(Base):
@@ -30,11 +31,7 @@ class BetterAuthTable(Base):
         },
     )
 
-
-@event.listens_for(metadata, "after_create")
-def grant_better_auth(_metadata: MetaData, connection: Connection, **_options: object) -> None:
-    """Grant Better Auth's role all rows of its tables."""
-    for mapper in mappings.mappers:
-        if issubclass(mapper.class_, BetterAuthTable):
-            name = str(mapper.class_.__tablename__)
-            grant_rows(connection, name, f"{name}_auth", BETTER_AUTH, "true")
+    @classmethod
+    def declare_access(cls, table: str) -> Access:
+        """Give Better Auth's role all rows."""
+        return Access("Better Auth", (Rule(f"{table}_auth", BETTER_AUTH, "true"),))

@@ -1,18 +1,20 @@
-"""The base classes of owned tables, and their row security.
+"""The base classes of tables whose rows belong to a user.
 
 `class Note(Owned, table=True)` defines an owned table. A table that links two owned tables derives
-from OwnedLink and defines its own key.
+from OwnedLink and defines its own key. A table that its user shares with others derives from
+Shared, and names the table of the members, which derives from Membership.
 """
 
 from datetime import datetime
+from typing import ClassVar
 from uuid import UUID
 
 from sqlalchemy import Connection, FetchedValue, MetaData, Uuid, event, text
 from sqlmodel import Field
 
+from .access import Access, Members, Rule
 from .base import NOW, TIMESTAMPTZ, Base, mappings, metadata
-from .functions import ACTING_USER
-from .roles import APPLICATION, grant_rows
+from .roles import APPLICATION
 
 
 class OwnedLink(Base):
@@ -27,6 +29,11 @@ class OwnedLink(Base):
         sa_type=Uuid,
         sa_column_kwargs={"comment": "The user who owns this row"},
     )
+
+    @classmethod
+    def declare_access(cls, table: str) -> Access:
+        """Give the application's role the acting user's rows."""
+        return Access("owned", (_owner(table),))
 
 
 class Owned(Base):
@@ -67,19 +74,66 @@ class Owned(Base):
         },
     )
 
+    @classmethod
+    def declare_access(cls, table: str) -> Access:
+        """Give the application's role the acting user's rows."""
+        return Access("owned", (_owner(table),))
+
+
+class Shared(Owned):
+    """A row that belongs to one user, who shares it with the members of a membership.
+
+    A model names the path to the membership, and what its members may do, in `shared_with`. Row
+    security shows a member their own membership, and not the other members: a policy on the
+    membership that read it again would be infinite recursion.
+    """
+
+    shared_with: ClassVar[Members]
+
+    @classmethod
+    def declare_access(cls, table: str) -> Access:
+        """Give the application's role the acting user's rows, and those shared with them."""
+        rules = [_owner(table)]
+        if cls.shared_with.can_write is not True:
+            condition = cls.shared_with.condition(table, write=False)
+            rules.append(Rule(f"{table}_member", APPLICATION, condition, "SELECT"))
+        if cls.shared_with.can_write:
+            condition = cls.shared_with.condition(table, write=True)
+            rules.append(Rule(f"{table}_writer", APPLICATION, condition))
+        return Access("shared", tuple(rules), cls.shared_with)
+
+
+class Membership(OwnedLink):
+    """A user's membership in what another user owns: `user_id` is the owner.
+
+    The owner writes it; the member can read their own.
+    """
+
+    member_id: UUID = Field(
+        primary_key=True,
+        foreign_key="user.id",
+        ondelete="CASCADE",
+        sa_type=Uuid,
+        sa_column_kwargs={"comment": "The user with whom the owner shares"},
+    )
+
+    @classmethod
+    def declare_access(cls, table: str) -> Access:
+        """Give the application's role the acting user's rows, and their own memberships to read."""
+        member = Rule(f"{table}_member", APPLICATION, "member_id = {me}", "SELECT")
+        return Access("membership", (_owner(table), member))
+
+
+def _owner(table: str) -> Rule:
+    return Rule(f"{table}_owner", APPLICATION, "user_id = {me}")
+
 
 @event.listens_for(metadata, "after_create")
-def enable_row_security(_metadata: MetaData, connection: Connection, **_options: object) -> None:
-    """Give the application's role access to the acting user's rows of every owned table.
-
-    A trigger sets `updated_at`, so that no client can omit or forge it.
-    """
+def create_triggers(_metadata: MetaData, connection: Connection, **_options: object) -> None:
+    """Let a trigger set `updated_at`, so that no client can omit or forge it."""
     for mapper in mappings.mappers:
-        if not issubclass(mapper.class_, Owned | OwnedLink):
-            continue
-        name = str(mapper.class_.__tablename__)
-        grant_rows(connection, name, f"{name}_owner", APPLICATION, f"user_id = {ACTING_USER}")
         if issubclass(mapper.class_, Owned):
+            name = mapper.class_.__tablename__
             connection.execute(
                 text(
                     f'CREATE TRIGGER "{name}_set_updated_at" BEFORE UPDATE ON "{name}"'

@@ -71,15 +71,3 @@ def create_roles(_metadata: MetaData, connection: Connection, **_options: object
     connection.execute(text(_NO_TEMPORARY_TABLES))
     connection.execute(text("REVOKE ALL ON SCHEMA public FROM PUBLIC"))
     connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {APPLICATION}, {BETTER_AUTH}"))
-
-
-def grant_rows(connection: Connection, table: str, policy: str, role: str, condition: str) -> None:
-    """Enable row security, and give a role access to the rows that meet the condition."""
-    for statement in (
-        f'ALTER TABLE "{table}" ENABLE ROW LEVEL SECURITY',
-        f'ALTER TABLE "{table}" FORCE ROW LEVEL SECURITY',
-        f'CREATE POLICY "{policy}" ON "{table}" TO {role}'
-        f" USING ({condition}) WITH CHECK ({condition})",
-        f'GRANT SELECT, INSERT, UPDATE, DELETE ON "{table}" TO {role}',
-    ):
-        connection.execute(text(statement))

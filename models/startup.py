@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
+from .access import declared_access
 from .base import metadata
 from .roles import APPLICATION, BETTER_AUTH
 from .version import HISTORY
@@ -73,12 +74,20 @@ def assert_isolated(connection: AnyConnection) -> None:
             role, or a table is missing.
 
     """
-    tables = ",".join(metadata.tables)
-    active: dict[str, bool] = dict(_rows(connection, ISOLATED.format(tables=tables)))
-    missing = sorted(metadata.tables.keys() - active.keys())
-    if missing:
+    active: dict[str, bool] = dict(
+        _rows(connection, ISOLATED.format(tables=",".join(metadata.tables)))
+    )
+    if missing := sorted(metadata.tables.keys() - active.keys()):
         raise NotIsolatedError(f"The database has no table {', '.join(missing)}.")
-    visible = sorted(table for table, secured in active.items() if not secured)
+    # A reference table shows its rows to everyone; a table whose access is not declared does not.
+    public = {
+        name
+        for name, table in metadata.tables.items()
+        if (access := declared_access(table)) and not access.row_security
+    }
+    visible = sorted(
+        table for table, secured in active.items() if not secured and table not in public
+    )
     if visible:
         role = _rows(connection, "SELECT current_user::text")[0][0]
         raise NotIsolatedError(

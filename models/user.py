@@ -1,14 +1,15 @@
 """The `user` table. Better Auth writes it; the application can read the acting user's row."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import CheckConstraint, Connection, Table, Text, event, text
+from sqlalchemy import CheckConstraint, Text, text
 from sqlmodel import Field, Relationship
 
+from .access import Access, Rule
 from .base import NOW, TIMESTAMPTZ
 from .better_auth import BetterAuthTable
-from .functions import ACTING_USER
 from .roles import APPLICATION
 
 if TYPE_CHECKING:
@@ -66,17 +67,9 @@ class User(BetterAuthTable, table=True):
     todos: list["Todo"] = Relationship(back_populates="user", passive_deletes="all")
     tags: list["Tag"] = Relationship(back_populates="user", passive_deletes="all")
 
-
-user_table: Table = User.__table__  # type: ignore[attr-defined]  # set by SQLAlchemy at run time
-
-
-@event.listens_for(user_table, "after_create")
-def show_user_to_itself(_table: Table, connection: Connection, **_options: object) -> None:
-    """Let the application read the acting user's row."""
-    connection.execute(
-        text(
-            f'CREATE POLICY "user_self" ON "user" FOR SELECT TO {APPLICATION}'
-            f" USING (id = {ACTING_USER})"
-        )
-    )
-    connection.execute(text(f'GRANT SELECT ON "user" TO {APPLICATION}'))
+    @classmethod
+    def declare_access(cls, table: str) -> Access:
+        """Give Better Auth's role all rows, and the application the acting user's row to read."""
+        access = super().declare_access(table)
+        own = Rule("user_self", APPLICATION, "id = {me}", "SELECT")
+        return replace(access, rules=(*access.rules, own))

@@ -1,4 +1,4 @@
-"""The group roles and Better Auth's tables, as the migrations name them.
+"""The group roles, as the migrations name them.
 
 models/roles.py names them too: the models are checked against the migrations, so neither side
 imports the other.
@@ -8,5 +8,3 @@ APPLICATION = "todo_app"
 BETTER_AUTH = "todo_auth"
 GROUPS = (APPLICATION, BETTER_AUTH)
 """A login holds one of them."""
-
-BETTER_AUTH_TABLES = frozenset({"user", "session", "account", "verification"})

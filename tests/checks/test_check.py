@@ -242,24 +242,23 @@ PARITY = (
     Broken(
         "policy-dropped",
         edit(
-            "models/roles.py",
-            """f'CREATE POLICY "{policy}" ON "{table}" TO {role}'
-        f" USING ({condition}) WITH CHECK ({condition})",""",
-            "",
+            "models/access.py",
+            "            yield _policy(table.name, rule)",
+            "            pass",
         ),
         [SNAPSHOT],
         (OTHER_MODELS, "policy todo_owner"),
     ),
     Broken(
         "policy-weakened",
-        edit(USER, 'USING (id = {ACTING_USER})"', 'USING (true)"'),
-        [SNAPSHOT],
+        edit(USER, '"id = {me}"', '"true"'),
+        [SNAPSHOT, "isolation"],
         (OTHER_MODELS, "policy user_self", "using true"),
         slow=True,
     ),
     Broken(
         "grant-added",
-        edit(USER, "GRANT SELECT ON", "GRANT SELECT, UPDATE ON"),
+        edit("models/access.py", '"SELECT" if rule', '"SELECT, UPDATE" if rule'),
         [SNAPSHOT],
         (OTHER_MODELS, "grant to todo_app  SELECT, UPDATE"),
         slow=True,

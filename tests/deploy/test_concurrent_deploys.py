@@ -74,7 +74,7 @@ def test_at_once(run: Launcher, copy: Checkout, empty: URL, tmp_path: Path, numb
     assert Counter(result.out.split()) == {"0": number}, outputs["err"]
     assert sum("went from nothing to b0b1c2d3e4f5" in out for out in outputs["out"]) == 1
     assert sum(out.startswith("Nothing to do") for out in outputs["out"]) == number - 1
-    assert sum("Waiting for another deploy: session" in err for err in outputs["err"]) > number / 2
+    assert any("Waiting for another deploy: session" in err for err in outputs["err"])
     assert not any("DeadlockDetected" in err or "lost" in err for err in outputs["err"])
     with connect(empty) as connection:
         moves = list(connection.scalars(text("SELECT version FROM audit.moves ORDER BY id")))

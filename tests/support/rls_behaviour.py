@@ -1,225 +1,235 @@
 """Test the behaviour of the schema, for the mutations.
 
-It runs in one transaction in which two users have one row each in every table. It takes rows and
-statements from the models and from this file, not from the catalogs, which a mutation changes.
+What must hold is taken from the models and never from the catalogs, which a mutation changes. It
+runs on the rows of `trial.scene`, in its transaction.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from random import Random
+from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy.exc import DBAPIError
+import psycopg
+from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Table, UniqueConstraint
 
 from models import metadata
-from schema.access.probe import FORMS, ROLES, can_access
-from schema.access.sample_rows import PUBLIC, Rows, Trial, role_to_set
-from schema.checks.isolation import expected
+from models.access import declared_access
+from schema.access.probe import identity_leaks, try_all
+from schema.access.trial import PUBLIC, Scene, Target, Trial, literal
 from schema.roles import APPLICATION, BETTER_AUTH
-
-# Invalid rows, even for a superuser: the table, and the invalid columns.
-NEW = {"id": "gen_random_uuid()"}
-BAD_ROWS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("todo", {**NEW, "title": "''"}),
-    ("todo", {**NEW, "title": "E' \\t'"}),
-    ("todo", {**NEW, "title": "repeat('x', 501)"}),
-    ("todo", {**NEW, "description": "repeat('x', 10001)"}),
-    ("todo", {**NEW, "updated_at": "NULL"}),
-    ("todo", {**NEW, "user_id": "gen_random_uuid()"}),
-    ("todo", {}),
-    ("tag", {**NEW, "name": "' '"}),
-    ("tag", {**NEW, "name": "repeat('x', 51)"}),
-    ("tag", {**NEW, "name": "upper({name})"}),
-    ("tag", {**NEW, "name": "'another'", "updated_at": "NULL"}),
-    ("tag", {"user_id": "gen_random_uuid()"}),
-    ("tag", {"name": "'another'"}),
-    ("todo_tag", {"tag_id": "{other.tag_id}"}),
-    ("todo_tag", {"todo_id": "{other.todo_id}"}),
-    ("todo_tag", {}),
-    ("user", {**NEW, "email": "'UPPER@example.invalid'"}),
-    ("user", NEW),
-    ("user", {"email": "'another@example.invalid'"}),
-    ("session", {**NEW, "token": "'new'", "userId": "gen_random_uuid()"}),
-    ("session", NEW),
-    ("session", {"token": "'another'"}),
-    ("account", {**NEW, "userId": "gen_random_uuid()", "accountId": "'another'"}),
-    ("account", NEW),
-    ("account", {"accountId": "'another'"}),
-    ("verification", {}),
-)
-
-# A table, and the tables in which its user's rows are deleted with a row of it.
-CASCADES = {
-    "user": ("session", "account", "todo", "tag", "todo_tag"),
-    "todo": ("todo_tag",),
-    "tag": ("todo_tag",),
-}
+from schema.rows.tables import TableRows, Tables
+from schema.rows.values import candidates
 
 
-def problems(trial: Trial, user: UUID, tables: list[Rows], only: str | None) -> Iterator[str]:
+def problems(trial: Trial, made: Scene, only: str | None) -> Iterator[str]:
     """Yield the wrong behaviour, of all tables or of `only` one."""
-    chosen = [rows for rows in tables if only in {None, rows.table}]
-    yield from _accesses(trial, user, chosen)
-    yield from _without_user(trial, chosen)
-    yield from _required(trial, chosen)
-    yield from _bad_rows(trial, chosen)
-    yield from _cascades(trial, tables, only)
-    yield from _defaults(trial, chosen)
-    yield from _touched(trial, chosen)
+    chosen = tuple(one for one in made.tables.tables if only in {None, one.name})
+    part = replace(made, tables=Tables(chosen, made.tables.types))
+    for difference in try_all(trial, part)[1]:
+        yield f"{difference.role} on {difference.table}: {', '.join(difference.forms)}"
+    yield from identity_leaks(trial, part)
+    for table in chosen:
+        model, targets = metadata.tables[table.name], made.targets[table.name]
+        yield from _required(trial, model, table, targets)
+        yield from _checks(trial, model, table, made)
+        yield from _keys(trial, model, table, targets)
+        yield from _references(trial, model, targets)
+        yield from _defaults(trial, model, table, targets[-1])
+        yield from _touched(trial, model, targets[0])
+    for child in metadata.tables.values():
+        yield from _cascades(trial, child, made, only)
     yield from _owner(trial, chosen)
     if only is None:
         yield from _roles(trial)
 
 
-def _accesses(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[str]:
-    for rows in tables:
-        for role in ROLES:
-            for form in FORMS:
-                wanted = expected(role, rows.table, form.name)
-                for row, reached in ((rows.own, wanted != "none"), (rows.other, wanted == "all")):
-                    if can_access(trial, (role, user), form, rows, row) != reached:
-                        yield f"{form.name} on {rows.table} as {role}"
+def untestable(trial: Trial, made: Scene) -> set[str]:
+    """Return the CHECKs that no known value violates, by table and name."""
+    return {
+        f"{name} {check.name}"
+        for name, model in metadata.tables.items()
+        for check in _check_constraints(model)
+        if _bad_value(trial, check, made.tables[name], made) is None
+    }
 
 
-def _without_user(trial: Trial, tables: list[Rows]) -> Iterator[str]:
-    for rows in tables:
-        if trial.sees(APPLICATION, "", rows):
-            yield f"a transaction without a user sees {rows.table}"
-    if not trial.refused(APPLICATION, "garbage", "SELECT app_user_id()"):
-        yield "garbage is an identity"
-    if trial.refused(APPLICATION, "", "SELECT 1 / (app_user_id() IS NULL)::int"):
-        yield "app_user_id() is not NULL without a user"
-
-
-def _required(trial: Trial, tables: list[Rows]) -> Iterator[str]:
-    """Check that the NOT NULL columns of the models reject NULL."""
-    for rows in tables:
-        for column in metadata.tables[rows.table].columns:
-            # Not tested: whether dropping a key keeps NOT NULL depends on the version.
-            if column.nullable or column.primary_key or column.computed is not None:
-                continue
-            statement = (
-                f'UPDATE {rows.name} SET "{column.name}" = NULL WHERE {rows.where(rows.own)}'
-            )
-            if _allowed(trial, statement) and column.name != "updated_at":
-                yield f"{rows.table}.{column.name} may be empty"
-
-
-def _bad_rows(trial: Trial, tables: list[Rows]) -> Iterator[str]:
-    by_name = {rows.table: rows for rows in tables}
-    for table, changes in BAD_ROWS:
-        rows = by_name.get(table)
-        if rows is None:
+def _required(
+    trial: Trial, model: Table, table: TableRows, targets: tuple[Target, ...]
+) -> Iterator[str]:
+    """Check that the NOT NULL columns reject NULL."""
+    for column in model.columns:
+        # Not tested: whether dropping a key keeps NOT NULL depends on the version.
+        if column.nullable or column.primary_key or column.computed is not None:
             continue
-        values = {f'"{name}"': _literal(value) for name, value in rows.own.items()}
-        values = {name: value for name, value in values.items() if name.strip('"') in _names(rows)}
-        for name, value in changes.items():
-            known = {f"other.{key}": _literal(one) for key, one in rows.other.items()}
-            known |= {key: _literal(one) for key, one in rows.own.items()}
-            for key, one in known.items():
-                value = value.replace(f"{{{key}}}", one)  # noqa: PLW2901  # the template filled in
-            values[f'"{name}"'] = value
-        columns, literals = ", ".join(values), ", ".join(values.values())
-        if _allowed(trial, f"INSERT INTO {rows.name} ({columns}) VALUES ({literals})"):
-            yield f"a bad row of {table} is accepted: {changes}"
+        if _kept(column):
+            accepted = _written_again(trial, table, targets[0], {column.name: "NULL"}) is not None
+        else:
+            accepted = _allowed(trial, _update(targets[0], {column.name: "NULL"}))
+        if accepted:
+            yield f"{model.name}.{column.name} may be empty"
 
 
-def _cascades(trial: Trial, tables: list[Rows], only: str | None) -> Iterator[str]:
-    by_name = {rows.table: rows for rows in tables}
-    for parent, children in CASCADES.items():
-        if only not in {None, parent, *children}:
+def _kept(column: Column[object]) -> bool:
+    """Whether a trigger sets the column."""
+    return column.server_onupdate is not None and column.computed is None
+
+
+def _check_constraints(model: Table) -> list[CheckConstraint]:
+    return [one for one in model.constraints if isinstance(one, CheckConstraint)]
+
+
+def _checks(trial: Trial, model: Table, table: TableRows, made: Scene) -> Iterator[str]:
+    """Check that each CHECK rejects a value that violates it."""
+    for check in _check_constraints(model):
+        bad = _bad_value(trial, check, table, made)
+        if bad is None:
             continue
-        rows = by_name[parent]
-        savepoint = trial.connection.begin_nested()
-        try:
-            trial.run(f"DELETE FROM {rows.name} WHERE {rows.where(rows.own)}")
-            for child in (by_name[name] for name in children):
-                if trial.run(f"SELECT FROM {child.name} WHERE {child.where(child.own)}"):
-                    yield f"{child.table} outlives its {parent}"
-                if not trial.run(f"SELECT FROM {child.name} WHERE {child.where(child.other)}"):
-                    yield f"{child.table} goes with another {parent}"
-        except DBAPIError:
-            yield f"{parent} cannot be deleted"
-        finally:
-            savepoint.rollback()
+        column, value = bad
+        if _allowed(trial, _update(made.targets[table.name][0], {column: literal(value)})):
+            yield f"{check.name} accepts {value!r:.40}"
 
 
-def _defaults(trial: Trial, tables: list[Rows]) -> Iterator[str]:
-    """Check that the database generates the expected defaults."""
-    for rows in tables:
-        for column in metadata.tables[rows.table].columns:
-            if column.server_default is None or column.computed is not None:
-                continue
-            names = [name for name in _names(rows) if name != column.name]
-            unique = {"email": "'fresh@example.invalid'", "token": "'fresh'", "accountId": "'f'"}
-            key = {} if column.name == "id" else {"id": "gen_random_uuid()"}
-            fresh = {**unique, "name": "'fresh'", **key}
-            values = [
-                fresh[name] if name in fresh and name in rows.own else _literal(rows.own[name])
-                for name in names
-            ]
-            quoted = ", ".join(f'"{name}"' for name in names)
-            statement = (
-                f"INSERT INTO {rows.name} ({quoted}) VALUES ({', '.join(values)})"
-                f' RETURNING "{column.name}"::text'
-            )
-            problem = _default_problem(trial, rows.table, column.name, statement)
-            if problem:
-                yield problem
-
-
-def _default_problem(trial: Trial, table: str, column: str, statement: str) -> str | None:
-    savepoint = trial.connection.begin_nested()
-    try:
-        made = trial.connection.exec_driver_sql(statement.replace("%", "%%")).scalar_one()
-    except DBAPIError:
-        return f"{table}.{column} is not filled in"
-    finally:
-        savepoint.rollback()
-    if made is None:
-        return f"{table}.{column} is left empty"
-    if column == "id":
-        version = (
-            4
-            if "userId" in metadata.tables[table].columns or table in {"user", "verification"}
-            else 7
-        )
-        if UUID(made).version != version:
-            return f"{table}.id is of another version"
+def _bad_value(
+    trial: Trial, check: CheckConstraint, table: TableRows, made: Scene
+) -> tuple[str, str] | None:
+    """Return a column of the check and a value that violates it, as PostgreSQL evaluates it."""
+    condition = str(check.sqltext)
+    for column in table.columns:
+        if f" {column.name} " not in f" {condition.replace('(', ' ').replace(')', ' ')} ":
+            continue
+        pool = candidates(made.tables.types, column.type, column.modifier, condition, Random(1))  # noqa: S311  # repeatable
+        for value, _ in zip(pool, range(200), strict=False):
+            row = f'SELECT CAST({literal(value)} AS {column.sql}) AS "{column.name}"'
+            query = f"SELECT 1 FROM ({row}) AS one WHERE ({condition}) IS FALSE"
+            if _allowed(trial, query, rows=True):
+                return column.name, value
     return None
 
 
-def _touched(trial: Trial, tables: list[Rows]) -> Iterator[str]:
-    """Check that an UPDATE cannot keep or forge the time of the last change."""
-    for rows in tables:
-        if "updated_at" not in rows.own:
+def _keys(
+    trial: Trial, model: Table, table: TableRows, targets: tuple[Target, ...]
+) -> Iterator[str]:
+    """Check that no two rows have the same key."""
+    if _allowed(trial, _copy(table, targets[0])):
+        yield f"a row of {model.name} can be there twice"
+    for unique in model.constraints:
+        if not isinstance(unique, UniqueConstraint) or len(targets) < 2:  # a pair
             continue
-        statement = (
-            f"UPDATE {rows.name} SET updated_at = '2001-01-01' WHERE {rows.where(rows.own)}"
-            " RETURNING 1 / (updated_at = CURRENT_TIMESTAMP)::int"
+        names = [column.name for column in unique.columns]
+        one, other = targets[0], targets[-1]
+        new = {
+            name: f'(SELECT "{name}" FROM {table.sql} WHERE {one.where})'
+            for name in names
+            if model.columns[name].computed is None
+        }
+        source = {name: _source(model.columns[name]) for name in names}
+        for from_ in source.values():
+            if from_ is not None:
+                new[from_] = f'(SELECT upper("{from_}") FROM {table.sql} WHERE {one.where})'
+        if _allowed(trial, _update(other, new)):
+            yield f"{unique.name} accepts the same twice"
+
+
+def _source(column: Column[object]) -> str | None:
+    """Return the column from which a generated column is computed."""
+    if column.computed is None:
+        return None
+    text = str(column.computed.sqltext)
+    return next(name for name in column.table.columns.keys() if f"({name})" in text)  # noqa: SIM118  # a column collection
+
+
+def _references(trial: Trial, model: Table, targets: tuple[Target, ...]) -> Iterator[str]:
+    """Check that a row references nothing that does not exist, nor another user's row."""
+    for reference in model.constraints:
+        if not isinstance(reference, ForeignKeyConstraint):
+            continue
+        last = reference.column_keys[-1]
+        if _allowed(trial, _update(targets[0], {last: "gen_random_uuid()"})):
+            yield f"{reference.name} accepts what does not exist"
+        theirs = [one for one in targets if one.owner != targets[0].owner]
+        if len(reference.column_keys) > 1 and theirs:
+            stolen = f'(SELECT "{last}" FROM {targets[0].table.sql} WHERE {theirs[0].where})'
+            if _allowed(trial, _update(targets[0], {last: stolen})):
+                yield f"{reference.name} accepts another user's row"
+
+
+def _cascades(trial: Trial, child: Table, made: Scene, only: str | None) -> Iterator[str]:
+    """Check that the deletion of a parent deletes its children, and no others."""
+    for reference in child.constraints:
+        if not isinstance(reference, ForeignKeyConstraint) or reference.ondelete != "CASCADE":
+            continue
+        parent = reference.referred_table
+        if only not in {None, parent.name, child.name}:
+            continue
+        pairs = ", ".join(f'c."{element.parent.name}"' for element in reference.elements)
+        theirs = ", ".join(f'"{element.column.name}"' for element in reference.elements)
+        first = made.targets[child.name][0]
+        rest = f'SELECT 1 FROM "{child.name}"'
+        delete = (
+            f'DELETE FROM "{parent.name}" WHERE ({theirs}) ='
+            f' (SELECT {pairs} FROM "{child.name}" AS c WHERE {first.where})'
         )
-        if not _allowed(trial, statement):
-            yield f"{rows.table}.updated_at can be faked"
+        with _undone(trial) as driver:
+            try:
+                driver.execute(delete.encode())
+            except psycopg.Error:
+                yield f"{parent.name} cannot be deleted"
+                continue
+            if driver.execute(f"{rest} WHERE {first.where}".encode()).rowcount:
+                yield f"{child.name} outlives its {parent.name}"
+            others = [one for one in made.targets[child.name] if one.owner != first.owner]
+            for other in others:
+                if not driver.execute(f"{rest} WHERE {other.where}".encode()).rowcount:
+                    yield f"{child.name} goes with another {parent.name}"
 
 
-def _owner(trial: Trial, tables: list[Rows]) -> Iterator[str]:
+def _defaults(trial: Trial, model: Table, table: TableRows, target: Target) -> Iterator[str]:
+    """Check that the database fills in what the models leave to it."""
+    for column in model.columns:
+        if column.server_default is None or column.computed is not None:
+            continue
+        made = _written_again(trial, table, target, {column.name: "DEFAULT"})
+        if made is None:
+            yield f"{model.name}.{column.name} is not filled in"
+        elif not made[column.name]:
+            yield f"{model.name}.{column.name} is left empty"
+        elif column.name == "id":
+            version = 7 if "uuid_v7" in str(column.server_default.arg) else 4  # type: ignore[attr-defined]  # a DefaultClause
+            if UUID(made[column.name]).version != version:
+                yield f"{model.name}.id is of another version"
+
+
+def _touched(trial: Trial, model: Table, target: Target) -> Iterator[str]:
+    """Check that an UPDATE cannot keep or forge the time of the last change."""
+    for column in model.columns:
+        if _kept(column):
+            update = _update(target, {column.name: "'2001-01-01'"})
+            returning = f'{update} RETURNING 1 / ("{column.name}" = CURRENT_TIMESTAMP)::int'
+            if not _allowed(trial, returning):
+                yield f"{model.name}.{column.name} can be faked"
+
+
+def _owner(trial: Trial, tables: tuple[TableRows, ...]) -> Iterator[str]:
     """Check that row security is forced on an owner without BYPASSRLS."""
-    savepoint = trial.connection.begin_nested()
-    try:
-        owner = trial.connection.exec_driver_sql(
-            "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'public.todo'::regclass"
-        ).scalar_one()
-        trial.connection.exec_driver_sql(f"ALTER ROLE {owner} NOBYPASSRLS")
-        trial.connection.exec_driver_sql(f"SET LOCAL ROLE {owner}")
-        for rows in tables:
-            if trial.run(f"SELECT FROM {rows.name}"):
-                yield f"the owner sees {rows.table}"
-    finally:
-        savepoint.rollback()
+    with _undone(trial) as driver:
+        owner = driver.execute(
+            "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'public.\"user\"'::regclass"
+        ).fetchone()
+        assert owner is not None
+        driver.execute(f"ALTER ROLE {owner[0]} NOBYPASSRLS; SET LOCAL ROLE {owner[0]}".encode())
+        for table in tables:
+            access = declared_access(metadata.tables[table.name])
+            assert access is not None
+            if access.row_security and driver.execute(f"SELECT FROM {table.sql}".encode()).rowcount:
+                yield f"the owner sees {table.name}"
 
 
 def _roles(trial: Trial) -> Iterator[str]:
     """Check what a group role can do apart from rows."""
-    unprivileged = role_to_set(PUBLIC)
-    for role in (APPLICATION, BETTER_AUTH, unprivileged):
+    somebody = str(uuid4())
+    for role in (APPLICATION, BETTER_AUTH, PUBLIC):
         for statement in (
             "CREATE TEMPORARY TABLE shadow (x int)",
             "CREATE TABLE public.intruder (x int)",
@@ -228,38 +238,80 @@ def _roles(trial: Trial) -> Iterator[str]:
             "SELECT * FROM pg_catalog.pg_authid",
             "UPDATE public.alembic_version SET version_num = version_num",
         ):
-            if not trial.refused(role, uuid4(), statement):
+            if not trial.refused(role, somebody, statement):
                 yield f"{role} may {statement}"
     for role, function, may in (
         (APPLICATION, "app_user_id()", True),
         (APPLICATION, "uuid_v7()", True),
         (BETTER_AUTH, "app_user_id()", False),
         (BETTER_AUTH, "uuid_v7()", False),
-        (unprivileged, "app_user_id()", False),
+        (PUBLIC, "app_user_id()", False),
     ):
-        if trial.refused(role, uuid4(), f"SELECT public.{function}") == may:
+        if trial.refused(role, somebody, f"SELECT public.{function}") == may:
             yield f"{role} and {function}"
-    if trial.refused(APPLICATION, uuid4(), "SELECT FROM public.alembic_version"):
-        yield "the application does not see the revision"
-    if trial.refused(BETTER_AUTH, uuid4(), "SELECT FROM public.alembic_version"):
-        yield "Better Auth does not see the revision"
+    for role in (APPLICATION, BETTER_AUTH):
+        if trial.refused(role, somebody, "SELECT FROM public.alembic_version"):
+            yield f"{role} does not see the revision"
 
 
-def _allowed(trial: Trial, statement: str) -> bool:
-    """Whether the superuser can execute the statement; its effect is rolled back."""
-    savepoint = trial.connection.begin_nested()
+def _update(target: Target, values: dict[str, str]) -> str:
+    changes = ", ".join(f'"{name}" = {value}' for name, value in values.items())
+    return f"UPDATE {target.table.sql} SET {changes} WHERE {target.where}"
+
+
+def _names(table: TableRows) -> list[str]:
+    return [f'"{column.name}"' for column in table.columns if column.written]
+
+
+def _written_again(
+    trial: Trial, table: TableRows, target: Target, values: dict[str, str]
+) -> dict[str, str] | None:
+    """Delete a row and insert it with other values; return it as text, or None if refused."""
+    names = _names(table)
+    with _undone(trial) as driver:
+        where = f"FROM {table.sql} WHERE {target.where}"
+        old = driver.execute(
+            f"SELECT {', '.join(f'{name}::text' for name in names)} {where}".encode()
+        ).fetchone()
+        assert old is not None
+        new = [
+            values.get(name.strip('"'), "NULL" if value is None else literal(value))
+            for name, value in zip(names, old, strict=True)
+        ]
+        shown = ", ".join(f"{name}::text" for name in names)
+        try:
+            driver.execute(f"DELETE {where}".encode())
+            made = driver.execute(
+                f"INSERT INTO {table.sql} ({', '.join(names)}) VALUES ({', '.join(new)})"
+                f" RETURNING {shown}".encode()
+            ).fetchone()
+        except psycopg.Error:
+            return None
+    assert made is not None
+    return {name.strip('"'): value for name, value in zip(names, made, strict=True)}
+
+
+def _copy(table: TableRows, target: Target) -> str:
+    """Return the statement that inserts a row again."""
+    names = ", ".join(_names(table))
+    return f"INSERT INTO {table.sql} ({names}) SELECT {names} FROM {table.sql} WHERE {target.where}"
+
+
+def _allowed(trial: Trial, statement: str, *, rows: bool = False) -> bool:
+    """Whether the superuser can execute the statement, and with `rows` gets some; it is undone."""
+    with _undone(trial) as driver:
+        try:
+            done = driver.execute(statement.encode())
+        except psycopg.Error:
+            return False
+        return done.rowcount > 0 if rows else True
+
+
+@contextmanager
+def _undone(trial: Trial) -> Iterator[psycopg.Connection[Any]]:
+    """Undo the changes of a block."""
+    trial.driver.execute("SAVEPOINT behaviour")
     try:
-        trial.connection.exec_driver_sql(statement.replace("%", "%%"))
-    except DBAPIError:
-        return False
+        yield trial.driver
     finally:
-        savepoint.rollback()
-    return True
-
-
-def _names(rows: Rows) -> list[str]:
-    return [name.strip('"') for name in rows.columns.split(", ")]
-
-
-def _literal(value: object) -> str:
-    return "NULL" if value is None else "'" + str(value).replace("'", "''") + "'"
+        trial.driver.execute("ROLLBACK TO behaviour; RELEASE behaviour")

@@ -6,15 +6,13 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from schema.roles import APPLICATION, BETTER_AUTH
+from schema.rows.tables import OWN_SCHEMAS
 
 WRITE = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 PRIVILEGES = (*sorted(WRITE), "TRUNCATE", "REFERENCES", "TRIGGER")
 
 IDENTITY = "(user_id = ( SELECT app_user_id() AS app_user_id))"
 """The only condition that a policy of an owned table may have, as PostgreSQL prints it."""
-
-_FOREIGN_SCHEMAS = "('information_schema', 'auth', 'neon_auth')"
-OWN_SCHEMAS = f"n.nspname !~ '^pg_' AND n.nspname NOT IN {_FOREIGN_SCHEMAS}"
 
 TABLES = f"""
 SELECT
@@ -84,12 +82,6 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {OWN_SCHEMAS} AND (
 GROUP BY 1, 2, 3
 ORDER BY 1, 3
 """
-
-
-def owned_tables(connection: Connection) -> list[str]:
-    """List the owned tables: those with a `user_id`."""
-    rows = connection.execute(text(TABLES), {"identity": IDENTITY})
-    return [row.name for row in rows if row.has_user]
 
 
 def role_privileges(connection: Connection) -> Sequence[Any]:

@@ -1,48 +1,53 @@
 """Find out which rows each role can access, by trying every form of statement on every table.
 
-Two users have one row each in every table. Each role acts for the first user and tries every form
-of statement on both rows, in one transaction that is rolled back. The statements run as the group
-roles, not as the owner: Neon's owner ignores row security.
+The rows are those of `trial.scene`. Each role acts for a user and tries every form of statement on
+some rows of each table, in one transaction that is rolled back; what it reaches is compared with
+the rule that the model declares, evaluated over the same rows without row security. The statements
+run as the group roles, not as the owner: Neon's owner ignores row security.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
-from uuid import UUID, uuid4
+from __future__ import annotations
 
-import psycopg
-from psycopg import errors
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from uuid import uuid4
+
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from schema.access.sample_rows import (
-    PUBLIC,
-    Row,
-    Rows,
-    Trial,
-    role_to_set,
-    sample_rows,
-    writing_role,
-)
+from schema.access.declared import condition, declared_accesses, rules_of
+from schema.access.trial import PUBLIC, REFUSALS, Scene, Target, Trial, scene
 from schema.postgres.connection import connect
 from schema.roles import APPLICATION, BETTER_AUTH
+from schema.rows.tables import TableRows
 
-type Scope = Literal["none", "own", "all"]
-"""The rows on which a statement works: none, the acting user's, or all users'."""
+if TYPE_CHECKING:
+    from models.access import Rule
+
+type Scope = Literal["none", "own", "shared", "all"]
+"""The rows that a role reaches: none, the acting user's, those that others share too, or all."""
 
 ROLES = (APPLICATION, BETTER_AUTH, PUBLIC)
-# A missing privilege and a row that the policy rejects have the same error. COPY FROM is not
-# supported with row security. A foreign key that does not cascade prevents a deletion.
-REFUSALS = (
-    errors.InsufficientPrivilege,
-    errors.FeatureNotSupported,
-    errors.ForeignKeyViolation,
-)
+
+READING = frozenset({"SELECT", "FETCH from a cursor", "COPY … TO"})
+NEVER = frozenset({"COPY … FROM", "TRUNCATE"})
+"""What row security cannot limit, so that no role may do it."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of statement."""
+
+    name: str
+    reaches: Callable[[Trial, str, str, Target], bool]
+    """Tries it on one row, as a role and for a user; returns whether it reached the row."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """The scope of a form of statement on a table for a role."""
+    """What a form of statement on a table reaches for a role."""
 
     table: str
     role: str
@@ -51,51 +56,78 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Form:
-    """A form of statement."""
+class Difference:
+    """Forms of statement that reach other rows of a table than the model declares."""
 
-    name: str
-    attempt: Callable[[Trial, Rows, Row], bool]
-    """Executes it on one row and returns whether it affected the row."""
-    inserts: bool = False
-    """Whether the row must be deleted first, because the form inserts it."""
+    table: str
+    role: str
+    forms: tuple[str, ...]
+    excess: bool
+    """Whether they reach a row that they must not, or fail to reach one that they must."""
+    refusal: str = ""
+    """PostgreSQL's message, where it refused a statement that must work."""
 
 
-def _statement(template: str) -> Callable[[Trial, Rows, Row], bool]:
-    def attempt(trial: Trial, rows: Rows, row: Row) -> bool:
-        return (
-            trial.run(
-                template.format(
-                    table=rows.name,
-                    where=rows.where(row),
-                    same=f'"{rows.key[0]}" = t."{rows.key[0]}"',
-                    excluded=f'"{rows.key[0]}" = EXCLUDED."{rows.key[0]}"',
-                    key=", ".join(f'"{name}"' for name in rows.key),
-                    insertion=rows.insertion(row) if "insertion" in template else "",
-                )
-            )
-            > 0
+def _statement(template: str) -> Callable[[Trial, str, str, Target], bool]:
+    def reaches(trial: Trial, role: str, user: str, target: Target) -> bool:
+        first = target.key[0][0]
+        statement = template.format(
+            table=target.table.sql,
+            where=target.where,
+            same=f'"{first}" = t."{first}"' if first != "ctid" else "",
         )
+        return (trial.attempt(role, user, statement) or 0) > 0
 
-    return attempt
-
-
-def _cursor(trial: Trial, rows: Rows, row: Row) -> bool:
-    trial.run(f"DECLARE probe CURSOR FOR SELECT FROM {rows.name} WHERE {rows.where(row)}")
-    return trial.run("FETCH ALL FROM probe") > 0
+    return reaches
 
 
-def _copy_out(trial: Trial, rows: Rows, row: Row) -> bool:
-    trial.statements += 1
-    with _driver(trial).cursor() as cursor, cursor.copy(f"COPY {rows.name} TO STDOUT") as copy:
-        shown = b"".join(bytes(block) for block in copy).decode()
-    return all(str(row[name]) in shown for name in rows.key)
+def _inserting(template: str) -> Callable[[Trial, str, str, Target], bool]:
+    def reaches(trial: Trial, role: str, user: str, target: Target) -> bool:
+        columns = _columns(target.table)
+        name = target.table.sql
+        row = trial.driver.execute(
+            f"SELECT row_to_json(t)::text FROM {name} AS t WHERE {target.where}".encode()
+        ).fetchone()
+        document = json.dumps(json.loads(row[0])).replace("'", "''") if row else "{}"
+        values = (
+            f"SELECT {columns}"
+            f" FROM json_populate_record(CAST(NULL AS {target.table.sql}), '{document}')"
+        )
+        first = target.key[0][0]
+        statement = template.format(
+            insertion=f"INSERT INTO {target.table.sql} ({columns}) {values}",
+            excluded=f'"{first}" = EXCLUDED."{first}"',
+            key=", ".join(f'"{name}"' for name, _ in target.key),
+        )
+        return (trial.attempt(role, user, statement) or 0) > 0
+
+    return reaches
 
 
-def _copy_in(trial: Trial, rows: Rows, _row: Row) -> bool:
-    trial.statements += 1
-    with _driver(trial).cursor() as cursor, cursor.copy(f"COPY {rows.name} FROM STDIN"):
-        return True
+def _cursor(trial: Trial, role: str, user: str, target: Target) -> bool:
+    declaration = f"DECLARE probe CURSOR FOR SELECT FROM {target.table.sql} WHERE {target.where}"
+    return (trial.attempt(role, user, declaration, "FETCH ALL FROM probe") or 0) > 0
+
+
+def _copy_out(trial: Trial, role: str, user: str, target: Target) -> bool:
+    try:
+        with trial.acting(role, user) as driver, driver.cursor() as cursor:
+            with cursor.copy(f"COPY {target.table.sql} TO STDOUT".encode()) as copy:
+                shown = b"".join(bytes(block) for block in copy).decode()
+    except REFUSALS:
+        return False
+    return any(
+        all(value in line.split("\t") for _, value in target.key) for line in shown.splitlines()
+    )
+
+
+def _copy_in(trial: Trial, role: str, user: str, target: Target) -> bool:
+    try:
+        with trial.acting(role, user) as driver, driver.cursor() as cursor:
+            with cursor.copy(f"COPY {target.table.sql} FROM STDIN".encode()):
+                return True
+    except REFUSALS:
+        return False
 
 
 FORMS = (
@@ -103,11 +135,11 @@ FORMS = (
     Form("SELECT … FOR UPDATE", _statement("SELECT FROM {table} WHERE {where} FOR UPDATE")),
     Form("FETCH from a cursor", _cursor),
     Form("COPY … TO", _copy_out),
-    Form("INSERT", _statement("{insertion}"), inserts=True),
-    Form("INSERT … RETURNING", _statement("{insertion} RETURNING *"), inserts=True),
+    Form("INSERT", _inserting("{insertion}")),
+    Form("INSERT … RETURNING", _inserting("{insertion} RETURNING *")),
     Form(
         "INSERT … ON CONFLICT DO UPDATE",
-        _statement("{insertion} ON CONFLICT ({key}) DO UPDATE SET {excluded}"),
+        _inserting("{insertion} ON CONFLICT ({key}) DO UPDATE SET {excluded}"),
     ),
     Form("COPY … FROM", _copy_in),
     Form("UPDATE", _statement("UPDATE {table} AS t SET {same} WHERE {where}")),
@@ -130,7 +162,12 @@ FORMS = (
             "MERGE INTO {table} AS t USING (SELECT 1) AS one ON {where} WHEN MATCHED THEN DELETE"
         ),
     ),
-    Form("TRUNCATE", lambda trial, rows, _row: trial.run(f"TRUNCATE {rows.name} CASCADE") < 1),
+    Form(
+        "TRUNCATE",
+        lambda trial, role, user, target: (
+            trial.attempt(role, user, f"TRUNCATE {target.table.sql} CASCADE") is not None
+        ),
+    ),
 )
 
 
@@ -139,13 +176,19 @@ class ProbeResult:
     """The result of `probe`."""
 
     accesses: tuple[Access, ...] = ()
-    """Every form on every table as every role; empty if the sample rows could not be inserted."""
+    """What every form on every table as every role reaches; empty without any row."""
+    differences: tuple[Difference, ...] = ()
+    """Where that is not what the models declare."""
     leaks: tuple[str, ...] = ()
     """Accesses without a user, or with an invalid one, as sentences."""
+    shortages: tuple[str, ...] = ()
+    """The tables on which nothing can be tried, as sentences."""
+    users: int = 0
     tables: int = 0
+    rows: int = 0
     statements: int = 0
     error: DBAPIError | None = None
-    """Why the sample rows could not be inserted."""
+    """Why the rows could not be made."""
 
 
 def probe(head: URL) -> ProbeResult:
@@ -158,67 +201,120 @@ def probe(head: URL) -> ProbeResult:
     with connect(head) as connection:
         trial = Trial(connection)
         try:
-            with sample_rows(trial) as (user, tables):
-                found = tuple(accesses(trial, user, tables))
-                leaks = tuple(_leaks(trial, user, tables))
+            with scene(trial) as made:
+                found, differences = try_all(trial, made)
+                leaks = tuple(identity_leaks(trial, made))
         except DBAPIError as error:
             return ProbeResult(error=error)
-    return ProbeResult(found, leaks, len(tables), trial.statements)
+    rows = sum(map(len, made.targets.values()))
+    return ProbeResult(
+        found, differences, leaks, made.shortages, len(made.users), len(made.tables.tables), rows,
+        trial.statements,
+    )  # fmt: skip  # one line per group of figures
 
 
-def accesses(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[Access]:
-    """Yield the result of every form on every table as every role, acting for that user."""
-    for rows in tables:
+def try_all(trial: Trial, made: Scene) -> tuple[tuple[Access, ...], tuple[Difference, ...]]:
+    """Try every form on every table as every role; return what is reached, and what differs."""
+    declared = declared_accesses()
+    accesses: list[Access] = []
+    differences: list[Difference] = []
+    for table in made.tables.tables:
+        kind = declared[table.name].kind if table.name in declared else None
+        everyone = made.users if kind in {"shared", "membership"} else made.users[:1]
         for role in ROLES:
-            for form in FORMS:
-                scope: Scope = "none"
-                if can_access(trial, (role, user), form, rows, rows.own):
-                    scope = "own"
-                if can_access(trial, (role, user), form, rows, rows.other):
-                    scope = "all"
-                yield Access(rows.table, role, form.name, scope)
+            users = everyone if role == APPLICATION else made.users[:1]
+            here = tuple(_of_table(trial, table, role, users, made.targets[table.name]))
+            accesses += [access for access, *_ in here]
+            for excess in (True, False):
+                wrong = [access for access, more, less, _ in here if (more if excess else less)]
+                if wrong:
+                    forms = tuple(access.form for access in wrong)
+                    refusal = "" if excess else next((one for *_, one in here if one), "")
+                    differences.append(Difference(table.name, role, forms, excess, refusal))
+    return tuple(accesses), tuple(differences)
 
 
-def can_access(trial: Trial, actor: tuple[str, UUID], form: Form, rows: Rows, row: Row) -> bool:
-    """Whether the form works on the row; its effect is rolled back."""
-    role, user = actor
-    savepoint = trial.connection.begin_nested()
-    try:
-        if form.inserts:
-            owner = UUID(row.get("user_id") or row.get("userId") or row["id"])
-            with trial.acting(*writing_role(rows.table, owner)):
-                trial.run(f"DELETE FROM {rows.name} WHERE {rows.where(row)}")
-        with trial.acting(role_to_set(role), user):
-            return form.attempt(trial, rows, row)
-    except (DBAPIError, psycopg.Error) as error:
-        original = error.orig if isinstance(error, DBAPIError) else error
-        if isinstance(original, REFUSALS):
-            return False
-        raise
-    finally:
-        savepoint.rollback()
+def _of_table(
+    trial: Trial, table: TableRows, role: str, users: tuple[str, ...], targets: tuple[Target, ...]
+) -> Iterator[tuple[Access, bool, bool, str]]:
+    """Yield each form's access, whether it reaches too much or too little, and the refusal."""
+    expected = {user: _expected(trial, table, rules_of(table.name, role), user) for user in users}
+    for form in FORMS:
+        reached: set[tuple[str, Target]] = set()
+        wanted: set[tuple[str, Target]] = set()
+        trial.refusal = ""
+        for user in users:
+            may = expected[user].get("read" if form.name in READING else "write", frozenset())
+            for target in targets:
+                if form.reaches(trial, role, user, target):
+                    reached.add((user, target))
+                if form.name not in NEVER and tuple(v for _, v in target.key) in may:
+                    wanted.add((user, target))
+        scope = _scope(reached, users, targets)
+        yield (
+            Access(table.name, role, form.name, scope),
+            bool(reached - wanted),
+            bool(wanted - reached),
+            trial.refusal if wanted - reached else "",
+        )
 
 
-def _leaks(trial: Trial, user: UUID, tables: list[Rows]) -> Iterator[str]:
+def _expected(
+    trial: Trial, table: TableRows, rules: tuple[Rule, ...], user: str
+) -> Mapping[str, frozenset[tuple[str, ...]]]:
+    """Return the keys of the rows that the rules let that user read and write."""
+    names = table.primary_key or (table.keys[0] if table.keys else ())
+    if not rules or not names:
+        return {}
+    key = ", ".join(f'"{name}"::text' for name in names)
+    return {
+        what: frozenset(
+            trial.driver.execute(
+                f"SELECT {key} FROM {table.sql}"
+                f" WHERE {condition(rules, user, write=what == 'write')}".encode()
+            )
+        )
+        for what in ("read", "write")
+    }
+
+
+def _scope(
+    reached: set[tuple[str, Target]], users: tuple[str, ...], targets: tuple[Target, ...]
+) -> Scope:
+    if not reached:
+        return "none"
+    if len(reached) == len(users) * len(targets):
+        return "all"
+    others = any(target.owner != user for user, target in reached)
+    return "shared" if others else "own"
+
+
+def identity_leaks(trial: Trial, made: Scene) -> Iterator[str]:
     """Try statements without a user, with an unknown one, and with an invalid uuid."""
-    visible = [rows for rows in tables if rows.table == "user" or "user_id" in rows.own]
+    declared = declared_accesses()
+    limited = [
+        table
+        for table in made.tables.tables
+        if table.name in declared
+        and declared[table.name].row_security
+        and rules_of(table.name, APPLICATION)
+    ]
     if trial.refused(APPLICATION, "", "SELECT 1 / (app_user_id() IS NULL)::int"):
         yield "app_user_id() is not NULL in a transaction without a user."
     for identity, who in (("", "without a user"), (str(uuid4()), "with an unknown user")):
-        for rows in visible:
-            if trial.sees(APPLICATION, identity, rows):
-                yield f"A transaction {who} sees rows of {rows.table}."
-    for rows in visible:
-        if not trial.refused(APPLICATION, "garbage", f"SELECT FROM {rows.name}"):
-            yield f"A transaction whose app.user_id is not a uuid can read {rows.table}."
-        if "user_id" in rows.own:
-            gift = f"UPDATE {rows.name} SET user_id = '{rows.other['user_id']}'"
-            if not trial.refused(APPLICATION, user, gift):
-                yield f"A user can give a row of {rows.table} to another user."
+        for table in limited:
+            if trial.sees(APPLICATION, identity, table):
+                yield f"A transaction {who} sees rows of {table.name}."
+    stranger = made.users[-1]
+    for table in limited:
+        if not trial.refused(APPLICATION, "garbage", f"SELECT FROM {table.sql}"):
+            yield f"A transaction whose app.user_id is not a uuid can read {table.name}."
+        if any(column.name == "user_id" for column in table.columns):
+            gift = f"UPDATE {table.sql} SET user_id = '{stranger}'"
+            if trial.changes(APPLICATION, made.users[0], gift):
+                yield f"A user can give a row of {table.name} to another user."
 
 
-def _driver(trial: Trial) -> psycopg.Connection[Any]:
-    driver = trial.connection.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection):
-        raise TypeError("COPY needs psycopg's own connection")
-    return driver
+def _columns(table: TableRows) -> str:
+    """List the columns that an INSERT may name, as SQL."""
+    return ", ".join(f'"{column.name}"' for column in table.columns if column.written)

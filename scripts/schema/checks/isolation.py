@@ -1,53 +1,73 @@
-"""User isolation: each role can access exactly the rows that it needs."""
+"""User isolation: each role can access exactly the rows that the models declare."""
 
 from collections.abc import Iterator
 
 from migrations.postgres import first_error_line
-from schema.access.probe import FORMS, ROLES, ProbeResult, Scope
-from schema.access.sample_rows import PUBLIC
+from schema.access.declared import rules_of
+from schema.access.probe import FORMS, ROLES, Difference, ProbeResult
 from schema.checks.result import CheckResult, Failure
 from schema.postgres.connection import statement_of
-from schema.roles import BETTER_AUTH, BETTER_AUTH_TABLES
 from schema.text import pluralize
 
-REMEDY = "Compare the table's policies and grants with those of table todo."
+REMEDY = (
+    "Make the table's row security, policies and grants what its model declares; where create_all"
+    " fails too, its difference shows what is missing (+)."
+)
 
-READING = frozenset({"SELECT", "FETCH from a cursor", "COPY … TO"})
-NEVER = frozenset({"COPY … FROM", "TRUNCATE"})
-
-
-def expected(role: str, table: str, form: str) -> Scope:
-    """Return the scope that a role needs; less access is a failure, and so is more."""
-    if form in NEVER or role == PUBLIC:
-        return "none"
-    if role == BETTER_AUTH:
-        return "all" if table in BETTER_AUTH_TABLES else "none"
-    if table in BETTER_AUTH_TABLES:
-        return "own" if table == "user" and form in READING else "none"
-    return "own"
+_SHOWN = 3
+"""The forms of statement that a failure names."""
 
 
 def check(found: ProbeResult) -> CheckResult:
-    """Compare the probe's accesses with the expected ones."""
+    """Compare what the probe reached with the models' declarations."""
     if found.error is not None:
-        message = f"The sample rows cannot be inserted: {first_error_line(found.error)}."
-        failure = Failure(message, REMEDY, statement_of(found.error))
-        return CheckResult("rows of two users", [failure])
+        message = f"The rows to try statements on cannot be made: {first_error_line(found.error)}."
+        remedy = "Fix what the statement names: the rows are made by the tables' owner."
+        failure = Failure(message, remedy, statement_of(found.error))
+        return CheckResult("generated rows", [failure])
     covered = (
-        f"{pluralize(found.tables, 'table')}, {len(ROLES)} roles, {len(FORMS)} forms:"
+        f"{pluralize(found.tables, 'table')}, {pluralize(found.rows, 'row')},"
+        f" {pluralize(found.users, 'user')}, {len(ROLES)} roles, {len(FORMS)} forms:"
         f" {pluralize(found.statements, 'statement')}"
     )
-    leaks = [Failure(sentence, REMEDY) for sentence in found.leaks]
-    return CheckResult(covered, [*_unexpected(found), *leaks])
+    return CheckResult(
+        covered,
+        [
+            *map(_empty, found.shortages),
+            *map(_difference, found.differences),
+            *_without_user(found.leaks),
+        ],
+    )
 
 
-def _unexpected(found: ProbeResult) -> Iterator[Failure]:
-    whose = {"none": "no row", "own": "the acting user's rows", "all": "all users' rows"}
-    for access in found.accesses:
-        wanted = expected(access.role, access.table, access.form)
-        if access.scope != wanted:
-            message = (
-                f"{access.form} on {access.table} as {access.role} reaches {whose[access.scope]};"
-                f" it should reach {whose[wanted]}."
-            )
-            yield Failure(message, REMEDY)
+def _empty(shortage: str) -> Failure:
+    remedy = "Give the table a primary key, or name samples on its model's columns."
+    return Failure(f"Nothing can be tried: {shortage}", remedy)
+
+
+def _difference(one: Difference) -> Failure:
+    """Describe what a role reaches on a table, once for all forms of statement."""
+    forms = ", ".join(one.forms[:_SHOWN])
+    if len(one.forms) > _SHOWN:
+        forms += f" and {len(one.forms) - _SHOWN} more forms"
+    declared = " or ".join(
+        f"{rule.condition.format(me='the acting user')} ({_verbs(rule.command)})"
+        for rule in rules_of(one.table, one.role)
+    )
+    if one.excess:
+        message = f"{one.role} reaches rows of {one.table} that it must not reach, by {forms}"
+    else:
+        message = f"{one.role} does not reach the rows of {one.table} that it needs, by {forms}"
+        message += f" ({one.refusal})" if one.refusal else ""
+    return Failure(f"{message}. The model declares: {declared or 'no access'}.", REMEDY)
+
+
+def _verbs(command: str) -> str:
+    return "read and write" if command == "ALL" else "read"
+
+
+def _without_user(leaks: tuple[str, ...]) -> Iterator[Failure]:
+    for sentence in leaks:
+        yield Failure(
+            sentence, "Make policies compare with (SELECT app_user_id()), and it NULL for nobody."
+        )

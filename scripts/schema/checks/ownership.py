@@ -1,32 +1,23 @@
 """The rules of user isolation, checked in the catalogs of a database at head.
 
-Every table is owned, Better Auth's, or listed with a reason; every foreign key has an index;
-the group roles and PUBLIC have no excess privilege. The reasons are in
+The model of every table declares who may access it, or the table is listed with a reason; every
+foreign key has an index; the group roles and PUBLIC have no excess privilege. The reasons are in
 migrations/adr/0001-ownership-in-the-database.md.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import URL, Connection, Row, text
 
-from schema.access.privileges import (
-    IDENTITY,
-    OWN_SCHEMAS,
-    TABLES,
-    WRITE,
-    owned_tables,
-    role_privileges,
-)
+from schema.access.declared import BOOKKEEPING, declared_accesses, rules_of
+from schema.access.privileges import IDENTITY, TABLES, WRITE, role_privileges
 from schema.checks.result import CheckResult, Failure
 from schema.postgres.connection import connect
-from schema.roles import APPLICATION, BETTER_AUTH, BETTER_AUTH_TABLES
+from schema.roles import APPLICATION, BETTER_AUTH
+from schema.rows.tables import OWN_SCHEMAS
 from schema.text import pluralize
-
-OTHER_TABLES: dict[str, str] = {
-    "alembic_version": "Alembic's own: which revision the database is at; no user data",
-}
-"""Tables that are neither owned nor Better Auth's, with the reason why that is safe."""
 
 # Deleting a parent row cannot use a partial index or an index on an expression.
 UNINDEXED_FOREIGN_KEYS = f"""
@@ -127,6 +118,15 @@ ORDER BY 1
 """
 
 
+WORDS = {
+    "owned": "of a user's own",
+    "shared": "shared with members",
+    "membership": "of members",
+    "reference": "of reference data",
+    "Better Auth": "of Better Auth's",
+}
+
+
 def check(head: URL) -> CheckResult:
     """Check the rules in a database at head."""
     with connect(head) as connection:
@@ -139,24 +139,40 @@ def check(head: URL) -> CheckResult:
             *_foreign_keys(connection),
             *_privileges(connection),
         ]
-    owned = sum(table.has_user for table in tables)
-    covered = (
-        f"{pluralize(owned, 'owned table')}, {len(BETTER_AUTH_TABLES)} of Better Auth's;"
-        f" {pluralize(keys, 'foreign key')}; 2 roles"
+    kinds = Counter(access.kind for access in declared_accesses().values())
+    tables_by_kind = ", ".join(
+        f"{pluralize(number, 'table')} {WORDS[kind]}" for kind, number in kinds.items()
     )
+    covered = f"{tables_by_kind}; {pluralize(keys, 'foreign key')}; 2 roles"
     return CheckResult(covered, failures)
 
 
 def _table(table: Row[Any]) -> Iterator[Failure]:
-    if table.name in OTHER_TABLES:
+    if table.name in BOOKKEEPING:
         return
-    if table.name not in BETTER_AUTH_TABLES and not table.has_user:
+    access = declared_accesses().get(table.name)
+    if access is None:
         yield Failure(
-            f"Table {table.name} has no user_id and is not one of Better Auth's tables.",
-            "Give it a user_id (derive its model from Owned), or list it in OTHER_TABLES of"
-            " scripts/schema/checks/ownership.py with the reason why it needs no owner.",
+            f"No model declares who may access table {table.name}.",
+            "Derive its model from Owned, OwnedLink, Shared, Membership, Reference or"
+            " BetterAuthTable of models/.",
         )
-        return
+        if not table.has_user:
+            return
+    if access is None or access.row_security:
+        yield from _secured(table)
+    if access is None or access.kind in {"owned", "shared", "membership"}:
+        yield from _keyed(table)
+    if access is None or access.kind == "owned":
+        for policy in table.other_policies:
+            yield Failure(
+                f"Policy {policy} on table {table.name} does not compare user_id with"
+                " (SELECT app_user_id()).",
+                "Any other condition may show other users' rows or prevent the use of the index.",
+            )
+
+
+def _secured(table: Row[Any]) -> Iterator[Failure]:
     if not table.secured:
         yield Failure(
             f"Row security is not enabled and forced on table {table.name}.",
@@ -167,8 +183,9 @@ def _table(table: Row[Any]) -> Iterator[Failure]:
             f"Table {table.name} has no policy.",
             "Without a policy no role can see its rows: CREATE POLICY.",
         )
-    if table.name in BETTER_AUTH_TABLES:
-        return
+
+
+def _keyed(table: Row[Any]) -> Iterator[Failure]:
     if not table.key_leads_with_user:
         yield Failure(
             f"The primary key of table {table.name} does not lead with user_id.",
@@ -188,12 +205,6 @@ def _table(table: Row[Any]) -> Iterator[Failure]:
             " user_id.",
             "Reference (user_id, id): otherwise a row can reference another user's row.",
         )
-    for policy in table.other_policies:
-        yield Failure(
-            f"Policy {policy} on table {table.name} does not compare user_id with"
-            " (SELECT app_user_id()).",
-            "Any other condition may show other users' rows or prevent the use of the index.",
-        )
 
 
 def _foreign_keys(connection: Connection) -> Iterator[Failure]:
@@ -205,12 +216,9 @@ def _foreign_keys(connection: Connection) -> Iterator[Failure]:
 
 
 def _privileges(connection: Connection) -> Iterator[Failure]:
-    owned = set(owned_tables(connection))
     for relation, kind, role, held in role_privileges(connection):
         # OWNERS_RIGHTS checks SELECT on views.
-        excess = set(held) - (
-            _allowed(role, relation, owned) | ({"SELECT"} if kind == "v" else set())
-        )
+        excess = set(held) - (_allowed(role, relation) | ({"SELECT"} if kind == "v" else set()))
         if excess:
             yield Failure(
                 f"{role} has {', '.join(sorted(excess))} on {relation}.",
@@ -236,11 +244,10 @@ def _privileges(connection: Connection) -> Iterator[Failure]:
             yield Failure(f"{role} has {excess}.", "Remove it: it can bypass row security.")
 
 
-def _allowed(role: str, relation: str, owned: set[str]) -> frozenset[str]:
+def _allowed(role: str, relation: str) -> frozenset[str]:
     if relation == "alembic_version":  # for assert_compatible
         return frozenset({"SELECT"})
-    if role == BETTER_AUTH:
-        return WRITE if relation in BETTER_AUTH_TABLES else frozenset()
-    if relation == "user":
-        return frozenset({"SELECT"})
-    return WRITE if relation in owned else frozenset()
+    rules = rules_of(relation, role)
+    if any(rule.command == "ALL" for rule in rules):
+        return WRITE
+    return frozenset({"SELECT"} if rules else ())

@@ -1,7 +1,8 @@
 """Upgrade, downgrade and upgrade each revision, then downgrade the history to base and upgrade it.
 
-The schema after a downgrade must equal the schema before the upgrade, fact by fact. An irreversible
-revision is only upgraded, and the downgrade to base stops above it.
+The schema after a downgrade must equal the schema before the upgrade, fact by fact, and so must the
+values of the rows that were there. An irreversible revision is only upgraded, and the downgrade to
+base stops above it.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,9 +11,11 @@ from pathlib import Path
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import URL, Connection
+from sqlalchemy.exc import DataError, IntegrityError
 
 from migrations import snapshot
 from schema.checks.result import CheckResult, Failure
+from schema.checks.row_values import RowValues
 from schema.postgres.connection import connect, describe_error, statement_of
 from schema.revisions.history import is_irreversible, revisions_oldest_first
 from schema.revisions.runner import downgrade_step, run, upgrade_step
@@ -26,17 +29,36 @@ def check(url: URL, scripts: ScriptDirectory, progress: Callable[[str], None]) -
 
     The check stops at the first failure: later steps would start from the wrong schema.
     """
-    with connect(url) as connection, connect(url, autocommit=True) as observer:
-        walk = _Walk(scripts, observer, progress)
+    with (
+        connect(url) as connection,
+        connect(url, autocommit=True) as observer,
+        connect(url) as writer,
+    ):
+        rows = RowValues(writer)
+        walk = _Walk(scripts, observer, rows, progress)
         try:
             run(connection, scripts, walk.steps)
         except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
             message = f"The {walk.step} fails: {describe_error(error)}."
-            walk.failures.append(Failure(message, "Fix the revision.", statement_of(error)))
-    covered = f"{pluralize(len(walk.revisions), 'revision')} up, down, up; {walk.reads} snapshots"
+            walk.failures.append(Failure(message, _remedy(error), statement_of(error)))
+    covered = (
+        f"{pluralize(len(walk.revisions), 'revision')} up, down, up; {walk.reads} snapshots;"
+        f" rows in {rows.coverage[0]} of {pluralize(rows.coverage[1], 'table')}"
+    )
     if walk.irreversible:
         covered += f"; {len(walk.irreversible)} irreversible"
     return CheckResult(covered, walk.failures)
+
+
+def _remedy(error: Exception) -> str:
+    """Return advice for an error of a revision: the rows may be what stands in its way."""
+    if not isinstance(error, IntegrityError | DataError):
+        return "Fix the revision."
+    return (
+        "Rows that were valid before stand in its way, as they may in production: change them"
+        " first, in an earlier revision or statement, or say what the revision assumes of them:"
+        ' assumes = {"table": "condition that every row meets"}.'
+    )
 
 
 class _Walk:
@@ -46,10 +68,15 @@ class _Walk:
     """
 
     def __init__(
-        self, scripts: ScriptDirectory, observer: Connection, progress: Callable[[str], None]
+        self,
+        scripts: ScriptDirectory,
+        observer: Connection,
+        rows: RowValues,
+        progress: Callable[[str], None],
     ) -> None:
         self.scripts = scripts
         self.observer = observer
+        self.rows = rows
         self.progress = progress
         self.revisions = revisions_oldest_first(scripts)
         self.irreversible = [one for one in self.revisions if is_irreversible(one)]
@@ -61,12 +88,16 @@ class _Walk:
         """Yield each step; the code after a `yield` runs when the step is committed."""
         empty = before = self._read()
         for revision in self.revisions:
+            self.failures += self.rows.assume(revision)
             yield self._up("upgrade", revision)
+            self.failures += self.rows.upgraded(revision)
             if revision not in self.irreversible:
                 yield self._down("downgrade", revision)
                 if self._differ("does not restore the schema from before its upgrade", before):
                     return
+                self.failures += self.rows.downgraded(revision)
                 yield self._up("second upgrade", revision)
+            self.failures += self.rows.upgraded_again(revision)
             before = self._read()
         final = self.irreversible[-1:]
         undone = self.revisions[self.revisions.index(final[0]) + 1 :] if final else self.revisions

@@ -1,0 +1,1 @@
+"""Generated rows for any revision, from the catalogs alone: valid, awkward and repeatable."""

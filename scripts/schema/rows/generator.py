@@ -1,0 +1,402 @@
+"""Fill the tables of a database with rows, parents first.
+
+Every row is valid, because PostgreSQL itself filters what the CHECKs refuse; the rows are the same
+for the same seed. In each table, one row has NULL wherever it may, one is filled everywhere, and
+the others mix both. What cannot be found is reported with the constraint's text.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from random import Random
+
+import psycopg
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from schema.rows.tables import USERS, Check, Column, Reference, TableRows, Tables
+from schema.rows.values import candidates
+
+type Values = dict[str, str | None]
+"""A row: the values of its columns as text."""
+
+type Samples = Mapping[tuple[str, str], Sequence[str]]
+"""Values that a model names for a column, by table and column."""
+
+EACH = 3
+"""The rows of each owner in a table: empty, filled and mixed."""
+
+_TRIES = 40
+"""How often a row is made anew when a key is taken."""
+_FEW = 200
+"""The different values of a column that is in no key."""
+_CANDIDATES = 150
+"""How many candidates are tried at a time."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that exists."""
+
+    values: Values
+    owner: str | None
+    """The id of the user who owns it; None where no key leads to a user."""
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """A table that has fewer rows than were wanted."""
+
+    table: str
+    why: str
+
+    def __str__(self) -> str:
+        """Say what to do."""
+        return f"No row could be made for table {self.table}: {self.why}"
+
+
+class Generator:
+    """Makes rows in a database, within the connection's transaction."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        tables: Tables,
+        *,
+        seed: str = "",
+        samples: Samples | None = None,
+    ) -> None:
+        """Use the tables as they are now; the rows that they hold can be parents."""
+        self._connection = connection
+        self.tables = tables
+        self._seed = seed
+        self._samples = samples or {}
+        self._rows: dict[str, list[Row]] = {}
+        self.shortages: list[Shortage] = []
+
+    def fill(self, wanted: Mapping[str, int], owners: int = 2) -> None:
+        """Add rows to these tables: so many for each owner, or in all where a table has none.
+
+        The owners are the first users. The table of the users gets one more, who owns nothing.
+        """
+        for table in self.tables.tables:
+            if number := wanted.get(table.name, 0):
+                self.add(table, list(self._owners(table, number, owners)))
+
+    def _owners(self, table: TableRows, number: int, owners: int) -> Iterator[str | None]:
+        """Yield the owner of each new row."""
+        if table.name == USERS:
+            yield from [None] * max(number, owners + 1)
+        elif self._leads_to_user(table):
+            for user in self.users[:owners]:
+                yield from [user] * number
+        else:
+            yield from [None] * number
+
+    def rows(self, name: str) -> list[Row]:
+        """Return the rows of a table; those that were there before are read once."""
+        if name not in self._rows:
+            table = self.tables[name]
+            self._rows[name] = list(self._with_owners(table, self._existing(table)))
+        return self._rows[name]
+
+    @property
+    def users(self) -> list[str]:
+        """The ids of the users."""
+        return [
+            row.owner
+            for row in (self.rows(USERS) if USERS in self.tables else [])
+            if row.owner is not None
+        ]
+
+    def add(
+        self,
+        table: TableRows,
+        owners: Sequence[str | None],
+        fixed: Mapping[str, str | None] | None = None,
+    ) -> list[Row]:
+        """Add a row for each of these owners, with these values; return what was added."""
+        added: list[Row] = []
+        seed = f"{self._seed} {table.name} {len(self.rows(table.name))}"
+        maker = _Maker(self, table, Random(seed))  # noqa: S311  # repeatable rows, no secrets
+        for attempt in range(3):
+            rows = [
+                made
+                for number, owner in enumerate(owners[len(added) :])
+                if (
+                    made := maker.make(
+                        owner, (len(added) + number) % len(owners) + attempt, fixed or {}
+                    )
+                )
+            ]
+            if not rows:
+                break
+            inserted = list(self._with_owners(table, self._insert(table, rows)))
+            self._rows[table.name] += inserted
+            added += inserted
+            if len(added) >= len(owners):
+                return added
+        if not added:
+            self.shortages.append(Shortage(table.name, maker.why or _which(table.checks)))
+        return added
+
+    def _insert(self, table: TableRows, rows: list[Values]) -> list[Values]:
+        """Insert what is valid, and return the columns that other tables may need."""
+        names = [column.name for column in table.columns if column.written]
+        quoted = ", ".join(f'"{name}"' for name in names)
+        valid = (
+            " AND ".join(f"({check.condition}) IS NOT FALSE" for check in table.checks) or "true"
+        )
+        returned = self._needed(table)
+        driver = self._connection.connection.driver_connection
+        if not isinstance(driver, psycopg.Connection):
+            raise TypeError("COPY needs psycopg's own connection")
+        source = "pg_temp.schema_rows"
+        self._run(f"CREATE TEMP TABLE schema_rows AS SELECT {quoted} FROM {table.sql} WITH NO DATA")
+        if names:
+            with driver.cursor() as cursor, cursor.copy(f"COPY {source} FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row([row[name] for name in names])
+        result = self._connection.exec_driver_sql(
+            f"INSERT INTO {table.sql} ({quoted}) SELECT {quoted} FROM {source}"
+            f' AS "{table.name.rpartition(".")[2]}" WHERE {valid} ON CONFLICT DO NOTHING'
+            f" RETURNING {_as_text(returned)}".replace("%", "%%")
+        )
+        inserted = [dict(zip(returned, row, strict=True)) for row in result]
+        self._run(f"DROP TABLE {source}")
+        return inserted
+
+    def _existing(self, table: TableRows) -> list[Values]:
+        names = self._needed(table)
+        order = ", ".join(f'"{name}"::text' for name in names) or "1"
+        rows = self._connection.exec_driver_sql(
+            f"SELECT {_as_text(names)} FROM {table.sql} ORDER BY {order}".replace("%", "%%")
+        )
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _needed(self, table: TableRows) -> list[str]:
+        """List the columns of a table's keys and references, and those that others reference."""
+        names = {name for key in table.keys for name in key}
+        names |= {name for reference in table.references for name in reference.columns}
+        for other in self.tables.tables:
+            for reference in other.references:
+                if reference.parent == table.name:
+                    names |= set(reference.parent_columns)
+        return sorted(names)
+
+    def _with_owners(self, table: TableRows, rows: list[Values]) -> Iterator[Row]:
+        """Find the owner of each row, by its first reference."""
+        if table.name == USERS:
+            yield from (Row(values, values.get("id")) for values in rows)
+            return
+        if not table.references:
+            yield from (Row(values, None) for values in rows)
+            return
+        first = table.references[0]
+        owners = {
+            tuple(parent.values[name] for name in first.parent_columns): parent.owner
+            for parent in self.rows(first.parent)
+        }
+        for values in rows:
+            yield Row(values, owners.get(tuple(values[name] for name in first.columns)))
+
+    def _leads_to_user(self, table: TableRows) -> bool:
+        seen = {table.name}
+        while table.references and table.name != USERS:
+            parent = table.references[0].parent
+            if parent in seen:
+                return False
+            seen.add(parent)
+            table = self.tables[parent]
+        return table.name == USERS
+
+    def pool(self, table: TableRows, column: Column, rng: Random) -> Iterator[str]:
+        """Yield values of a column that its type and its own checks accept."""
+        checks = [check for check in table.checks if check.columns == (column.name,)]
+        named = self._samples.get((table.name, column.name))
+        conditions = "\n".join(
+            check.condition for check in table.checks if column.name in check.columns
+        )
+        source = candidates(self.tables.types, column.type, column.modifier, conditions, rng)
+        first = True
+        while batch := list(islice(source, _CANDIDATES)):
+            tried = [*(named or ()), *batch] if first else batch
+            # The candidates of a base type are values of it: there is nothing to ask.
+            plain = not conditions and not named and self.tables.types[column.type].kind == "b"
+            good = tried if plain else self._accepted(column, checks, tried)
+            if first:
+                good = [*(one for one in good if one in (named or ())), *_extremes(good)]
+            if not good:
+                return
+            yield from dict.fromkeys(good)
+            first = False
+
+    def _accepted(self, column: Column, checks: list[Check], values: list[str]) -> list[str]:
+        """Let PostgreSQL choose the values that the type and the checks accept."""
+        valid = " AND ".join(f"({check.condition}) IS NOT FALSE" for check in checks) or "true"
+        valid = valid.replace(":", r"\:")
+        query = text(
+            "SELECT u.v FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS u (v, n)"
+            f" CROSS JOIN LATERAL (SELECT CASE WHEN pg_input_is_valid(u.v, :type)"
+            f' THEN CAST(u.v AS {column.sql}) END AS "{column.name}") AS c'
+            f' WHERE c."{column.name}" IS NOT NULL AND {valid} ORDER BY u.n'
+        )
+        try:
+            with self._connection.begin_nested():
+                found = self._connection.execute(query, {"values": values, "type": column.sql})
+                return list(found.scalars())
+        except DBAPIError:
+            if len(values) == 1:
+                return []
+            return [one for value in values for one in self._accepted(column, checks, [value])]
+
+    def _run(self, statement: str) -> None:
+        self._connection.exec_driver_sql(statement.replace("%", "%%"))
+
+
+class _Maker:
+    """Makes the rows of one table."""
+
+    def __init__(self, generator: Generator, table: TableRows, rng: Random) -> None:
+        self.table = table
+        self.rng = rng
+        self.why = ""
+        self.generator = generator
+        self.taken: dict[tuple[str, ...], set[tuple[str | None, ...]]] = {
+            key: {tuple(row.values[name] for name in key) for row in generator.rows(table.name)}
+            for key in table.keys
+        }
+        self.in_key = {name for key in table.keys for name in key}
+        self.referencing = {name for one in table.references for name in one.columns}
+        self.pools = {
+            column.name: _Pool(
+                generator.pool(table, column, rng), distinct=column.name in self.in_key
+            )
+            for column in table.columns
+            if column.written and column.name not in self.referencing
+        }
+        self.required = {column.name for column in table.columns if column.required}
+
+    def make(
+        self, owner: str | None, variant: int, fixed: Mapping[str, str | None]
+    ) -> Values | None:
+        """Make a row that is in no key's way; None if there is none."""
+        for attempt in range(_TRIES):
+            row = self._row(owner, variant, attempt, fixed)
+            if row is None:
+                return None
+            keys = {key: tuple(row.get(name) for name in key) for key in self.table.keys}
+            if all(None in value or value not in self.taken[key] for key, value in keys.items()):
+                for key, value in keys.items():
+                    self.taken[key].add(value)
+                return row
+        self.why = "every value of its key is taken."
+        return None
+
+    def _row(
+        self, owner: str | None, variant: int, attempt: int, fixed: Mapping[str, str | None]
+    ) -> Values | None:
+        row: Values = dict(fixed)
+        for number, reference in enumerate(self.table.references):
+            if not self._refer(
+                row, reference, owner if number == 0 else None, variant + attempt, variant
+            ):
+                return None
+        for name, pool in self.pools.items():
+            if name in row:
+                continue
+            optional = name not in self.required
+            if optional and (
+                variant % EACH == 0 or (variant % EACH == 2 and self.rng.random() < 0.5)
+            ):
+                row[name] = None
+                continue
+            value = pool.draw()
+            if value is None and not optional:
+                self.why = self._unknown(name)
+                return None
+            row[name] = value
+        for reference in self.table.references:  # a row whose parent is itself
+            for name, theirs in zip(reference.columns, reference.parent_columns, strict=True):
+                row.setdefault(name, row.get(theirs))
+        return row
+
+    def _refer(
+        self, row: Values, reference: Reference, owner: str | None, number: int, variant: int
+    ) -> bool:
+        """Set the columns of a reference to an existing parent's, or to NULL."""
+        free = [name for name in reference.columns if name not in row]
+        optional = [name for name in free if name not in self.required]
+        if not free:
+            return True
+        parents = [
+            parent
+            for parent in self.generator.rows(reference.parent)
+            if (owner is None or parent.owner == owner)
+            and all(
+                row[own] == parent.values[theirs]
+                for own, theirs in zip(reference.columns, reference.parent_columns, strict=True)
+                if own in row
+            )
+        ]
+        if optional and (variant % EACH == 0 or not parents):
+            row |= dict.fromkeys(optional)
+            free = [name for name in free if name not in optional]
+            if not free:
+                return True
+        if not parents:
+            if reference.parent == self.table.name:
+                return True  # it becomes its own parent
+            self.why = f"table {reference.parent} has no row that it can reference."
+            return False
+        parent = parents[(number + self.rng.randrange(2)) % len(parents)]
+        for own, theirs in zip(reference.columns, reference.parent_columns, strict=True):
+            if own in free:
+                row[own] = parent.values[theirs]
+        return True
+
+    def _unknown(self, name: str) -> str:
+        checks = [check for check in self.table.checks if check.columns == (name,)]
+        what = _which(checks) if checks else "values of its type are not known."
+        return f"column {name}: {what}"
+
+
+@dataclass
+class _Pool:
+    """The values of a column; one that is in no key repeats the first few."""
+
+    source: Iterator[str]
+    distinct: bool
+    values: list[str] = field(default_factory=list)
+    drawn: int = 0
+
+    def draw(self) -> str | None:
+        """Return the next value; None if there is none."""
+        self.drawn += 1
+        if self.distinct or len(self.values) < _FEW:
+            value = next(self.source, None)
+            if value is not None:
+                self.values.append(value)
+                return value
+        return self.values[self.drawn % len(self.values)] if self.values else None
+
+
+def _extremes(values: list[str]) -> list[str]:
+    """Put the longest and the shortest value first."""
+    if not values:
+        return []
+    return [max(values, key=len), min(values, key=len), *values]
+
+
+def _which(checks: Sequence[Check]) -> str:
+    if not checks:
+        return "every value of its key is taken."
+    texts = "; ".join(f"{check.name} CHECK ({check.condition})" for check in checks)
+    return (
+        f"no value was found for {texts}. Name samples on the model's column:"
+        ' sa_column_kwargs={"info": {"samples": ["…"]}}.'
+    )
+
+
+def _as_text(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"::text' for name in names) or "1"
