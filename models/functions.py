@@ -35,11 +35,19 @@ RETURN (
 )
 """
 
+# A revision's backfill sets app.keep_updated_at, which is heeded for the table's owner only.
 SET_UPDATED_AT = """
 CREATE FUNCTION set_updated_at() RETURNS trigger
 LANGUAGE plpgsql SET search_path = ''
 AS $$
 BEGIN
+  IF pg_catalog.current_setting('app.keep_updated_at', true) = 'on' THEN
+    IF pg_catalog.pg_has_role(
+      (SELECT c.relowner FROM pg_catalog.pg_class AS c WHERE c.oid = TG_RELID), 'USAGE'
+    ) THEN
+      RETURN NEW;
+    END IF;
+  END IF;
   NEW.updated_at := CURRENT_TIMESTAMP;
   RETURN NEW;
 END
