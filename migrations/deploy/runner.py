@@ -188,8 +188,8 @@ def _warn(connection: Connection, job: _Job) -> None:
         found = list(preflight.warnings(connection))
         if difference := changes_since_deploy(connection, job.report.before):
             found.append(
-                "The schema has changed since the last deploy without a revision (+ was added,"
-                f" - was removed):\n{difference}"
+                "The schema has changed since the last deploy without a completed revision (+ was"
+                f" added, - was removed):\n{difference}"
             )
     for warning in found:
         log.warning(warning)
@@ -268,7 +268,8 @@ def _verify(connection: Connection, job: _Job) -> None:
         raise FailedError(
             f"The database is at {report.after}, but its schema is not the committed one (-"
             " schema.txt, + the database); revert unwanted changes, write a revision for the"
-            f" others, and run this again.\n{report.difference}"
+            " others, and run this again. If it is a development database that has run an"
+            f" older text of a revision, downgrade and upgrade it.\n{report.difference}"
         )
 
 

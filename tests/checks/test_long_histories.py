@@ -28,7 +28,7 @@ from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
 from schema.sql_lint import offline_sql
 from schema.sql_lint.capture import record
-from tests.support.repo_copy import COMMAND, Checkout, Launcher, Result, copy_to, sql
+from tests.support.repo_copy import CHECKS, COMMAND, Checkout, Launcher, Result, copy_to, sql
 
 REVISION = '''"""@summary@ @.
 
@@ -147,18 +147,6 @@ ROWS = {
 }
 """What a revision says of the rows that are there before it."""
 
-CHECKS = {
-    "history",
-    "upgrade head",
-    "round trip",
-    "autogenerate",
-    "create_all",
-    "generated files",
-    "comments",
-    "ownership",
-    "isolation",
-}
-
 
 def grow(copy: Checkout, number: int, steps: tuple[tuple[str, str, str], ...] = STEPS) -> None:
     """Add that many revisions to the copy's history."""
@@ -213,7 +201,7 @@ def check_long(copy: Checkout, schema: Callable[..., Result], number: int) -> di
     result = schema("check", "--no-lint", "--json")
     checks = checks_of(result)
     assert result.code == 0, [check["failures"] for check in checks.values()]
-    assert set(checks) == CHECKS
+    assert list(checks) == CHECKS
     revisions = number + len(HISTORY)
     assert checks["history"]["covered"].startswith(f"{revisions} revisions, one line")
     # One snapshot before the first revision, two for each, and one at each end.

@@ -21,6 +21,12 @@ REMEDY = (
     ' that it prints, and run `alembic revision --autogenerate -m "…"`. Otherwise fix the models.'
 )
 
+REMEDY_BY_HAND = (
+    "If the models are right, let your revision add what is marked + and remove what is marked -:"
+    " autogenerate writes no row security, policies, grants, functions and triggers. Otherwise fix"
+    " the models."
+)
+
 
 def autogenerate(head: URL, scripts: ScriptDirectory) -> CheckResult:
     """Check that `alembic revision --autogenerate` would be empty.
@@ -65,4 +71,5 @@ def create_all(migrated: snapshot.Snapshot, empty: URL) -> CheckResult:
     if created == migrated:
         return CheckResult(covered)
     message = "The models build a different schema (+) than the migrations (-)."
-    return CheckResult(covered, [Failure(message, REMEDY, snapshot.difference(migrated, created))])
+    difference = snapshot.difference(migrated, created)
+    return CheckResult(covered, [Failure(message, REMEDY_BY_HAND, difference)])

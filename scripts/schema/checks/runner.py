@@ -123,8 +123,10 @@ def _build(head: URL, directory: ScriptDirectory) -> CheckResult:
             upgrade(connection, directory)
         except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
             message = f"The upgrade of an empty database fails: {describe_error(error)}."
-            remedy = missing_extension(error) or "Fix the revision that contains the statement."
-            failures.append(Failure(message, remedy, statement_of(error)))
+            statement = statement_of(error)
+            what = "the revision that contains the statement" if statement else "that file"
+            remedy = missing_extension(error) or f"Fix {what}."
+            failures.append(Failure(message, remedy, statement))
     number = len(revisions_oldest_first(directory))
     covered = f"{pluralize(number, 'revision')}, {pluralize(statements, 'statement')}"
     return CheckResult(covered, failures)

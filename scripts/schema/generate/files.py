@@ -52,7 +52,13 @@ def rewrite(server: Server) -> str:
             ) from error
         connection.commit()
         found = probe(scratch)
-        return _write(render(scratch, directory, found.accesses))
+        changed = _write(render(scratch, directory, found.accesses))
+    if not found.accesses:
+        changed += (
+            f"{name(MODELS_README)} is NOT rewritten: no statement could be tried on rows; run"
+            " schema check.\n"
+        )
+    return changed
 
 
 def render(head: URL, directory: ScriptDirectory, found: Sequence[Access]) -> Mapping[Path, str]:

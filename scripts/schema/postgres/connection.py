@@ -1,8 +1,10 @@
 """Connect to a database without a pool, and describe database errors."""
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.exc import DBAPIError
@@ -34,12 +36,13 @@ def connect(url: URL, *, autocommit: bool = False) -> Iterator[Connection]:
 
 
 def describe_error(error: Exception) -> str:
-    """Describe an error of a revision or of the database in one line."""
-    return (
-        first_error_line(error)
-        if isinstance(error, DBAPIError)
-        else f"{type(error).__name__}: {error}"
-    )
+    """Describe an error of a revision, with file and line, or of the database, in one line."""
+    if isinstance(error, DBAPIError):
+        return first_error_line(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [one for one in frames if Path(one.filename).parent.name == "versions"]
+    where = f" ({Path(places[-1].filename).name}, line {places[-1].lineno})" if places else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def statement_of(error: Exception) -> str:
