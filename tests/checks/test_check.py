@@ -357,7 +357,7 @@ def test_history_that_does_not_build(
     assert result.checks("✗ fails") == ["upgrade head"], result.everything
     assert result.checks("-") == CHECKS[2:]
     assert message in result.out
-    assert "Fix the revision that" in result.out
+    assert "  → Fix th" in result.out
     assert f"1 of {len(CHECKS)} checks failed, and {len(CHECKS) - 2} did not run" in result.out
 
 

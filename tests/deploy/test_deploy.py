@@ -19,11 +19,9 @@ from migrations.deploy.activity import one_line, without_values
 from schema.postgres.connection import connect
 from schema.project import ROOT
 from tests.support.alembic_process import deploy, execute, report, state, stopped_at, terminator
+from tests.support.frozen import FIRST, LAST, TAGS
 from tests.support.repo_copy import IRREVERSIBLE, Checkout, Launcher, sql
 from tests.support.waiting import when
-
-LAST = "c58e14a7d0b9"
-TAGS = "2d6f90c4e7a3"
 
 
 @contextmanager
@@ -35,23 +33,23 @@ def holding(url: URL, *statements: str) -> Iterator[Connection]:
         yield connection
 
 
-def test_the_first_deploy(run: Launcher, empty: URL) -> None:
+def test_the_first_deploy(run: Launcher, frozen: Path, empty: URL) -> None:
     """The report lists the revisions and the time, and confirms the committed schema."""
-    result = deploy(run, ROOT, empty)
+    result = deploy(run, frozen, empty)
     assert result.code == 0, result.everything
-    assert "upgrade   4c1f0b7a9d21" in result.out
+    assert f"upgrade   {FIRST}" in result.out
     assert "Create Better Auth's tables" in result.out
     assert f"went from nothing to {LAST}" in result.out
     assert "Its schema equals the committed one." in result.out
-    again = deploy(run, ROOT, empty)
+    again = deploy(run, frozen, empty)
     assert again.code == 0, again.everything
     assert again.out.startswith("Nothing to do:")
     assert again.err == ""
 
 
-def test_the_report_as_json(run: Launcher, empty: URL) -> None:
+def test_the_report_as_json(run: Launcher, frozen: Path, empty: URL) -> None:
     """With `-x report=json`, standard output is one JSON document."""
-    document = report(deploy(run, ROOT, empty, "-x", "report=json", "upgrade", "head"))
+    document = report(deploy(run, frozen, empty, "-x", "report=json", "upgrade", "head"))
     assert document["ok"] is True
     assert document["error"] is None
     assert (document["before"], document["after"]) == (None, LAST)
@@ -60,35 +58,35 @@ def test_the_report_as_json(run: Launcher, empty: URL) -> None:
     assert {one["attempts"] for one in document["revisions"]} == {1}
     assert all(one["seconds"] >= 0 for one in document["revisions"])
     assert document["attempts"] == len(document["revisions"])
-    down = report(deploy(run, ROOT, empty, "-x", "report=json", "downgrade", "-1"))
+    down = report(deploy(run, frozen, empty, "-x", "report=json", "downgrade", "-1"))
     assert (down["before"], down["after"]) == (LAST, TAGS)
     assert down["verified"] is None
     assert [one["direction"] for one in down["revisions"]] == ["downgrade"]
 
 
-def test_what_changes_nothing(run: Launcher, head: URL) -> None:
+def test_what_changes_nothing(run: Launcher, frozen: Path, head: URL) -> None:
     """Read-only commands do not wait for a deploy, and print no report."""
     with holding(head, "SELECT pg_advisory_lock(x'616c656d626963'::bigint)"):
-        assert deploy(run, ROOT, head, "current").out == f"{LAST} (head)\n"
-        assert deploy(run, ROOT, head, "check").out == "No new upgrade operations detected.\n"
+        assert deploy(run, frozen, head, "current").out == f"{LAST} (head)\n"
+        assert deploy(run, frozen, head, "check").out == "No new upgrade operations detected.\n"
 
 
-def test_offline(run: Launcher) -> None:
+def test_offline(run: Launcher, frozen: Path) -> None:
     """`--sql` needs no database, and prints SQL and nothing else to standard output."""
-    result = deploy(run, ROOT, "", "upgrade", "head", "--sql")
+    result = deploy(run, frozen, "", "upgrade", "head", "--sql")
     assert result.code == 0, result.everything
     assert result.out.startswith("BEGIN;\n")
     assert result.out.rstrip().endswith("COMMIT;")
 
 
-def test_who_is_in_the_way(run: Launcher, head: URL) -> None:
+def test_who_is_in_the_way(run: Launcher, frozen: Path, head: URL) -> None:
     """While a session holds a lock, the deploy retries and names that session.
 
     `downgrade -2` reverts two revisions, even after retries.
     """
     with holding(head, "SELECT FROM todo_tag", "SELECT 'a secret' FROM todo_tag") as holder:
         with when(lambda: run.count("giving way") > 2, holder.rollback):
-            result = deploy(run, ROOT, head, "-x", "report=json", "downgrade", "-2")
+            result = deploy(run, frozen, head, "-x", "report=json", "downgrade", "-2")
     assert result.code == 0, result.everything
     assert "DROP TABLE todo_tag waits for session" in result.err
     assert "idle in transaction for" in result.err
@@ -100,9 +98,9 @@ def test_who_is_in_the_way(run: Launcher, head: URL) -> None:
     assert 0.05 < document["longest_lock_wait_seconds"] < 1
 
 
-def test_nobody_waits_behind_a_deploy(run: Launcher, head: URL) -> None:
+def test_nobody_waits_behind_a_deploy(run: Launcher, frozen: Path, head: URL) -> None:
     """A session that queues behind the deploy's lock request waits only briefly."""
-    deploy(run, ROOT, head, "downgrade", "-1")
+    deploy(run, frozen, head, "downgrade", "-1")
     stalls = []
 
     ended = threading.Event()
@@ -124,52 +122,52 @@ def test_nobody_waits_behind_a_deploy(run: Launcher, head: URL) -> None:
 
         reader.start()
         with when(lambda: run.count("giving way") > 4, let_it_through):
-            assert deploy(run, ROOT, head, "downgrade", "-1").code == 0
+            assert deploy(run, frozen, head, "downgrade", "-1").code == 0
     # lock_timeout is 0.2 s, and the machine may be busy. Without it, the reader would wait for the
     # holder, which ends only after the deploy's fifth attempt.
     assert 0.1 < max(stalls) < 1.5
 
 
-def test_patience_has_an_end(run: Launcher, head: URL) -> None:
+def test_patience_has_an_end(run: Launcher, frozen: Path, head: URL) -> None:
     """A deploy that gets no lock within its timeout fails and changes nothing."""
-    deploy(run, ROOT, head, "downgrade", "-1")
+    deploy(run, frozen, head, "downgrade", "-1")
     before = state(head)
     with holding(head, "SELECT FROM todo_tag"):
-        result = deploy(run, ROOT, head, "-x", "timeout-minutes=0.01", "downgrade", "-1")
+        result = deploy(run, frozen, head, "-x", "timeout-minutes=0.01", "downgrade", "-1")
     assert result.code == 1, result.everything
     assert f"FAILED: Revision {TAGS}" in result.err
     assert f"gave up waiting, and the database is at {TAGS}: DROP TABLE todo_tag" in result.err
     assert state(head) == before
 
 
-def test_another_deploy(run: Launcher, head: URL) -> None:
+def test_another_deploy(run: Launcher, frozen: Path, head: URL) -> None:
     """A second deploy names the session that it waits for, and its own timeout."""
     lock = "SELECT pg_advisory_lock(x'616c656d626963'::bigint)"
     with holding(head, "SET application_name = 'alembic on another machine'", lock) as other:
-        gave_up = deploy(run, ROOT, head, "-x", "timeout-minutes=0.01", "upgrade", "head")
+        gave_up = deploy(run, frozen, head, "-x", "timeout-minutes=0.01", "upgrade", "head")
         assert gave_up.code == 2, gave_up.everything
         assert "FAILED: Another deploy has not ended within 0.01 minutes: session" in gave_up.err
         waits = "Waiting for another deploy: session"
         with when(lambda: run.count(waits) > 0, other.invalidate):
-            result = deploy(run, ROOT, head)
+            result = deploy(run, frozen, head)
     assert result.code == 0, result.everything
     assert "alembic on another machine" in result.err
 
 
-def test_drift_is_seen_before_and_after(run: Launcher, head: URL) -> None:
+def test_drift_is_seen_before_and_after(run: Launcher, frozen: Path, head: URL) -> None:
     """Manual changes are shown as a warning before the deploy, and make its verification fail."""
-    deploy(run, ROOT, head, "downgrade", "-1")
+    deploy(run, frozen, head, "downgrade", "-1")
     execute(head, "ALTER TABLE todo ADD COLUMN by_hand integer", "DROP INDEX todo_due_idx")
-    result = deploy(run, ROOT, head)
+    result = deploy(run, frozen, head)
     assert result.code == 1, result.everything
     warning, _, failure = result.err.partition("FAILED: ")
-    assert "The schema has changed since the last deploy without a revision" in warning
+    assert "The schema has changed since the last deploy without a completed revision" in warning
     for output in (warning, failure):
         assert "+     column by_hand  integer" in output
         assert "-     index todo_due_idx" in output
     assert f"The database is at {LAST}, but its schema is not the committed one" in failure
     execute(head, "ALTER TABLE todo DROP COLUMN by_hand")
-    document = report(deploy(run, ROOT, head, "-x", "report=json", "upgrade", "head"))
+    document = report(deploy(run, frozen, head, "-x", "report=json", "upgrade", "head"))
     assert document["verified"] is False
     assert "by_hand" not in document["difference"]
     assert "todo_due_idx" in document["difference"]
@@ -178,11 +176,11 @@ def test_drift_is_seen_before_and_after(run: Launcher, head: URL) -> None:
 ANY_IS_OLD = "from migrations.deploy import preflight; preflight.LONG_SECONDS = 0"
 
 
-def test_old_transactions(run: Launcher, head: URL) -> None:
+def test_old_transactions(run: Launcher, frozen: Path, head: URL) -> None:
     """An old transaction is named before the first revision."""
-    deploy(run, ROOT, head, "downgrade", "-1")
+    deploy(run, frozen, head, "downgrade", "-1")
     with holding(head, 'SELECT FROM "user"'):
-        result = deploy(run, ROOT, head, before=ANY_IS_OLD)
+        result = deploy(run, frozen, head, before=ANY_IS_OLD)
     assert result.code == 0, result.everything
     assert "The deploy may have to wait for an old transaction: session" in result.err
     assert 'SELECT FROM "user"' in result.err
@@ -379,18 +377,18 @@ def test_a_build_that_somebody_else_runs(
         assert connection.scalar(text(valid)) is True
 
 
-def test_stamping(run: Launcher, head: URL) -> None:
+def test_stamping(run: Launcher, frozen: Path, head: URL) -> None:
     """A stamp is verified too; --purge replaces a wrong record."""
     execute(head, "UPDATE alembic_version SET version_num = 'feedfacefeed'")
-    assert deploy(run, ROOT, head, "stamp", "head").code == 2
-    purged = deploy(run, ROOT, head, "stamp", "--purge", "head")
+    assert deploy(run, frozen, head, "stamp", "head").code == 2
+    purged = deploy(run, frozen, head, "stamp", "--purge", "head")
     assert purged.code == 0, purged.everything
     assert state(head)[1] == [LAST]
-    execute(head, "INSERT INTO alembic_version VALUES ('4c1f0b7a9d21')")
-    assert deploy(run, ROOT, head, "stamp", "--purge", "head").code == 0
+    execute(head, f"INSERT INTO alembic_version VALUES ('{FIRST}')")
+    assert deploy(run, frozen, head, "stamp", "--purge", "head").code == 0
     assert state(head)[1] == [LAST]
-    deploy(run, ROOT, head, "downgrade", "-1")
-    lie = deploy(run, ROOT, head, "stamp", "head")
+    deploy(run, frozen, head, "downgrade", "-1")
+    lie = deploy(run, frozen, head, "stamp", "head")
     assert lie.code == 1, lie.everything
     assert "-     grant to todo_app  SELECT" in lie.err
 
@@ -441,12 +439,12 @@ except CommandError as error:
 
 
 def test_a_connection_that_is_lost(
-    run: Launcher, empty: URL, superusers: dict[int, URL], tmp_path: Path
+    run: Launcher, frozen: Path, empty: URL, superusers: dict[int, URL], tmp_path: Path
 ) -> None:
     """A lost connection is logged and replaced; each revision is applied once."""
     terminate = terminator(next(iter(superusers.values())).set(database="postgres"))
     with stopped_at(60, tmp_path, terminate) as before:
-        result = deploy(run, ROOT, empty, "-x", "report=json", "upgrade", "head", before=before)
+        result = deploy(run, frozen, empty, "-x", "report=json", "upgrade", "head", before=before)
     assert result.code == 0, result.everything
     assert "The connection was lost (terminating connection due to administrator" in result.err
     document = json.loads(result.out.splitlines()[0])

@@ -23,11 +23,12 @@ from sqlalchemy import URL, text
 
 from schema.postgres.connection import connect
 from tests.support.alembic_process import Fault, deploy, kill, state, stopped_at, terminator
+from tests.support.frozen import FIRST, LAST
 from tests.support.repo_copy import Launcher, copy_to
 from tests.support.servers import Disposable, conninfo, disposable
 from tests.support.waiting import when
 
-BEFORE_THE_INDEX = "c58e14a7d0b9"
+BEFORE_THE_INDEX = LAST
 
 SAMPLE = 1
 """Points of each fault and direction in the quick tier."""
@@ -178,7 +179,7 @@ def test_a_server_that_is_not_there_yet(run: Launcher, place: Place) -> None:
     with place.server.database() as url:
         place.server.kill()
         with when(lambda: run.count("No connection yet to") > 0, place.server.start):
-            result = deploy(run, place.root, url, "upgrade", "4c1f0b7a9d21")
+            result = deploy(run, place.root, url, "upgrade", FIRST)
         assert result.code == 0, result.everything
         assert "retrying" in result.err
 

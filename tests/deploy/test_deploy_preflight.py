@@ -20,9 +20,9 @@ from sqlalchemy import URL
 from schema.postgres.connection import connect
 from schema.postgres.embedded import embedded
 from schema.postgres.scratch import Server
-from schema.project import ROOT
 from tests.deploy.test_database_url import PASSWORD, REFUSED
 from tests.support.alembic_process import deploy, execute, report, state
+from tests.support.frozen import FIRST, LAST
 from tests.support.repo_copy import Checkout, Launcher, Result, sql
 from tests.support.servers import pooled, proxy
 
@@ -55,9 +55,9 @@ QUICK = {"empty", "mysql", "unencoded-at-sign"}
         for name, url in REFUSED.items()
     ],
 )
-def test_a_url_that_cannot_be_read(run: Launcher, url: str) -> None:
+def test_a_url_that_cannot_be_read(run: Launcher, frozen: Path, url: str) -> None:
     """Text that is not a PostgreSQL URL."""
-    assert_refused(deploy(run, ROOT, url, *NOW), "DATABASE_URL" if not url.strip() else "URL")
+    assert_refused(deploy(run, frozen, url, *NOW), "DATABASE_URL" if not url.strip() else "URL")
 
 
 ADDRESSES = {
@@ -76,17 +76,17 @@ ADDRESSES = {
 
 
 @pytest.mark.parametrize(("rest", "fragment"), ADDRESSES.values(), ids=ADDRESSES.keys())
-def test_a_url_that_leads_nowhere(run: Launcher, rest: str, fragment: str) -> None:
+def test_a_url_that_leads_nowhere(run: Launcher, frozen: Path, rest: str, fragment: str) -> None:
     """URLs without a server, or with one that a deploy rejects."""
     user = "user@" if PASSWORD in rest else f"user:{PASSWORD}@"
-    assert_refused(deploy(run, ROOT, f"postgresql://{user}{rest}", *NOW), fragment)
+    assert_refused(deploy(run, frozen, f"postgresql://{user}{rest}", *NOW), fragment)
 
 
-def test_no_server_but_a_program(run: Launcher) -> None:
+def test_no_server_but_a_program(run: Launcher, frozen: Path) -> None:
     """A server that is not PostgreSQL and closes the connection."""
     with proxy(1) as closed:
         url = f"postgresql://user:{PASSWORD}@127.0.0.1:{closed.port}/db"
-        assert_refused(deploy(run, ROOT, url, *NOW), "No connection to db on 127.0.0.1")
+        assert_refused(deploy(run, frozen, url, *NOW), "No connection to db on 127.0.0.1")
 
 
 SERVER: dict[str, tuple[Callable[[URL], URL], str]] = {
@@ -114,13 +114,13 @@ SERVER: dict[str, tuple[Callable[[URL], URL], str]] = {
 
 @pytest.mark.parametrize(("change", "fragment"), SERVER.values(), ids=SERVER.keys())
 def test_a_server_that_says_no(
-    run: Launcher, server: Server, change: Callable[[URL], URL], fragment: str
+    run: Launcher, frozen: Path, server: Server, change: Callable[[URL], URL], fragment: str
 ) -> None:
     """A permanent error of the server is not retried, and its reason is printed."""
     url = change(server.maintenance)
     if url.host is None and "sslmode" in url.query:
         pytest.skip("no TLS on a socket")
-    result = deploy(run, ROOT, url)
+    result = deploy(run, frozen, url)
     assert_refused(result, fragment)
     assert "retrying" not in result.err
 
@@ -136,27 +136,29 @@ def role(server: Server) -> Iterator[str]:
         connection.exec_driver_sql(f"DROP ROLE {name}")
 
 
-def test_a_role_that_is_not_the_owner(run: Launcher, head: URL, role: str) -> None:
+def test_a_role_that_is_not_the_owner(run: Launcher, frozen: Path, head: URL, role: str) -> None:
     """The role must own the database: otherwise new tables belong to another role."""
     before = state(head)
     execute(
         head, "GRANT USAGE ON SCHEMA public TO PUBLIC", "GRANT SELECT ON alembic_version TO PUBLIC"
     )
     changed = state(head)
-    result = deploy(run, ROOT, head.set(username=role, password=PASSWORD))
+    result = deploy(run, frozen, head.set(username=role, password=PASSWORD))
     assert_refused(
         result, f"The role {role} does not own the database", f"connect as {head.username}"
     )
     assert state(head) == changed != before
 
 
-def test_an_owner_of_the_database_but_not_of_a_table(run: Launcher, head: URL, role: str) -> None:
+def test_an_owner_of_the_database_but_not_of_a_table(
+    run: Launcher, frozen: Path, head: URL, role: str
+) -> None:
     """The role must own every table."""
     execute(head, f"GRANT CREATE ON SCHEMA public TO {role}")
     execute(head, f"ALTER TABLE tag OWNER TO {role}", f"REVOKE {role} FROM {head.username}")
     before = state(head)
     try:
-        result = deploy(run, ROOT, head)
+        result = deploy(run, frozen, head)
         assert_refused(result, f"cannot alter every object: tag belongs to {role}")
         assert state(head) == before
     finally:
@@ -188,8 +190,8 @@ STATES = {
         "The database is at revision ffffffffffff, which is not in migrations/versions",
     ),
     "two-revisions": (
-        "INSERT INTO alembic_version VALUES ('4c1f0b7a9d21')",
-        "The database records 2 revisions (4c1f0b7a9d21, c58e14a7d0b9)",
+        f"INSERT INTO alembic_version VALUES ('{FIRST}')",
+        f"The database records 2 revisions ({FIRST}, {LAST})",
     ),
     "tables-without-a-revision": (
         "DELETE FROM alembic_version",
@@ -208,32 +210,36 @@ STATES = {
 
 
 @pytest.mark.parametrize(("statement", "fragment"), STATES.values(), ids=STATES.keys())
-def test_a_state_that_is_not_known(run: Launcher, head: URL, statement: str, fragment: str) -> None:
+def test_a_state_that_is_not_known(
+    run: Launcher, frozen: Path, head: URL, statement: str, fragment: str
+) -> None:
     """A database in a state that the history cannot continue from is not changed."""
     execute(head, statement)
     before = state(head)
-    assert_refused(deploy(run, ROOT, head), fragment)
-    assert_refused(deploy(run, ROOT, head, "downgrade", "-1"), fragment)
+    assert_refused(deploy(run, frozen, head), fragment)
+    assert_refused(deploy(run, frozen, head, "downgrade", "-1"), fragment)
     assert state(head) == before
 
 
-def test_another_encoding(run: Launcher, server: Server) -> None:
+def test_another_encoding(run: Launcher, frozen: Path, server: Server) -> None:
     """Another encoding changes lengths, letter cases and sort orders."""
     name = f"ascii_{secrets.token_hex(4)}"
     made = f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
     execute(server.maintenance, made)
     try:
-        result = deploy(run, ROOT, server.maintenance.set(database=name))
+        result = deploy(run, frozen, server.maintenance.set(database=name))
         assert_refused(result, f"The encoding of the database {name} is SQL_ASCII")
     finally:
         execute(server.maintenance, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def test_a_view_is_something_too(run: Launcher, empty: URL) -> None:
+def test_a_view_is_something_too(run: Launcher, frozen: Path, empty: URL) -> None:
     """A database with only a view is not empty."""
     execute(empty, "CREATE VIEW something AS SELECT 1 AS a")
     before = state(empty)
-    assert_refused(deploy(run, ROOT, empty), "The database has tables (something) but no revision")
+    assert_refused(
+        deploy(run, frozen, empty), "The database has tables (something) but no revision"
+    )
     assert state(empty) == before
 
 
@@ -255,18 +261,20 @@ ARGUMENTS = {
         "-x timeout-minutes takes a number",
     ),
     "bad-report": (("-x", "report=xml", "upgrade", "head"), "-x report=json"),
-    "no-such-revision": (("upgrade", "nope"), "There is no path to nope from c58e14a7d0b9"),
+    "no-such-revision": (("upgrade", "nope"), f"There is no path to nope from {LAST}"),
     "too-far-up": (("upgrade", "+99"), "+99"),
     "too-far-down": (("downgrade", "-99"), "-99"),
-    "up-to-what-is-below": (("downgrade", "nope"), "There is no path to nope from c58e14a7d0b9"),
+    "up-to-what-is-below": (("downgrade", "nope"), f"There is no path to nope from {LAST}"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "fragment"), ARGUMENTS.values(), ids=ARGUMENTS.keys())
-def test_arguments(run: Launcher, head: URL, arguments: tuple[str, ...], fragment: str) -> None:
+def test_arguments(
+    run: Launcher, frozen: Path, head: URL, arguments: tuple[str, ...], fragment: str
+) -> None:
     """Wrong arguments are rejected, on any database."""
     before = state(head)
-    assert_refused(deploy(run, ROOT, head, *arguments), fragment)
+    assert_refused(deploy(run, frozen, head, *arguments), fragment)
     assert state(head) == before
 
 
@@ -311,9 +319,9 @@ def test_a_history_that_is_not_one(
     assert state(head) == before
 
 
-def test_a_refusal_as_json(run: Launcher, head: URL) -> None:
+def test_a_refusal_as_json(run: Launcher, frozen: Path, head: URL) -> None:
     """With `-x report=json`, a failed precondition gives a document too."""
-    result = deploy(run, ROOT, head.set(database="nope"), "-x", "report=json", "upgrade", "head")
+    result = deploy(run, frozen, head.set(database="nope"), "-x", "report=json", "upgrade", "head")
     document = report(result)
     assert result.code == 2
     assert document["ok"] is False
@@ -353,13 +361,13 @@ def standby(superuser: URL, binaries: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def test_a_standby(run: Launcher, request: pytest.FixtureRequest) -> None:
+def test_a_standby(run: Launcher, frozen: Path, request: pytest.FixtureRequest) -> None:
     """A standby is read-only; the message says to use the primary."""
     with (
         embedded(request.config.option.postgres) as primary,
         standby(primary.superuser, primary.binaries) as folder,
     ):
-        result = deploy(run, ROOT, primary.owner.set(query={"host": str(folder)}))
+        result = deploy(run, frozen, primary.owner.set(query={"host": str(folder)}))
         assert_refused(result, "The server is a read-only standby (in recovery); name its primary")
 
 
@@ -370,9 +378,11 @@ POOLERS = {
 
 
 @pytest.mark.parametrize(("setting", "fragment"), POOLERS.values(), ids=POOLERS.keys())
-def test_a_pooler_that_is_not_neons(run: Launcher, head: URL, setting: str, fragment: str) -> None:
+def test_a_pooler_that_is_not_neons(
+    run: Launcher, frozen: Path, head: URL, setting: str, fragment: str
+) -> None:
     """PgBouncer rejects the session's settings, or drops them without an error."""
     before = state(head)
     with pooled(head, setting) as through:
-        assert_refused(deploy(run, ROOT, through), fragment)
+        assert_refused(deploy(run, frozen, through), fragment)
     assert state(head) == before

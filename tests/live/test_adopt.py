@@ -67,6 +67,10 @@ def adopted(url: URL, server: Server, history: Mapping[str, snapshot.Snapshot]) 
     return found
 
 
+def _own(schema: snapshot.Snapshot) -> list[snapshot.Fact]:
+    return [fact for fact in schema if fact.object != "table alembic_version"]
+
+
 def test_each_revision_is_found(
     any_server: Server, server: Server, history: Mapping[str, snapshot.Snapshot]
 ) -> None:
@@ -78,8 +82,9 @@ def test_each_revision_is_found(
     with any_server.database() as url:
         for revision in revisions_oldest_first(scripts()):
             apply(url, revision)
-            if revision.revision == REVISIONS[-2]:
-                continue  # the head only grants on Alembic's table
+            following = REVISIONS[REVISIONS.index(revision.revision) + 1 :][:1]
+            if following and _own(history[following[0]]) == _own(history[revision.revision]):
+                continue  # the next one only grants on Alembic's table
             execute(url, "DROP TABLE alembic_version")
             found = adopted(url, server, history)
             assert (found.revision, found.difference) == (revision.revision, "")

@@ -213,11 +213,11 @@ class Checkout:
         return path
 
 
-def copy_to(folder: Path) -> Checkout:
-    """Copy the checkout into a new folder."""
+def copy_to(folder: Path, root: Path = ROOT) -> Checkout:
+    """Copy a checkout, by default this one, into a new folder."""
     folder.mkdir(parents=True)
     for part in PARTS:
-        source, target = ROOT / part, folder / part
+        source, target = root / part, folder / part
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:

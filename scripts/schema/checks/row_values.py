@@ -174,7 +174,8 @@ def _lost(name: str, what: str, rows: int) -> Failure:
     if column in {"updated_at", "updatedAt"}:
         return Failure(
             f"After the upgrade and downgrade of {name}, {what} has changed in {rows} rows.",
-            f"A backfill is no change by a user: before it, SELECT set_config('{KEPT_TIME}', 'on', true).",
+            "A backfill is no change by a user: before it,"
+            f" SELECT set_config('{KEPT_TIME}', 'on', true).",
         )
     kind = "values" if "." in what else "rows"
     return Failure(
