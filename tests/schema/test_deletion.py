@@ -1,14 +1,19 @@
 """Deleting a user deletes exactly their rows, found by index."""
 
-from uuid import UUID
-
 import pytest
 from sqlalchemy import URL, Connection, text
 
+from schema.access.declared import declared_samples
 from schema.postgres.connection import connect
-from tests.support.users import ALICE, BOB
+from schema.rows.generator import EACH, Generator
+from schema.rows.tables import read_tables
 
-TODOS = 10_000
+INDEXES = """
+SELECT i.indexrelid::regclass::text, EXISTS (
+  SELECT FROM pg_constraint AS k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u')
+)
+FROM pg_index AS i WHERE i.indrelid = CAST(:table AS regclass)
+"""
 
 # Every table with a chain of foreign keys to "user", and its user column. The catalogs include new
 # tables.
@@ -29,75 +34,74 @@ ORDER BY 1
 
 
 @pytest.fixture
-def owner(head: URL) -> URL:
-    """Two users; Alice has 10,000 todos, each with a tag, and Bob has some of everything too."""
+def owner(head: URL) -> tuple[URL, str, str]:
+    """Return a database where two users have rows in every table, and the two users."""
     with connect(head) as connection:
-        for user, number in ((ALICE, TODOS), (BOB, 10)):
-            values = {"u": user, "t": str(user), "n": number}
-            for statement in (
-                'INSERT INTO "user" (id, name, email) VALUES (:u, :t, :t)',
-                "INSERT INTO todo (user_id, title) SELECT :u, i FROM generate_series(1, :n) AS i",
-                "INSERT INTO tag (user_id, name) SELECT :u, i FROM generate_series(1, 100) AS i",
-                "INSERT INTO todo_tag (user_id, todo_id, tag_id) SELECT t.user_id, t.id, g.id"
-                " FROM todo AS t JOIN tag AS g USING (user_id)"
-                " WHERE t.user_id = :u AND g.name = (t.title::int % 100 + 1)::text",
-                'INSERT INTO session ("userId", token, "expiresAt", "updatedAt")'
-                " VALUES (:u, :t, now(), now())",
-                'INSERT INTO account ("userId", "accountId", "providerId", "updatedAt")'
-                " VALUES (:u, :t, 'credential', now())",
-            ):
-                needed = {name: value for name, value in values.items() if f":{name}" in statement}
-                connection.execute(text(statement), needed)
+        tables = read_tables(connection)
+        generator = Generator(connection, tables, seed="deletion", samples=declared_samples())
+        generator.fill({table.name: EACH for table in tables.tables})
+        assert generator.shortages == []
         connection.commit()
     with connect(head, autocommit=True) as connection:
         connection.exec_driver_sql("ANALYZE")
-    return head
+    mine, theirs, *_ = generator.users
+    return head, mine, theirs
 
 
-def rows_of(connection: Connection, user: UUID) -> dict[str, int]:
-    """Count the user's rows in each table."""
+def rows_of(connection: Connection, user: str, without: str = "") -> dict[str, int]:
+    """Count the user's rows in each table, without those that name another user, too."""
     dependents = connection.execute(text(DEPENDENTS)).all()
     return {
         table: connection.execute(
-            text(f"SELECT count(*) FROM {table} WHERE {column} = :user"), {"user": user}
+            text(
+                f"SELECT count(*) FROM {table} AS t WHERE {column} = :user"
+                " AND (:without = '' OR strpos(t::text, :without) = 0)"
+            ),
+            {"user": user, "without": without},
         ).scalar_one()
         for table, column in dependents
     }
 
 
-def test_everything_of_a_user_goes_and_nothing_else(owner: URL) -> None:
+def test_everything_of_a_user_goes_and_nothing_else(owner: tuple[URL, str, str]) -> None:
     """In every table with a chain of keys to the user, only that user's rows are deleted."""
-    with connect(owner) as connection:
-        mine, others = rows_of(connection, ALICE), rows_of(connection, BOB)
-        assert min(mine.values()) > 0, "a table is not filled here: fill it"
-        assert mine["todo"] == TODOS
-        connection.execute(text('DELETE FROM "user" WHERE id = :u'), {"u": ALICE})
-        assert set(rows_of(connection, ALICE).values()) == {0}
-        assert rows_of(connection, BOB) == others
+    url, one, another = owner
+    with connect(url) as connection:
+        mine, others = rows_of(connection, one), rows_of(connection, another, without=one)
+        assert min(mine.values()) > 0
+        connection.execute(text('DELETE FROM "user" WHERE id = :u'), {"u": one})
+        assert set(rows_of(connection, one).values()) == {0}
+        assert rows_of(connection, another, without=one) == others
 
 
-def tables_read_whole(connection: Connection) -> list[str]:
-    """Delete Alice, and list the tables for which PostgreSQL counted a sequential scan.
+def tables_read_whole(connection: Connection, user: str) -> list[str]:
+    """Delete the user, and list the tables for which PostgreSQL counted a sequential scan.
 
     Sequential scans are disabled, so that the planner uses one only if there is no index.
     """
     connection.execute(text("SET LOCAL enable_seqscan = off"))
-    connection.execute(text('DELETE FROM "user" WHERE id = :u'), {"u": ALICE})
+    connection.execute(text('DELETE FROM "user" WHERE id = :u'), {"u": user})
     counts = connection.execute(
         text("SELECT relname FROM pg_stat_xact_user_tables WHERE seq_scan > 0 ORDER BY 1")
     )
     return list(counts.scalars().all())
 
 
-def test_no_step_of_it_reads_a_whole_table(owner: URL) -> None:
+def test_no_step_of_it_reads_a_whole_table(owner: tuple[URL, str, str]) -> None:
     """The triggers of the foreign keys find their rows by index."""
-    with connect(owner) as connection:
-        assert tables_read_whole(connection) == []
+    url, user, _ = owner
+    with connect(url) as connection:
+        assert tables_read_whole(connection, user) == []
 
 
-def test_a_key_without_an_index_is_found(owner: URL) -> None:
-    """Without the index of one key, the same deletion reads a whole table."""
-    with connect(owner) as connection:
-        connection.execute(text("DROP INDEX todo_tag_user_id_tag_id_todo_id_idx"))
-        connection.execute(text("ALTER TABLE todo_tag DROP CONSTRAINT todo_tag_pkey"))
-        assert tables_read_whole(connection) == ["todo_tag"]
+def test_a_key_without_an_index_is_found(owner: tuple[URL, str, str]) -> None:
+    """Without its indexes, the same deletion reads a table whole."""
+    url, user, _ = owner
+    with connect(url) as connection:
+        tables = read_tables(connection).tables
+        referenced = {reference.parent for table in tables for reference in table.references}
+        child = next(one for one in tables if one.references and one.name not in referenced)
+        for name, constraint in connection.execute(text(INDEXES), {"table": child.sql}).all():
+            drop = f"ALTER TABLE {child.sql} DROP CONSTRAINT {name}"
+            connection.exec_driver_sql(drop if constraint else f"DROP INDEX {name}")
+        assert tables_read_whole(connection, user) == [child.name]

@@ -12,7 +12,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Table, UniqueConstraint
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DefaultClause,
+    ForeignKeyConstraint,
+    Table,
+    UniqueConstraint,
+)
 
 from models import metadata
 from models.access import declared_access
@@ -150,7 +157,11 @@ def _references(trial: Trial, model: Table, targets: tuple[Target, ...]) -> Iter
             yield f"{reference.name} accepts what does not exist"
         theirs = [one for one in targets if one.owner != targets[0].owner]
         if len(reference.column_keys) > 1 and theirs:
-            stolen = f'(SELECT "{last}" FROM {targets[0].table.sql} WHERE {theirs[0].where})'
+            any_of = " OR ".join(f"({one.where})" for one in theirs)
+            stolen = (
+                f'(SELECT "{last}" FROM {targets[0].table.sql}'
+                f' WHERE ({any_of}) AND "{last}" IS NOT NULL LIMIT 1)'
+            )
             if _allowed(trial, _update(targets[0], {last: stolen})):
                 yield f"{reference.name} accepts another user's row"
 
@@ -165,12 +176,24 @@ def _cascades(trial: Trial, child: Table, made: Scene, only: str | None) -> Iter
             continue
         pairs = ", ".join(f'c."{element.parent.name}"' for element in reference.elements)
         theirs = ", ".join(f'"{element.column.name}"' for element in reference.elements)
-        first = made.targets[child.name][0]
-        rest = f'SELECT 1 FROM "{child.name}"'
-        delete = (
-            f'DELETE FROM "{parent.name}" WHERE ({theirs}) ='
-            f' (SELECT {pairs} FROM "{child.name}" AS c WHERE {first.where})'
-        )
+        rest = f'SELECT 1 FROM "{child.name}" AS c'
+        set_ = " AND ".join(f"{one} IS NOT NULL" for one in pairs.split(", "))
+        children = [
+            one
+            for one in made.targets[child.name]
+            if _allowed(trial, f"{rest} WHERE {one.where} AND {set_}", rows=True)
+        ]
+        if not children:
+            continue
+        first = children[0]
+        key = f'SELECT {pairs} FROM "{child.name}" AS c WHERE {first.where}'
+        others = [
+            one
+            for one in children
+            if _allowed(trial, f"{rest} WHERE {one.where} AND ({pairs}) <> ({key})", rows=True)
+            and one.owner != first.owner
+        ]
+        delete = f'DELETE FROM "{parent.name}" WHERE ({theirs}) = ({key})'
         with _undone(trial) as driver:
             try:
                 driver.execute(delete.encode())
@@ -179,7 +202,6 @@ def _cascades(trial: Trial, child: Table, made: Scene, only: str | None) -> Iter
                 continue
             if driver.execute(f"{rest} WHERE {first.where}".encode()).rowcount:
                 yield f"{child.name} outlives its {parent.name}"
-            others = [one for one in made.targets[child.name] if one.owner != first.owner]
             for other in others:
                 if not driver.execute(f"{rest} WHERE {other.where}".encode()).rowcount:
                     yield f"{child.name} goes with another {parent.name}"
@@ -188,7 +210,7 @@ def _cascades(trial: Trial, child: Table, made: Scene, only: str | None) -> Iter
 def _defaults(trial: Trial, model: Table, table: TableRows, target: Target) -> Iterator[str]:
     """Check that the database fills in what the models leave to it."""
     for column in model.columns:
-        if column.server_default is None or column.computed is not None:
+        if not isinstance(column.server_default, DefaultClause):
             continue
         made = _written_again(trial, table, target, {column.name: "DEFAULT"})
         if made is None:
@@ -196,7 +218,7 @@ def _defaults(trial: Trial, model: Table, table: TableRows, target: Target) -> I
         elif not made[column.name]:
             yield f"{model.name}.{column.name} is left empty"
         elif column.name == "id":
-            version = 7 if "uuid_v7" in str(column.server_default.arg) else 4  # type: ignore[attr-defined]  # a DefaultClause
+            version = 7 if "uuid_v7" in str(column.server_default.arg) else 4
             if UUID(made[column.name]).version != version:
                 yield f"{model.name}.id is of another version"
 
