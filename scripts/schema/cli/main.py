@@ -67,6 +67,17 @@ def snapshot(database_url: ServerURL = None, postgres: Postgres = "18") -> None:
 
 
 @app.command()
+def rebase(database_url: ServerURL = None, postgres: Postgres = "18") -> None:
+    """After a merge of the main branch: put this branch's revisions behind its head.
+
+    Writes the generated files anew, also where git left conflicts in them. Merged revisions stay.
+    """
+    from schema.cli.rebase import run
+
+    run(database_url, postgres)
+
+
+@app.command()
 def serve(
     port: Annotated[
         int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)

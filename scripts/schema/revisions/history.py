@@ -62,3 +62,17 @@ def only_raises(function: ast.FunctionDef | None) -> bool:
     """Whether the first statement of a function is `raise`."""
     statements = body(function)
     return bool(statements) and isinstance(statements[0], ast.Raise)
+
+
+def identifiers(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the revision of a file and its parents, without running it."""
+    values = {
+        target.id: ast.literal_eval(node.value)
+        for node in parse(path).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id in {"revision", "down_revision"}
+    }
+    above = values.get("down_revision")
+    parents = (above,) if isinstance(above, str) else tuple(above or ())
+    return str(values.get("revision", "")), parents
