@@ -83,6 +83,9 @@ _LONG_TRANSACTIONS = text(
     """
 )
 
+_DEVELOPMENT = text("SELECT current_setting('app.development', true)")
+"""Set by `schema serve`, on the server's command line."""
+
 _PREPARED = text(
     """
     SELECT gid FROM pg_prepared_xacts
@@ -144,7 +147,12 @@ def check_revision(connection: Connection, scripts: ScriptDirectory) -> Iterator
         )
         return
     known = {revision.revision for revision in scripts.walk_revisions()}
-    if found and found[0] not in known:
+    if found and found[0] not in known and connection.scalar(_DEVELOPMENT) == "on":
+        yield (
+            f"This is a development database at revision {found[0]} of another branch; build it"
+            " anew from this one: schema reset."
+        )
+    elif found and found[0] not in known:
         yield (
             f"The database is at revision {found[0]}, which is not in migrations/versions; deploy"
             " the release that contains it, or a later one."

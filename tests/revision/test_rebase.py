@@ -1,6 +1,6 @@
-"""Two people add a revision to the same head; the second one merges, and `schema rebase` resolves it.
+"""Two people add a revision to the same head; the second one merges, and runs `schema rebase`.
 
-With real git, in a copy of the checkout: the files are those of two branches.
+With real git, in a copy of the checkout.
 """
 
 import subprocess

@@ -28,7 +28,7 @@ from schema.postgres.embedded import OWNER, Embedded, embedded
 from schema.postgres.installation import VERSIONS
 from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
-from tests.support.repo_copy import Checkout, Launcher, Result, sql
+from tests.support.repo_copy import COMMAND, Checkout, Launcher, Result, sql
 
 PASSWORD = "s3cr3t%40 /:@?#%s'\\ö"  # noqa: S105  # must not appear in any output
 PARTS = ("s3cr3t", "3cr3t%2540")
@@ -356,18 +356,18 @@ def test_check_on_a_terminal(copy: Checkout, given: str) -> None:
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[dict[str, URL]]:
-    """Run `schema serve`, and read the URLs that it prints."""
+def serving(root: Path, *arguments: str) -> Iterator[dict[str, URL]]:
+    """Run `schema serve` in the checkout at root, and read the URLs that it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-c", "from schema.cli.main import main; main()", "serve", *arguments],
-        cwd=ROOT,
+        [sys.executable, "-P", "-c", COMMAND, "serve", *arguments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(root), str(root / "scripts")))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
         assert process.stdout is not None
-        assert "at the head revision, until Ctrl-C" in process.stdout.readline()
+        assert "at the head revision, until it is stopped" in process.stdout.readline()
         assert process.stdout.readline() == "\n"
         lines = [process.stdout.readline().rpartition(" ") for _ in range(3)]
         yield {name.strip(): make_url(url.strip()) for name, _, url in lines}
@@ -389,9 +389,9 @@ def count(url: URL, statement: str) -> int:
         return number
 
 
-def test_serve() -> None:
+def test_serve(copy: Checkout) -> None:
     """Each of the three URLs connects, with the privileges that its line names."""
-    with serving() as urls:
+    with serving(copy.root) as urls:
         assert list(urls) == ["owner, for migrations", "application", "Better Auth"]
         owner, application, auth = urls.values()
         assert {url.drivername for url in urls.values()} == {"postgresql"}
@@ -426,23 +426,54 @@ def test_serve() -> None:
 
 
 @pytest.mark.parametrize("version", [pytest.param(VERSIONS[-1], marks=pytest.mark.slow)])
-def test_serve_on_a_chosen_port(version: int) -> None:
+def test_serve_on_a_chosen_port(copy: Checkout, version: int) -> None:
     """The server has the given port and version."""
     port = free_port(0)
-    with serving("--port", str(port), "--postgres", str(version)) as urls:
+    with serving(copy.root, "--port", str(port), "--postgres", str(version)) as urls:
         assert {url.port for url in urls.values()} == {port}
         number = "SELECT current_setting('server_version_num')::int / 10000"
         assert count(urls["application"], number) == version
 
 
-def test_serve_on_a_port_that_is_taken(run: Launcher) -> None:
+def test_serve_on_a_port_that_is_taken(run: Launcher, copy: Checkout) -> None:
     """A port in use is refused."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        result = run.run(ROOT, "serve", "--port", str(port))
+        result = run.run(copy.root, "serve", "--port", str(port))
     assert_refused(result, f"Port {port} on 127.0.0.1 cannot be used", "choose another with --port")
+
+
+def test_a_server_in_the_background(run: Launcher, copy: Checkout) -> None:
+    """It keeps its URLs across restarts; reset builds it anew, and says so on another branch."""
+    first = run.run(copy.root, "serve", "--detach", "--seed")
+    try:
+        assert first.code == 0, first.everything
+        (line,) = [one for one in first.out.splitlines() if one.startswith("export DATABASE_URL=")]
+        url = make_url(line.partition("=")[2].strip("'"))
+        assert count(url, "SELECT count(*) FROM todo") > 0
+        twice = run.run(copy.root, "serve", "--detach")
+        assert_refused(twice, "runs already", "schema serve --stop")
+        with connect(with_driver(url), autocommit=True) as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'elsewhere'")
+        before = f"import os; os.environ['DATABASE_URL'] = {line.partition('=')[2]!s}\n"
+        code = f"{before}import sys; from alembic.config import main; sys.exit(main())"
+        behind = run.run(copy.root, "upgrade", "head", code=code)
+        assert behind.code == 2
+        assert "revision elsewhere of another branch" in behind.err
+        assert "schema reset" in behind.err
+        anew = run.run(copy.root, "reset")
+        assert anew.code == 0, anew.everything
+        assert count(url, "SELECT count(*) FROM todo") == 0
+        assert count(url, "SELECT count(*) FROM alembic_version WHERE version_num <> 'elsewhere'")
+    finally:
+        stopped = run.run(copy.root, "serve", "--stop")
+    assert stopped.code == 0, stopped.everything
+    assert_refused(run.run(copy.root, "reset"), "No development server of this checkout runs")
+    again = run.run(copy.root, "serve", "--detach")
+    run.run(copy.root, "serve", "--stop")
+    assert line in again.out
 
 
 MISPLACED = "postgresql://owner:s3cr3t@127.0.0.1:1/db"

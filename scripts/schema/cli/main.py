@@ -83,11 +83,32 @@ def serve(
         int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
     ] = 0,
     postgres: Postgres = "18",
+    *,
+    seed: Annotated[bool, typer.Option("--seed", help="Fill the tables with rows.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Run it in the background.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the running one.")] = False,
 ) -> None:
-    """Run a development server at the head revision until Ctrl-C, then delete its data."""
+    """Run this checkout's development server at the head revision; its data goes at the end.
+
+    Its URLs stay the same at every start. It runs until Ctrl-C, or with --detach until --stop.
+    """
     from schema.cli.serve import run
 
-    run(port, postgres)
+    run(port, postgres, seed=seed, detach=detach, stop=stop)
+
+
+@app.command()
+def reset(
+    *,
+    seed: Annotated[bool, typer.Option("--seed", help="Fill the tables with rows.")] = False,
+) -> None:
+    """Build the database of this checkout's development server anew, from the checked-out history.
+
+    It never touches another server, DATABASE_URL's included.
+    """
+    from schema.cli.serve import reset
+
+    reset(seed=seed)
 
 
 @app.command()

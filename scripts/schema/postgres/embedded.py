@@ -94,13 +94,20 @@ class Embedded:
 
 
 @contextmanager
-def embedded(postgres: str | int = VERSIONS[0], *, port: int | None = None) -> Iterator[Embedded]:
+def embedded(
+    postgres: str | int = VERSIONS[0],
+    *,
+    port: int | None = None,
+    password: str | None = None,
+    development: bool = False,
+) -> Iterator[Embedded]:
     """Run a server for the length of a block, and remove its files afterwards.
 
     `postgres` is a major version of the wheel, or a folder that contains initdb and postgres.
 
     The server listens on a socket in a private folder. With `port` it also listens on 127.0.0.1;
-    the owner's URL then contains a password.
+    the owner's URL then contains a password, the given one or a new one. With `development` a
+    deploy can tell that the server is a developer's own (`app.development`).
 
     Raises:
         CannotRunError: the server could not be started.
@@ -116,8 +123,9 @@ def embedded(postgres: str | int = VERSIONS[0], *, port: int | None = None) -> I
             identity = unprivileged_identity()
             binaries = usable_programs(installation, run.folder, identity)
             _initdb(run, binaries, installation.version, identity)
-            process = _start(run, binaries, identity, port)
-            yield _prepare(installation.version, binaries, run.folder, process, port)
+            settings = {"app.development": "on"} if development else {}
+            process = _start(run, binaries, identity, port, settings)
+            yield _prepare(installation.version, binaries, run.folder, process, port, password)
         finally:
             with ignored():
                 if run.initdb is not None and run.initdb.poll() is None:
@@ -220,13 +228,14 @@ def _initdb(run: _Run, binaries: Path, version: int, identity: Identity) -> None
 
 
 def _start(
-    run: _Run, binaries: Path, identity: Identity, port: int | None
+    run: _Run, binaries: Path, identity: Identity, port: int | None, more: dict[str, str]
 ) -> subprocess.Popen[bytes]:
     folder, data = run.folder, run.folder / "data"
     settings = _SETTINGS | {
         "unix_socket_directories": str(folder),
         "listen_addresses": "" if port is None else "127.0.0.1",
         "port": str(port or 5432),
+        **more,
     }
     log = run.log if run.log is not None else subprocess.DEVNULL
     with blocked():
@@ -255,8 +264,13 @@ def _start(
     raise CannotRunError(_describe_failure("The embedded server did not start", server_log, data))
 
 
-def _prepare(
-    version: int, binaries: Path, folder: Path, process: subprocess.Popen[bytes], port: int | None
+def _prepare(  # noqa: PLR0913, PLR0917  # what a running server consists of
+    version: int,
+    binaries: Path,
+    folder: Path,
+    process: subprocess.Popen[bytes],
+    port: int | None,
+    password: str | None,
 ) -> Embedded:
     """Create Neon's roles and default privileges in the template database."""
     socket = {"host": str(folder)} | ({} if port is None else {"port": str(port)})
@@ -266,7 +280,7 @@ def _prepare(
         if port is None:
             owner = superuser.set(username=OWNER)
         else:
-            password = secrets.token_urlsafe(12)
+            password = password or secrets.token_urlsafe(12)
             connection.exec_driver_sql(f"ALTER ROLE {OWNER} PASSWORD '{password}'")
             owner = URL.create(DRIVER, OWNER, password, "127.0.0.1", port, "postgres")
     return Embedded(version, owner, superuser, binaries, process, folder)

@@ -11,10 +11,12 @@ from itertools import islice
 from random import Random
 
 import psycopg
-from sqlalchemy import Connection, text
+from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from schema.rows.tables import USERS, Check, Column, Reference, TableRows, Tables
+from schema.errors import CannotRunError
+from schema.postgres.connection import connect
+from schema.rows.tables import USERS, Check, Column, Reference, TableRows, Tables, read_tables
 from schema.rows.values import candidates
 
 type Values = dict[str, str | None]
@@ -252,6 +254,23 @@ class Generator:
 
     def _run(self, statement: str) -> None:
         self._connection.exec_driver_sql(statement.replace("%", "%%"))
+
+
+def fill_database(url: URL, each: int = 20, owners: int = 5) -> None:
+    """Fill every table of a database at head, except reference tables that hold rows.
+
+    Raises:
+        CannotRunError: no row could be made for a table.
+
+    """
+    with connect(url) as connection:
+        tables = read_tables(connection)
+        generator = Generator(connection, tables, seed="seed")
+        empty = {one.name: each for one in tables.tables if not generator.rows(one.name)}
+        generator.fill(empty, owners)
+        if generator.shortages:
+            raise CannotRunError(f"{generator.shortages[0]}")
+        connection.commit()
 
 
 class _Maker:
