@@ -83,11 +83,16 @@ def declared_access(table: Table) -> Access | None:
 
 
 @event.listens_for(Base, "after_mapper_constructed", propagate=True)
-def keep_access(mapper: Mapper[Base], model: type[Base]) -> None:
-    """Keep the access that the model declares in its table's `info`."""
+def keep_declarations(mapper: Mapper[Base], model: type[Base]) -> None:
+    """Keep what the model declares in its table: the access, and the columns that are retiring."""
     table = mapper.local_table
-    if isinstance(table, Table) and (access := model.declare_access(table.name)) is not None:
+    if not isinstance(table, Table):
+        return
+    if (access := model.declare_access(table.name)) is not None:
         table.info["access"] = access
+    for column in model.retiring:
+        column.info["retiring"] = True
+        table.append_column(column)
 
 
 @event.listens_for(metadata, "after_create")

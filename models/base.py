@@ -6,9 +6,10 @@ before any table is defined.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import DateTime, MetaData, text
+from sqlalchemy import Column, DateTime, MetaData, text
 from sqlalchemy.orm import registry
 from sqlmodel import SQLModel
 
@@ -36,6 +37,10 @@ TIMESTAMPTZ = DateTime(timezone=True)
 
 class Base(SQLModel, registry=mappings):
     """The base class of all models: SQLModel with this schema's metadata."""
+
+    retiring: ClassVar[Sequence[Column[Any]]] = ()
+    """Columns that the table still has and that this release no longer uses: see "A rename" in
+    migrations/README.md. They are not attributes."""
 
     @classmethod
     def declare_access(cls, table: str) -> Access | None:  # noqa: ARG003  # a base class uses the name

@@ -336,6 +336,37 @@ def references(table: str, name: str, parent: str) -> str:
     )
 
 
+LINK = """
+    from uuid import UUID
+
+    from sqlalchemy import ForeignKeyConstraint, Index, Uuid
+    from sqlmodel import Field
+
+    from .ownership import OwnedLink
+
+    __all__ = ["TodoLink"]
+
+
+    class TodoLink(OwnedLink, table=True):
+        __tablename__ = "todo_link"
+        __table_args__ = (
+            ForeignKeyConstraint(
+                ["user_id", "from_id"], ["todo.user_id", "todo.id"], ondelete="CASCADE"
+            ),
+            ForeignKeyConstraint(
+                ["user_id", "to_id"], ["todo.user_id", "todo.id"], ondelete="CASCADE"
+            ),
+            Index(None, "user_id", "to_id"),
+            {"comment": "What leads to what"},
+        )
+        from_id: UUID = Field(
+            primary_key=True, sa_type=Uuid, sa_column_kwargs={"comment": "From here"}
+        )
+        to_id: UUID = Field(
+            primary_key=True, sa_type=Uuid, sa_column_kwargs={"comment": "To there"}
+        )
+"""
+
 CHANGES = (
     column("nullable column", "integer", "int | None", "default=None,"),
     column(
@@ -491,6 +522,76 @@ CHANGES = (
         ),
         ("DROP TABLE member", "DROP TABLE organization", 'DROP TABLE "twoFactor"'),
         models=(("organizations", ORGANIZATIONS),),
+    ),
+    Change(
+        "owned link",
+        (
+            """CREATE TABLE todo_link (
+                user_id uuid NOT NULL, from_id uuid NOT NULL, to_id uuid NOT NULL,
+                CONSTRAINT todo_link_pkey PRIMARY KEY (user_id, from_id, to_id),
+                CONSTRAINT todo_link_user_id_from_id_fkey FOREIGN KEY (user_id, from_id)
+                    REFERENCES todo (user_id, id) ON DELETE CASCADE,
+                CONSTRAINT todo_link_user_id_to_id_fkey FOREIGN KEY (user_id, to_id)
+                    REFERENCES todo (user_id, id) ON DELETE CASCADE
+            )""",
+            "CREATE INDEX todo_link_user_id_to_id_idx ON todo_link (user_id, to_id)",
+            *row_security("todo_link"),
+            *policy("todo_link", "owner", OWNER),
+            *commented(
+                "todo_link",
+                {
+                    "": "What leads to what",
+                    "user_id": "The user who owns this row",
+                    "from_id": "From here",
+                    "to_id": "To there",
+                },
+            ),
+        ),
+        ("DROP TABLE todo_link",),
+        models=(("todo_link", LINK),),
+    ),
+    Change(
+        "type change with a backfill",
+        (
+            "ALTER TABLE todo ADD COLUMN due_on date",
+            *commented("todo", {"due_on": "The day"}),
+            "SELECT set_config('app.keep_updated_at', 'on', true)",
+            "UPDATE todo SET due_on = (due_at AT TIME ZONE 'UTC')::date",
+        ),
+        ("ALTER TABLE todo DROP COLUMN due_on",),
+        edits=(
+            _field(
+                "due_on",
+                "date | None",
+                'default=None,\nsa_type=Date,\nsa_column_kwargs={"comment": "The day"},',
+            ),
+            _imported("from datetime import date\nfrom sqlalchemy import Date"),
+        ),
+    ),
+    Change(
+        "rename in steps",
+        (
+            "ALTER TABLE todo ADD COLUMN body text",
+            *commented("todo", {"body": "More about it"}),
+            "SELECT set_config('app.keep_updated_at', 'on', true)",
+            "UPDATE todo SET body = description",
+        ),
+        ("ALTER TABLE todo DROP COLUMN body",),
+        edits=(
+            (
+                "models/todo.py",
+                "    description: str | None = Field(\n        default=None,\n"
+                "        sa_type=Text,\n"
+                '        sa_column_kwargs={"comment": "More about it, in at most 10,000'
+                ' characters"},\n    )\n',
+                "    retiring = [\n"
+                '        Column("description", Text, comment="More about it, in at most 10,000'
+                ' characters"),\n    ]\n'
+                "    body: str | None = Field(\n        default=None,\n        sa_type=Text,\n"
+                '        sa_column_kwargs={"comment": "More about it"},\n    )\n',
+            ),
+            _imported("from sqlalchemy import Column"),
+        ),
     ),
     Change(
         "dropped column",
