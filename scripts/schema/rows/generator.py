@@ -5,6 +5,7 @@ for the same seed. In each table, one row has NULL wherever it may, one is fille
 the others mix both. What cannot be found is reported with the constraint's text.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -99,6 +100,7 @@ class Generator:
         """Return the rows of a table; those that were there before are read once."""
         if name not in self._rows:
             table = self.tables[name]
+            self._rows[name] = []  # in a cycle of references, a row's owner is not known
             self._rows[name] = list(self._with_owners(table, self._existing(table)))
         return self._rows[name]
 
@@ -164,7 +166,7 @@ class Generator:
             f' AS "{table.name.rpartition(".")[2]}" WHERE {valid} ON CONFLICT DO NOTHING'
             f" RETURNING {_as_text(returned)}".replace("%", "%%")
         )
-        inserted = [dict(zip(returned, row, strict=True)) for row in result]
+        inserted = [dict(zip(returned, row, strict=False)) for row in result]
         self._run(f"DROP TABLE {source}")
         return inserted
 
@@ -174,7 +176,7 @@ class Generator:
         rows = self._connection.exec_driver_sql(
             f"SELECT {_as_text(names)} FROM {table.sql} ORDER BY {order}".replace("%", "%%")
         )
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return [dict(zip(names, row, strict=False)) for row in rows]
 
     def _needed(self, table: TableRows) -> list[str]:
         """List the columns of a table's keys and references, and those that others reference."""
@@ -223,8 +225,10 @@ class Generator:
         first = True
         while batch := list(islice(source, _CANDIDATES)):
             tried = [*(named or ()), *batch] if first else batch
-            # The candidates of a base type are values of it: there is nothing to ask.
-            plain = not conditions and not named and self.tables.types[column.type].kind == "b"
+            # The candidates of a base type are values of it: there is nothing to ask, except
+            # whether the server was built with XML.
+            kind = self.tables.types[column.type]
+            plain = not conditions and not named and kind.kind == "b" and kind.name != "xml"
             good = tried if plain else self._accepted(column, checks, tried)
             if first:
                 good = [*(one for one in good if one in (named or ())), *_extremes(good)]
@@ -295,6 +299,11 @@ class _Maker:
             if column.written and column.name not in self.referencing
         }
         self.required = {column.name for column in table.columns if column.required}
+        self.parents: dict[
+            tuple[Reference, tuple[tuple[str, str], ...]],
+            defaultdict[tuple[str | None, tuple[str | None, ...]], list[Row]],
+        ] = {}
+        """The possible parents, by their owner and the columns that a row has set already."""
 
     def make(
         self, owner: str | None, variant: int, fixed: Mapping[str, str | None]
@@ -348,16 +357,7 @@ class _Maker:
         optional = [name for name in free if name not in self.required]
         if not free:
             return True
-        parents = [
-            parent
-            for parent in self.generator.rows(reference.parent)
-            if (owner is None or parent.owner == owner)
-            and all(
-                row[own] == parent.values[theirs]
-                for own, theirs in zip(reference.columns, reference.parent_columns, strict=True)
-                if own in row
-            )
-        ]
+        parents = self._parents(row, reference, owner)
         if optional and (variant % EACH == 0 or not parents):
             row |= dict.fromkeys(optional)
             free = [name for name in free if name not in optional]
@@ -373,6 +373,20 @@ class _Maker:
             if own in free:
                 row[own] = parent.values[theirs]
         return True
+
+    def _parents(self, row: Values, reference: Reference, owner: str | None) -> list[Row]:
+        """Return the parents of that owner that agree with the columns that are set already."""
+        pairs = zip(reference.columns, reference.parent_columns, strict=True)
+        fixed = tuple((own, theirs) for own, theirs in pairs if own in row)
+        index = self.parents.get((reference, fixed))
+        if index is None:
+            index = self.parents[reference, fixed] = defaultdict(list)
+            for parent in self.generator.rows(reference.parent):
+                values = tuple(parent.values[theirs] for _, theirs in fixed)
+                index[None, values].append(parent)
+                if parent.owner is not None:
+                    index[parent.owner, values].append(parent)
+        return index[owner, tuple(row[own] for own, _ in fixed)]
 
     def _unknown(self, name: str) -> str:
         checks = [check for check in self.table.checks if check.columns == (name,)]
