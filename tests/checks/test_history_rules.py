@@ -100,10 +100,7 @@ HISTORY = (
     Break(
         "two-heads",
         _two_lines,
-        (
-            "The history has 2 heads: aaaaaaaaaaaa, bbbbbbbbbbbb.",
-            "The history branches after",
-        ),
+        ("The history has 2 heads: aaaaaaaaaaaa, bbbbbbbbbbbb.",),
         "set the down_revision of the newer one to the older one",
     ),
     Break(

@@ -333,7 +333,8 @@ def test_no_line(
     result = schema("check", "--json")
     assert result.code == 1, result.everything
     checks = checks_of(result)
-    assert any(message in one["message"] for one in checks["history"]["failures"]), checks
+    failures = checks["history"]["failures"]
+    assert any(message in one["message"] + one["detail"] for one in failures), checks
     assert [name for name, check in checks.items() if check["passed"] is not None] == ["history"]
 
 

@@ -46,11 +46,18 @@ def _one_line(revisions: list[Script], heads: list[str]) -> Iterator[Failure]:
         yield Failure(
             "There is no revision.", 'Write the first one: alembic revision -m "Create …".'
         )
+    branches = [
+        f"The history branches after {_name(revision)}: {', '.join(sorted(revision.nextrev))}."
+        for revision in revisions
+        if len(revision.nextrev) > 1
+    ]
     if len(heads) > 1:
         yield Failure(
             f"The history has {len(heads)} heads: {', '.join(sorted(heads))}.",
-            "Rebase: set the down_revision of the newer one to the older one, and rename its file"
-            " so that it sorts last.",
+            "Merge main into this branch and run `schema rebase`. If neither is merged: set the"
+            " down_revision of the newer one to the older one, and rename its file so that it sorts"
+            " last.",
+            "\n".join(branches),
         )
     for revision in revisions:
         if isinstance(revision.down_revision, tuple):
@@ -59,12 +66,8 @@ def _one_line(revisions: list[Script], heads: list[str]) -> Iterator[Failure]:
                 "Delete it, and rebase one line onto the other: a line can be downgraded, a merge"
                 " cannot.",
             )
-        elif len(revision.nextrev) > 1:
-            yield Failure(
-                f"The history branches after {_name(revision)}:"
-                f" {', '.join(sorted(revision.nextrev))}.",
-                "Rebase one of them onto the other.",
-            )
+    if len(heads) == 1:
+        yield from (Failure(one, "Rebase one of them onto the other.") for one in branches)
 
 
 def _file(revision: Script, paths: dict[str, Path]) -> Iterator[Failure]:
