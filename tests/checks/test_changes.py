@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import pytest
 
+from schema.postgres.connection import connect
+from schema.postgres.embedded import embedded
 from schema.postgres.scratch import Server
 from schema.project import ROOT
 from tests.support.changes import CHANGES, Change, member_of
@@ -220,6 +222,22 @@ def test_a_revision_that_hurts_rows(  # noqa: PLR0913, PLR0917  # fixtures and a
     result = run.run(copy.root, "check", "--no-lint", "--database-url", url)
     assert "round trip" in result.checks("✗ fails"), result.everything
     assert fragment in result.out, result.everything
+
+
+def test_an_owner_that_obeys_row_security(run: Launcher, copy: Checkout) -> None:
+    """Without BYPASSRLS the owner is blind on forced tables; rows are made and compared anyway."""
+    copy.add(sql("UPDATE todo SET title = 'x'"), sql("SELECT 1"))
+    with embedded() as started:
+        template = started.superuser.set(database="template1")
+        with connect(template, autocommit=True) as connection:
+            connection.exec_driver_sql("CREATE ROLE plain LOGIN CREATEDB CREATEROLE")
+            connection.exec_driver_sql("ALTER SCHEMA public OWNER TO plain")
+        url = started.owner.set(username="plain")
+        address = url.render_as_string(hide_password=False)
+        result = run.run(copy.root, "check", "--no-lint", "--database-url", address)
+    # The update touches no row, so nothing is lost.
+    assert "rows in 7 of 7 tables" in result.out, result.everything
+    assert "isolation" in result.checks("✓ passes"), result.everything
 
 
 def test_what_is_assumed_is_true_in_the_check(

@@ -23,6 +23,7 @@ from schema.errors import CannotRunError
 from schema.roles import APPLICATION, BETTER_AUTH
 from schema.rows.generator import EACH, Generator
 from schema.rows.tables import USERS, TableRows, Tables, read_tables
+from schema.rows.visibility import all_rows_visible
 
 if TYPE_CHECKING:
     from models.access import Members
@@ -153,37 +154,28 @@ def scene(trial: Trial) -> Iterator[Scene]:
     connection = trial.connection
     _become_group_roles(connection)
     tables = read_tables(connection)
-    see_all_rows(connection, tables)
     generator = Generator(connection, tables, seed="isolation", samples=declared_samples())
     declared = declared_accesses()
     memberships = {name for name, access in declared.items() if access.kind == "membership"}
     sorts = max((len(list(_sorts(name))) for name in memberships), default=0)
     wanted = {table.name: EACH for table in tables.tables if table.name not in memberships}
     wanted |= {USERS: 2 + sorts + 1}
-    generator.fill(wanted)
-    for name in memberships:
-        _add_members(generator, name)
-    targets = {table.name: tuple(_targets(generator, table)) for table in tables.tables}
-    untried = [
-        *map(str, generator.shortages),
-        *(
-            f"Table {table.name} has no key by which a row can be named."
-            for table in tables.tables
-            if not table.keys
-        ),
-    ]
-    yield Scene(tables, tuple(generator.users), targets, tuple(untried))
+    # To the end: the owner evaluates over all rows what the rules let a user reach.
+    with all_rows_visible(connection):
+        generator.fill(wanted)
+        for name in memberships:
+            _add_members(generator, name)
+        targets = {table.name: tuple(_targets(generator, table)) for table in tables.tables}
+        untried = [
+            *map(str, generator.shortages),
+            *(
+                f"Table {table.name} has no key by which a row can be named."
+                for table in tables.tables
+                if not table.keys
+            ),
+        ]
+        yield Scene(tables, tuple(generator.users), targets, tuple(untried))
     connection.rollback()
-
-
-def see_all_rows(connection: Connection, tables: Tables) -> None:
-    """Let the tables' owner see all rows within this transaction, where it has no BYPASSRLS."""
-    bypasses = connection.exec_driver_sql(
-        "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
-    ).scalar_one()
-    if not bypasses:
-        for table in tables.tables:
-            connection.exec_driver_sql(f"ALTER TABLE {table.sql} NO FORCE ROW LEVEL SECURITY")
 
 
 def _shared_with(membership: str) -> dict[str, Members]:

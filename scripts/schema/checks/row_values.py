@@ -17,6 +17,7 @@ from schema.project import ROOT
 from schema.rows.contents import Contents, lost, read_contents
 from schema.rows.generator import EACH, Generator
 from schema.rows.tables import Check, TableRows, Tables, read_tables
+from schema.rows.visibility import all_rows_visible
 
 MERGED = ROOT / "migrations" / "rows.toml"
 """What merged revisions lose and assume, because they cannot be edited any more."""
@@ -55,8 +56,9 @@ class RowValues:
         if not assumed:
             return
         try:
-            for name, condition in assumed.items():
-                self._assume(self._tables[name], condition)
+            with all_rows_visible(self._connection):
+                for name, condition in assumed.items():
+                    self._assume(self._tables[name], condition)
         except (DBAPIError, StopIteration) as error:
             self._connection.rollback()
             yield Failure(
@@ -66,7 +68,13 @@ class RowValues:
                 ' assumes = {"table": "condition"}.',
             )
         self._connection.commit()
-        self._before = read_contents(self._connection, self._tables.tables)
+        self._before = self._contents(self._tables)
+
+    def _contents(self, tables: Tables) -> Contents:
+        with all_rows_visible(self._connection):
+            contents = read_contents(self._connection, tables.tables)
+        self._connection.commit()
+        return contents
 
     def _assume(self, table: TableRows, condition: str) -> None:
         """Delete the rows that do not meet the condition, and make others that do."""
@@ -91,8 +99,7 @@ class RowValues:
     def upgraded_again(self, revision: Script) -> Iterator[Failure]:
         """Add the rows again that the downgrade discarded; they are there before what follows."""
         yield from self._fill(revision)
-        self._before = read_contents(self._connection, self._tables.tables)
-        self._connection.commit()
+        self._before = self._contents(self._tables)
 
     def _fill(self, revision: Script) -> Iterator[Failure]:
         columns = _columns(self._tables)
@@ -106,7 +113,8 @@ class RowValues:
                 self._connection, self._tables, seed="round trip", samples=declared_samples()
             )
             try:
-                generator.fill(wanted)
+                with all_rows_visible(self._connection):
+                    generator.fill(wanted)
             except DBAPIError as error:
                 self._connection.rollback()
                 yield Failure(
@@ -121,8 +129,7 @@ class RowValues:
     def downgraded(self, revision: Script) -> Iterator[Failure]:
         """Compare the values with those from before the upgrade, and with what is declared."""
         below = read_tables(self._connection)
-        after = read_contents(self._connection, below.tables)
-        self._connection.commit()
+        after = self._contents(below)
         found = lost(self._before, after)
         named = declared(revision, "loses")
         name = Path(revision.path).name
