@@ -7,6 +7,8 @@ The models are imported when they are asked, because a checkout may hold one tha
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,8 +53,14 @@ def declared_samples() -> Samples:
     from models import metadata
 
     return {
-        (name, column.name): tuple(map(str, column.info["samples"]))
+        (name, column.name): tuple(map(_as_text, column.info["samples"]))
         for name, table in metadata.tables.items()
         for column in table.columns
-        if "samples" in column.info
+        if isinstance(column.info.get("samples"), Sequence)
+        and not isinstance(column.info["samples"], str)
     }
+
+
+def _as_text(sample: object) -> str:
+    """Return a sample as PostgreSQL reads it."""
+    return json.dumps(sample) if isinstance(sample, dict | list) else str(sample)

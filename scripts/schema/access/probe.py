@@ -8,17 +8,26 @@ run as the group roles, not as the owner: Neon's owner ignores row security.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
+import psycopg
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from schema.access.declared import condition, declared_accesses, rules_of
-from schema.access.trial import PUBLIC, REFUSALS, Scene, Target, Trial, scene
+from schema.access.trial import (
+    PUBLIC,
+    REFUSALS,
+    Scene,
+    Target,
+    Trial,
+    UndecidedError,
+    literal,
+    scene,
+)
 from schema.postgres.connection import connect
 from schema.roles import APPLICATION, BETTER_AUTH
 from schema.rows.tables import TableRows
@@ -70,11 +79,11 @@ class Difference:
 
 def _statement(template: str) -> Callable[[Trial, str, str, Target], bool]:
     def reaches(trial: Trial, role: str, user: str, target: Target) -> bool:
-        first = target.key[0][0]
+        changed = _changeable(target.table)
         statement = template.format(
             table=target.table.sql,
             where=target.where,
-            same=f'"{first}" = t."{first}"' if first != "ctid" else "",
+            same=f'"{changed}" = t."{changed}"',
         )
         return (trial.attempt(role, user, statement) or 0) > 0
 
@@ -88,15 +97,15 @@ def _inserting(template: str) -> Callable[[Trial, str, str, Target], bool]:
         row = trial.driver.execute(
             f"SELECT row_to_json(t)::text FROM {name} AS t WHERE {target.where}".encode()
         ).fetchone()
-        document = json.dumps(json.loads(row[0])).replace("'", "''") if row else "{}"
+        document = literal(row[0]) if row else "'{}'"
         values = (
             f"SELECT {columns}"
-            f" FROM json_populate_record(CAST(NULL AS {target.table.sql}), '{document}')"
+            f" FROM json_populate_record(CAST(NULL AS {target.table.sql}), {document})"
         )
-        first = target.key[0][0]
+        changed = _changeable(target.table)
         statement = template.format(
             insertion=f"INSERT INTO {target.table.sql} ({columns}) {values}",
-            excluded=f'"{first}" = EXCLUDED."{first}"',
+            excluded=f'"{changed}" = EXCLUDED."{changed}"',
             key=", ".join(f'"{name}"' for name, _ in target.key),
         )
         return (trial.attempt(role, user, statement) or 0) > 0
@@ -110,15 +119,15 @@ def _cursor(trial: Trial, role: str, user: str, target: Target) -> bool:
 
 
 def _copy_out(trial: Trial, role: str, user: str, target: Target) -> bool:
+    query = f"(SELECT 1 FROM {target.table.sql} WHERE {target.where})"
     try:
         with trial.acting(role, user) as driver, driver.cursor() as cursor:
-            with cursor.copy(f"COPY {target.table.sql} TO STDOUT".encode()) as copy:
-                shown = b"".join(bytes(block) for block in copy).decode()
-    except REFUSALS:
+            with cursor.copy(f"COPY {query} TO STDOUT".encode()) as copy:
+                shown = b"".join(bytes(block) for block in copy)
+    except REFUSALS as error:
+        trial.refusal = error.diag.message_primary or ""
         return False
-    return any(
-        all(value in line.split("\t") for _, value in target.key) for line in shown.splitlines()
-    )
+    return shown != b""
 
 
 def _copy_in(trial: Trial, role: str, user: str, target: Target) -> bool:
@@ -187,7 +196,7 @@ class ProbeResult:
     tables: int = 0
     rows: int = 0
     statements: int = 0
-    error: DBAPIError | None = None
+    error: DBAPIError | psycopg.Error | None = None
     """Why the rows could not be made."""
 
 
@@ -204,7 +213,7 @@ def probe(head: URL) -> ProbeResult:
             with scene(trial) as made:
                 found, differences = try_all(trial, made)
                 leaks = tuple(identity_leaks(trial, made))
-        except DBAPIError as error:
+        except (DBAPIError, psycopg.Error) as error:
             return ProbeResult(error=error)
     rows = sum(map(len, made.targets.values()))
     return ProbeResult(
@@ -246,8 +255,11 @@ def _of_table(
         for user in users:
             may = expected[user].get("read" if form.name in READING else "write", frozenset())
             for target in targets:
-                if form.reaches(trial, role, user, target):
-                    reached.add((user, target))
+                try:
+                    if form.reaches(trial, role, user, target):
+                        reached.add((user, target))
+                except UndecidedError:
+                    continue
                 if form.name not in NEVER and tuple(v for _, v in target.key) in may:
                     wanted.add((user, target))
         scope = _scope(reached, users, targets)
@@ -313,6 +325,13 @@ def identity_leaks(trial: Trial, made: Scene) -> Iterator[str]:
             gift = f"UPDATE {table.sql} SET user_id = '{stranger}'"
             if trial.changes(APPLICATION, made.users[0], gift):
                 yield f"A user can give a row of {table.name} to another user."
+
+
+def _changeable(table: TableRows) -> str:
+    """Return a column that an UPDATE may set to its own value, of the key if there is one."""
+    written = [column.name for column in table.columns if column.written]
+    in_key = [name for name in table.primary_key if name in written]
+    return (in_key or written or [table.columns[0].name])[0]
 
 
 def _columns(table: TableRows) -> str:

@@ -26,7 +26,7 @@ from schema.rows.tables import USERS, TableRows, Tables, read_tables
 from schema.rows.visibility import all_rows_visible
 
 if TYPE_CHECKING:
-    from models.access import Members
+    from models.access import Access, Members
 
 PUBLIC = "PUBLIC"
 
@@ -35,6 +35,10 @@ PUBLIC = "PUBLIC"
 REFUSALS = (errors.InsufficientPrivilege, errors.FeatureNotSupported)
 # PostgreSQL checks keys after privileges and policies: the row was reached.
 REACHED = (errors.UniqueViolation, errors.ForeignKeyViolation, errors.RestrictViolation)
+
+
+class UndecidedError(Exception):
+    """A statement failed for a reason of its own, such as a trigger that raises."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Trial:
         """Return how many rows the last statement returns or changes; None if it is refused.
 
         Raises:
-            psycopg.Error: an error that is no refusal.
+            UndecidedError: it failed, but was not refused.
 
         """
         self.statements += 1
@@ -89,6 +93,8 @@ class Trial:
                 return None
             except REACHED:
                 return 1
+            except psycopg.Error as error:
+                raise UndecidedError from error
             else:
                 return cursor.rowcount
             finally:
@@ -109,7 +115,7 @@ class Trial:
         """Whether the role, acting for that user, sees a row of the table."""
         try:
             return bool(self.attempt(role, user, f"SELECT FROM {table.sql}"))
-        except psycopg.Error:
+        except UndecidedError:
             return False
 
     def changes(self, role: str, user: str, statement: str) -> bool:
@@ -158,7 +164,12 @@ def scene(trial: Trial) -> Iterator[Scene]:
     declared = declared_accesses()
     memberships = {name for name, access in declared.items() if access.kind == "membership"}
     sorts = max((len(list(_sorts(name))) for name in memberships), default=0)
-    wanted = {table.name: EACH for table in tables.tables if table.name not in memberships}
+    wanted = {
+        table.name: EACH
+        for table in tables.tables
+        if table.name not in memberships
+        and not (kind_of(declared, table.name) == "reference" and generator.rows(table.name))
+    }
     wanted |= {USERS: 2 + sorts + 1}
     # To the end: the owner evaluates over all rows what the rules let a user reach.
     with all_rows_visible(connection):
@@ -167,7 +178,7 @@ def scene(trial: Trial) -> Iterator[Scene]:
             _add_members(generator, name)
         targets = {table.name: tuple(_targets(generator, table)) for table in tables.tables}
         untried = [
-            *map(str, generator.shortages),
+            *(str(one) for one in generator.shortages if not generator.rows(one.table)),
             *(
                 f"Table {table.name} has no key by which a row can be named."
                 for table in tables.tables
@@ -176,6 +187,11 @@ def scene(trial: Trial) -> Iterator[Scene]:
         ]
         yield Scene(tables, tuple(generator.users), targets, tuple(untried))
     connection.rollback()
+
+
+def kind_of(declared: Mapping[str, Access], table: str) -> str:
+    """Return the declared kind of a table; "" if no model declares one."""
+    return declared[table].kind if table in declared else ""
 
 
 def _shared_with(membership: str) -> dict[str, Members]:

@@ -21,7 +21,8 @@ _SHOWN = 3
 def check(found: ProbeResult) -> CheckResult:
     """Compare what the probe reached with the models' declarations."""
     if found.error is not None:
-        message = f"The rows to try statements on cannot be made: {first_error_line(found.error)}."
+        why = first_error_line(found.error)
+        message = f"The rows to try statements on cannot be made: {why}."
         remedy = "Fix what the statement names: the rows are made by the tables' owner."
         failure = Failure(message, remedy, statement_of(found.error))
         return CheckResult("generated rows", [failure])

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from migrations import snapshot
 from schema.checks.result import CheckResult, Failure
-from schema.checks.row_values import RowValues
+from schema.checks.row_values import RowValues, malformed
 from schema.postgres.connection import connect, describe_error, statement_of
 from schema.revisions.history import is_irreversible, revisions_oldest_first
 from schema.revisions.runner import downgrade_step, run, upgrade_step
@@ -36,11 +36,14 @@ def check(url: URL, scripts: ScriptDirectory, progress: Callable[[str], None]) -
     ):
         rows = RowValues(writer)
         walk = _Walk(scripts, observer, rows, progress)
+        walk.failures += malformed(walk.revisions)
+        if walk.failures:
+            return CheckResult("what the revisions declare", walk.failures)
         try:
             run(connection, scripts, walk.steps)
         except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
             message = f"The {walk.step} fails: {describe_error(error)}."
-            walk.failures.append(Failure(message, _remedy(error), statement_of(error)))
+            walk.failures.append(Failure(message, _remedy(error, walk.step), statement_of(error)))
     covered = (
         f"{pluralize(len(walk.revisions), 'revision')} up, down, up; {walk.reads} snapshots;"
         f" rows in {rows.coverage[0]} of {pluralize(rows.coverage[1], 'table')}"
@@ -50,10 +53,18 @@ def check(url: URL, scripts: ScriptDirectory, progress: Callable[[str], None]) -
     return CheckResult(covered, walk.failures)
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, step: str) -> str:
     """Return advice for an error of a revision: the rows may be what stands in its way."""
     if not isinstance(error, IntegrityError | DataError):
         return "Fix the revision."
+    if step.startswith("downgrade"):
+        return (
+            "Rows that were written after the upgrade stand in its way, as they would in"
+            " production: change them in the downgrade, or let it raise NotImplementedError with"
+            " the reason."
+        )
+    if "ADD COLUMN" in statement_of(error):
+        return "Add the column with a default or nullable, fill it, and require it afterwards."
     return (
         "Rows that were valid before stand in its way, as they may in production: change them"
         " first, in an earlier revision or statement, or say what the revision assumes of them:"
@@ -90,6 +101,9 @@ class _Walk:
         for revision in self.revisions:
             self.failures += self.rows.assume(revision)
             yield self._up("upgrade", revision)
+            irreversible = (
+                list(self.rows.irreversible(revision)) if revision in self.irreversible else []
+            )
             self.failures += self.rows.upgraded(revision)
             if revision not in self.irreversible:
                 yield self._down("downgrade", revision)
@@ -97,6 +111,8 @@ class _Walk:
                     return
                 self.failures += self.rows.downgraded(revision)
                 yield self._up("second upgrade", revision)
+            else:
+                self.failures += irreversible
             self.failures += self.rows.upgraded_again(revision)
             before = self._read()
         final = self.irreversible[-1:]

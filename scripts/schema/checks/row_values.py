@@ -1,7 +1,7 @@
 """Rows that are there while revisions are tried: what an upgrade and a downgrade do to them."""
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from schema.checks.result import Failure
 from schema.postgres.connection import describe_error, statement_of
 from schema.project import ROOT
 from schema.rows.contents import Contents, lost, read_contents
-from schema.rows.generator import EACH, Generator
+from schema.rows.generator import EACH, Generator, Shortage
 from schema.rows.tables import Check, TableRows, Tables, read_tables
 from schema.rows.visibility import all_rows_visible
 
@@ -36,7 +36,8 @@ class RowValues:
         """Use a connection of its own, which commits what it writes."""
         self._connection = connection
         self._tables = Tables((), {})
-        self._filled: dict[str, frozenset[str]] = {}
+        self._filled: dict[str, TableRows] = {}
+        self._short: set[str] = set()
         self._before: Contents = {}
         self._reference = {
             name for name, access in declared_accesses().items() if access.kind == "reference"
@@ -69,6 +70,12 @@ class RowValues:
             )
         self._connection.commit()
         self._before = self._contents(self._tables)
+        for name in assumed:
+            if name in self._before and not self._before[name].rows:
+                yield Failure(
+                    f"No row of {name} meets what {Path(revision.path).name} assumes.",
+                    "Assume what rows can meet; otherwise the revision is tried on none.",
+                )
 
     def _contents(self, tables: Tables) -> Contents:
         with all_rows_visible(self._connection):
@@ -102,11 +109,12 @@ class RowValues:
         self._before = self._contents(self._tables)
 
     def _fill(self, revision: Script) -> Iterator[Failure]:
-        columns = _columns(self._tables)
+        # A table whose types or constraints have changed gets rows that use what is new.
         wanted = {
-            name: EACH
-            for name, now in columns.items()
-            if name not in self._reference and not now <= self._filled.get(name, frozenset())
+            table.name: EACH
+            for table in self._tables.tables
+            if table.name not in self._reference
+            and (table.name in self._short or self._filled.get(table.name) != table)
         }
         if wanted:
             generator = Generator(
@@ -115,6 +123,8 @@ class RowValues:
             try:
                 with all_rows_visible(self._connection):
                     generator.fill(wanted)
+                self._short = {one.table for one in generator.shortages}
+                yield from _shortages(revision, generator.shortages)
             except DBAPIError as error:
                 self._connection.rollback()
                 yield Failure(
@@ -123,27 +133,22 @@ class RowValues:
                     "Fix what the statement names, or name samples on the model's column.",
                     statement_of(error),
                 )
-        self._filled = columns
+        self._filled = {table.name: table for table in self._tables.tables}
         self._connection.commit()
+
+    def irreversible(self, revision: Script) -> Iterator[Failure]:
+        """Compare the values after an upgrade that cannot be reverted with those before it.
+
+        A value where none was is no loss.
+        """
+        after = self._contents(read_tables(self._connection))
+        yield from _compare(revision, lost(self._before, after, filling=True))
 
     def downgraded(self, revision: Script) -> Iterator[Failure]:
         """Compare the values with those from before the upgrade, and with what is declared."""
         below = read_tables(self._connection)
         after = self._contents(below)
-        found = lost(self._before, after)
-        named = declared(revision, "loses")
-        name = Path(revision.path).name
-        for what, rows in sorted(found.items()):
-            if what not in named:
-                yield _lost(name, what, rows)
-        for what, reason in sorted(named.items()):
-            if what not in found:
-                yield Failure(
-                    f"{name} declares that it loses {what}, but it does not.",
-                    "Remove it from `loses`.",
-                )
-            elif not str(reason).strip():
-                yield Failure(f"{name} loses {what} without a reason.", "Say why in `loses`.")
+        yield from _compare(revision, lost(self._before, after))
         self._note_discarded(below)
 
     def _note_discarded(self, below: Tables) -> None:
@@ -154,7 +159,35 @@ class RowValues:
                 self.discarded.add(table)
             else:
                 self.discarded |= {f"{table}.{column}" for column in columns - there[table]}
-        self._filled = there
+        self._filled = {table.name: table for table in below.tables}
+
+
+def _shortages(revision: Script, shortages: Sequence[Shortage]) -> Iterator[Failure]:
+    """Report the tables that stay empty, except those whose parents do."""
+    for one in shortages:
+        if not one.of_parents:
+            yield Failure(
+                f"At {Path(revision.path).name} nothing can be tried on rows of {one.table}:"
+                f" {one.why}",
+                "Name samples on the model's column, or change the constraint.",
+            )
+
+
+def _compare(revision: Script, found: Mapping[str, int]) -> Iterator[Failure]:
+    """Compare what a revision loses with what it declares."""
+    named = declared(revision, "loses")
+    name = Path(revision.path).name
+    for what, rows in sorted(found.items()):
+        if what not in named:
+            yield _lost(name, what, rows)
+    for what, reason in sorted(named.items()):
+        if what not in found:
+            yield Failure(
+                f"{name} declares that it loses {what}, but it does not.",
+                "Remove it from `loses`.",
+            )
+        elif not reason.strip():
+            yield Failure(f"{name} loses {what} without a reason.", "Say why in `loses`.")
 
 
 def _columns(tables: Tables) -> dict[str, frozenset[str]]:
@@ -169,11 +202,37 @@ def declared(revision: Script, what: str) -> Mapping[str, str]:
     `loses` has a reason for each `table` and `table.column`; `assumes` has, for a table, the
     condition that its rows meet before the upgrade.
     """
-    found: dict[str, str] = dict(getattr(revision.module, what, {}))
-    if MERGED.exists():
-        merged = tomllib.loads(MERGED.read_text(encoding="utf-8"))
-        found |= merged.get(revision.revision, {}).get(what, {})
-    return found
+    own = getattr(revision.module, what, {})
+    merged = _merged().get(revision.revision, {}).get(what, {})
+    return {
+        str(name): value if isinstance(value, str) else ""
+        for found in (own, merged)
+        if isinstance(found, dict)
+        for name, value in found.items()
+    }
+
+
+def malformed(revisions: Sequence[Script]) -> Iterator[Failure]:
+    """Report declarations that cannot be read, or that belong to no revision."""
+    for revision in revisions:
+        for what in ("loses", "assumes"):
+            if not isinstance(getattr(revision.module, what, {}), dict):
+                yield Failure(
+                    f"`{what}` of {Path(revision.path).name} is no dict.",
+                    f'Write {what} = {{"table": "…"}}.',
+                )
+    try:
+        known = {revision.revision for revision in revisions}
+        for name in sorted(_merged().keys() - known):
+            yield Failure(
+                f"{MERGED.name} names {name}, which is no revision.", "Correct or remove it."
+            )
+    except tomllib.TOMLDecodeError as error:
+        yield Failure(f"{MERGED.name} cannot be read: {error}.", "Correct it.")
+
+
+def _merged() -> dict[str, dict[str, dict[str, str]]]:
+    return tomllib.loads(MERGED.read_text(encoding="utf-8")) if MERGED.exists() else {}
 
 
 def _lost(name: str, what: str, rows: int) -> Failure:

@@ -3,6 +3,7 @@
 import typer
 from sqlalchemy import URL
 
+from schema.access.declared import declared_samples
 from schema.cli.exits import exit_codes
 from schema.cli.output import progress
 from schema.errors import CannotRunError
@@ -42,6 +43,6 @@ def _builder(*, seed: bool) -> dev_server.Build:
     def build(url: URL) -> None:
         upgrade_database(url)
         if seed:
-            fill_database(url)
+            fill_database(url, declared_samples())
 
     return build

@@ -54,10 +54,11 @@ def read_contents(connection: Connection, tables: Iterable[TableRows]) -> Conten
     }
 
 
-def lost(before: Contents, after: Contents) -> Mapping[str, int]:
+def lost(before: Contents, after: Contents, *, filling: bool = False) -> Mapping[str, int]:
     """Return how many rows lack what they held before, by `table` or `table.column`.
 
-    A row is the same if its primary key is. What `after` holds beyond `before` does not count.
+    A row is the same if its primary key is. What `after` holds beyond `before` does not count, nor
+    with `filling` a value where there was NULL.
     """
     found: Counter[str] = Counter()
     for name, old in before.items():
@@ -70,16 +71,19 @@ def lost(before: Contents, after: Contents) -> Mapping[str, int]:
         for column in set(old.columns) - set(columns):
             found[f"{name}.{column}"] += len(old.rows)
         if missing:
-            found.update(_changed(name, columns, old.key, missing, new.select(columns)))
+            rows = new.select(columns)
+            found.update(_changed(name, columns, old.key, missing, rows, filling=filling))
     return {name: number for name, number in found.items() if number}
 
 
-def _changed(
+def _changed(  # noqa: PLR0913  # two sets of rows, and how to compare them
     table: str,
     columns: tuple[str, ...],
     key: tuple[str, ...],
     missing: Counter[Values],
     rows: tuple[Values, ...],
+    *,
+    filling: bool,
 ) -> Iterable[str]:
     """Yield the column of each changed value, and the table for each row that is gone."""
     places = [columns.index(name) for name in key if name in columns]
@@ -90,5 +94,5 @@ def _changed(
             yield table
             continue
         for column, old, new in zip(columns, row, now, strict=True):
-            if old != new:
+            if old != new and not (filling and old is None):
                 yield f"{table}.{column}"

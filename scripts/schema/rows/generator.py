@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
+from typing import Any
 
 import psycopg
 from sqlalchemy import URL, Connection, text
@@ -28,6 +29,10 @@ type Samples = Mapping[tuple[str, str], Sequence[str]]
 
 EACH = 3
 """The rows of each owner in a table: empty, filled and mixed."""
+
+_NAME_SAMPLES = (
+    'Name samples on the model\'s column: sa_column_kwargs={"info": {"samples": ["…"]}}.'
+)
 
 _TRIES = 40
 """How often a row is made anew when a key is taken."""
@@ -52,6 +57,8 @@ class Shortage:
 
     table: str
     why: str
+    of_parents: bool = False
+    """Whether a table that it references has no rows."""
 
     def __str__(self) -> str:
         """Say what to do."""
@@ -76,6 +83,8 @@ class Generator:
         self._samples = samples or {}
         self._rows: dict[str, list[Row]] = {}
         self.shortages: list[Shortage] = []
+        self.error = ""
+        """PostgreSQL's message for the last row that it refused."""
 
     def fill(self, wanted: Mapping[str, int], owners: int = 2) -> None:
         """Add rows to these tables: so many for each owner, or in all where a table has none.
@@ -140,35 +149,85 @@ class Generator:
             added += inserted
             if len(added) >= len(owners):
                 return added
-        if not added:
-            self.shortages.append(Shortage(table.name, maker.why or _which(table.checks)))
+        if not self.rows(table.name):
+            self.shortages.append(
+                Shortage(table.name, maker.why or self._refusal(table), maker.parentless)
+            )
         return added
 
     def _insert(self, table: TableRows, rows: list[Values]) -> list[Values]:
-        """Insert what is valid, and return the columns that other tables may need."""
-        names = [column.name for column in table.columns if column.written]
-        quoted = ", ".join(f'"{name}"' for name in names)
-        valid = (
-            " AND ".join(f"({check.condition}) IS NOT FALSE" for check in table.checks) or "true"
-        )
-        returned = self._needed(table)
+        """Insert what is valid, and return the columns that other tables may need.
+
+        If PostgreSQL raises an error for one of the rows, they are inserted one by one.
+        """
         driver = self._connection.connection.driver_connection
         if not isinstance(driver, psycopg.Connection):
             raise TypeError("COPY needs psycopg's own connection")
+        names = [column.name for column in table.columns if column.written]
+        returned = self._needed(table)
+        returning = f"RETURNING {_as_text(returned)}"
+        try:
+            with driver.transaction():
+                inserted = self._copy(driver, table, names, rows, returning)
+        except psycopg.Error as error:
+            self.error = error.diag.message_primary or str(error)
+            inserted = self._one_by_one(driver, table, names, rows, returning)
+        return [dict(zip(returned, row, strict=False)) for row in inserted]
+
+    @staticmethod
+    def _copy(
+        driver: psycopg.Connection[Any],
+        table: TableRows,
+        names: list[str],
+        rows: list[Values],
+        returning: str,
+    ) -> list[tuple[Any, ...]]:
+        """Insert through COPY, without the rows that a CHECK or a key refuses."""
+        quoted = ", ".join(f'"{name}"' for name in names)
+        checks = [one for one in table.checks if set(one.columns) <= set(names)]
+        valid = " AND ".join(f"({one.condition}) IS NOT FALSE" for one in checks) or "true"
         source = "pg_temp.schema_rows"
-        self._run(f"CREATE TEMP TABLE schema_rows AS SELECT {quoted} FROM {table.sql} WITH NO DATA")
+        create = f"CREATE TEMP TABLE schema_rows AS SELECT {quoted} FROM {table.sql} WITH NO DATA"
+        driver.execute(create.encode())
         if names:
             with driver.cursor() as cursor, cursor.copy(f"COPY {source} FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row([row[name] for name in names])
-        result = self._connection.exec_driver_sql(
+        inserted = driver.execute(
             f"INSERT INTO {table.sql} ({quoted}) SELECT {quoted} FROM {source}"
             f' AS "{table.name.rpartition(".")[2]}" WHERE {valid} ON CONFLICT DO NOTHING'
-            f" RETURNING {_as_text(returned)}".replace("%", "%%")
-        )
-        inserted = [dict(zip(returned, row, strict=False)) for row in result]
-        self._run(f"DROP TABLE {source}")
+            f" {returning}".encode()
+        ).fetchall()
+        driver.execute(f"DROP TABLE {source}".encode())
         return inserted
+
+    def _one_by_one(
+        self,
+        driver: psycopg.Connection[Any],
+        table: TableRows,
+        names: list[str],
+        rows: list[Values],
+        returning: str,
+    ) -> list[tuple[Any, ...]]:
+        """Insert each row in a savepoint of its own, and leave out those that are refused."""
+        types = {column.name: column.sql for column in table.columns}
+        quoted = ", ".join(f'"{name}"' for name in names)
+        values = ", ".join(f"CAST(%s AS {types[name]})" for name in names)
+        insert = f"INSERT INTO {table.sql} ({quoted}) VALUES ({values}) {returning}".encode()
+        inserted = []
+        for row in rows:
+            try:
+                with driver.transaction():
+                    done = driver.execute(insert, [row[name] for name in names])
+                    inserted += done.fetchall()
+            except psycopg.Error as error:
+                self.error = error.diag.message_primary or str(error)
+        return inserted
+
+    def _refusal(self, table: TableRows) -> str:
+        if self.error:
+            return f"PostgreSQL refuses each ({self.error}). {_NAME_SAMPLES}"
+        return _which(table.checks)
 
     def _existing(self, table: TableRows) -> list[Values]:
         names = self._needed(table)
@@ -222,16 +281,18 @@ class Generator:
             check.condition for check in table.checks if column.name in check.columns
         )
         source = candidates(self.tables.types, column.type, column.modifier, conditions, rng)
+        if named:  # whoever names samples knows better
+            yield from self._accepted(column, checks, list(named))
+            return
         first = True
-        while batch := list(islice(source, _CANDIDATES)):
-            tried = [*(named or ()), *batch] if first else batch
+        while tried := list(islice(source, _CANDIDATES)):
             # The candidates of a base type are values of it: there is nothing to ask, except
             # whether the server was built with XML.
             kind = self.tables.types[column.type]
-            plain = not conditions and not named and kind.kind == "b" and kind.name != "xml"
+            plain = not conditions and kind.kind == "b" and kind.name not in {"xml", "numeric"}
             good = tried if plain else self._accepted(column, checks, tried)
             if first:
-                good = [*(one for one in good if one in (named or ())), *_extremes(good)]
+                good = _extremes(good)
             if not good:
                 return
             yield from dict.fromkeys(good)
@@ -242,10 +303,11 @@ class Generator:
         valid = " AND ".join(f"({check.condition}) IS NOT FALSE" for check in checks) or "true"
         valid = valid.replace(":", r"\:")
         query = text(
-            "SELECT u.v FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS u (v, n)"
-            f" CROSS JOIN LATERAL (SELECT CASE WHEN pg_input_is_valid(u.v, :type)"
-            f' THEN CAST(u.v AS {column.sql}) END AS "{column.name}") AS c'
-            f' WHERE c."{column.name}" IS NOT NULL AND {valid} ORDER BY u.n'
+            'SELECT "schema value" FROM (SELECT u.x AS "schema value", u.y AS "schema place",'
+            f" CASE WHEN pg_input_is_valid(u.x, :type)"
+            f' THEN CAST(u.x AS {column.sql}) END AS "{column.name}"'
+            " FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS u (x, y)) AS c"
+            f' WHERE "{column.name}" IS NOT NULL AND {valid} ORDER BY "schema place"'
         )
         try:
             with self._connection.begin_nested():
@@ -260,7 +322,7 @@ class Generator:
         self._connection.exec_driver_sql(statement.replace("%", "%%"))
 
 
-def fill_database(url: URL, each: int = 20, owners: int = 5) -> None:
+def fill_database(url: URL, samples: Samples, each: int = 20, owners: int = 5) -> None:
     """Fill every table of a database at head, except reference tables that hold rows.
 
     Raises:
@@ -269,7 +331,7 @@ def fill_database(url: URL, each: int = 20, owners: int = 5) -> None:
     """
     with connect(url) as connection:
         tables = read_tables(connection)
-        generator = Generator(connection, tables, seed="seed")
+        generator = Generator(connection, tables, seed="seed", samples=samples)
         empty = {one.name: each for one in tables.tables if not generator.rows(one.name)}
         generator.fill(empty, owners)
         if generator.shortages:
@@ -284,6 +346,7 @@ class _Maker:
         self.table = table
         self.rng = rng
         self.why = ""
+        self.parentless = False
         self.generator = generator
         self.taken: dict[tuple[str, ...], set[tuple[str | None, ...]]] = {
             key: {tuple(row.values[name] for name in key) for row in generator.rows(table.name)}
@@ -367,6 +430,7 @@ class _Maker:
             if reference.parent == self.table.name:
                 return True  # it becomes its own parent
             self.why = f"table {reference.parent} has no row that it can reference."
+            self.parentless = True
             return False
         parent = parents[(number + self.rng.randrange(2)) % len(parents)]
         for own, theirs in zip(reference.columns, reference.parent_columns, strict=True):
@@ -425,10 +489,7 @@ def _which(checks: Sequence[Check]) -> str:
     if not checks:
         return "every value of its key is taken."
     texts = "; ".join(f"{check.name} CHECK ({check.condition})" for check in checks)
-    return (
-        f"no value was found for {texts}. Name samples on the model's column:"
-        ' sa_column_kwargs={"info": {"samples": ["…"]}}.'
-    )
+    return f"no value was found for {texts}. {_NAME_SAMPLES}"
 
 
 def _as_text(names: Sequence[str]) -> str:

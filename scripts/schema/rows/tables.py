@@ -26,7 +26,7 @@ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND {OWN_SCHEMAS}
 
 _COLUMNS = f"""
 SELECT t.name, t.sql, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), a.atttypmod,
-  a.attnotnull,
+  a.attnotnull OR EXISTS (SELECT FROM pg_type AS y WHERE y.oid = a.atttypid AND y.typnotnull),
   a.attgenerated = '' AND a.attidentity = ''
     AND coalesce(pg_get_expr(d.adbin, d.adrelid) NOT LIKE 'nextval(%', true),
   a.attgenerated = ''
@@ -79,7 +79,7 @@ WITH RECURSIVE used (oid) AS (
   ) AS part (oid)
 )
 SELECT t.oid, t.typname, format_type(t.oid, NULL),
-  CASE WHEN t.typcategory = 'A' THEN 'array' ELSE t.typtype::text END,
+  CASE WHEN t.typcategory = 'A' AND t.typtype = 'b' THEN 'array' ELSE t.typtype::text END,
   CASE t.typtype WHEN 'd' THEN ARRAY[t.typbasetype]
     WHEN 'c' THEN ARRAY(SELECT a.atttypid FROM pg_attribute AS a WHERE a.attrelid = t.typrelid
                         AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
@@ -242,11 +242,14 @@ def _parents_first(tables: list[TableRows]) -> list[TableRows]:
             for table in tables
         }
 
+    edges = graph(all_of_them=True)
     try:
-        order = list(TopologicalSorter(graph(all_of_them=True)).static_order())
+        return [by_name[name] for name in TopologicalSorter(edges).static_order()]
     except CycleError:
+        edges = graph(all_of_them=False)
+    while True:
         try:
-            order = list(TopologicalSorter(graph(all_of_them=False)).static_order())
-        except CycleError:
-            order = sorted(by_name)
-    return [by_name[name] for name in order]
+            return [by_name[name] for name in TopologicalSorter(edges).static_order()]
+        except CycleError as error:  # of required references: give one of them up
+            parent, child = error.args[1][:2]
+            edges[child].remove(parent)

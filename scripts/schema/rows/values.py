@@ -85,6 +85,7 @@ _FIXED: dict[str, tuple[str, ...]] = {
     "jsonpath": ("$",),
     "pg_lsn": ("0/0", "16/B374D848"),
     "oid": ("0", "1"),
+    "char": ("a", "b"),
     "name": ("a", "Name"),
     "money": ("0", "-1.50", "1000"),
 }
@@ -150,6 +151,9 @@ def _scalars(name: str, modifier: int, conditions: str, rng: Random) -> Iterator
         return _times("+00" if name == "timestamptz" else "", conditions, rng)
     if name in _RANDOM:
         fixed = (*_strings(conditions), *_near(conditions), *_FIXED.get(name, ()))
+        if name == "bytea":
+            lengths = [int(one) for one in _numbers(conditions) if 0 <= one <= _LONGEST]
+            fixed = (*(f"\\x{'5c' * length}" for length in lengths), *_FIXED[name])
         return chain(fixed, (_RANDOM[name](rng, max(modifier, 1)) for _ in count()))
     return chain(_strings(conditions), _FIXED.get(name, ()))
 
