@@ -119,9 +119,21 @@ def test_a_wrong_policy_of_a_shared_table_is_found(
     ("statement", "fragment"),
     [
         ("GRANT INSERT ON country TO todo_app", "todo_app has INSERT on country."),
-        ("GRANT DELETE ON country TO PUBLIC", "PUBLIC has DELETE on table country."),
-        ("REVOKE SELECT ON country FROM todo_app", "permission denied for table country"),
-        ("GRANT SELECT ON country TO todo_auth", "todo_auth reaches rows of country"),
+        pytest.param(
+            "GRANT DELETE ON country TO PUBLIC",
+            "PUBLIC has DELETE on table country.",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "REVOKE SELECT ON country FROM todo_app",
+            "permission denied for table country",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "GRANT SELECT ON country TO todo_auth",
+            "todo_auth reaches rows of country",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_wrong_grant_on_a_reference_table_is_found(

@@ -125,6 +125,37 @@ def test_two_people(two: Checkout, schema: Callable[..., Result]) -> None:
     assert again.out == "Nothing to do: the revisions follow main, and every file is up to date.\n"
 
 
+def test_what_does_not_build_together(two: Checkout, schema: Callable[..., Result]) -> None:
+    """If the two histories contradict each other, nothing is changed."""
+    resolve(two)
+    (path,) = two.versions.glob(f"*{SECOND}*")
+    two.edit(path, "CREATE FUNCTION mine()", "CREATE FUNCTION theirs()")
+    before = {one: one.read_bytes() for one in two.root.rglob("*") if one.is_file()}
+    result = schema("rebase")
+    assert result.code == 2
+    assert "The history does not build" in result.err, result.everything
+    after = {one: one.read_bytes() for one in two.root.rglob("*") if one.is_file()}
+    assert {
+        one for one in before.keys() | after.keys() if before.get(one) != after.get(one)
+    } == set()
+
+
+@pytest.mark.parametrize(
+    "form", ['down_revision: str | None = "{}"', 'down_revision = (\n    "{}"\n)']
+)
+def test_other_ways_to_write_a_parent(
+    two: Checkout, schema: Callable[..., Result], form: str
+) -> None:
+    """Only the value is replaced, whatever stands around it."""
+    resolve(two)
+    (path,) = two.versions.glob(f"*{SECOND}*")
+    two.edit(path, f"down_revision = {two.head!r}", form.format(two.head))
+    result = schema("rebase")
+    assert result.code == 0, result.everything
+    (path,) = two.versions.glob(f"*{SECOND}*")
+    assert form.format(FIRST) in path.read_text("utf-8")
+
+
 def test_main_is_not_merged_yet(copy: Checkout, schema: Callable[..., Result]) -> None:
     """Before a merge it is refused, and the sentence says to merge."""
     git(copy, "init", "-q", "-b", "main")

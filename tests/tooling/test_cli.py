@@ -474,6 +474,10 @@ def test_a_server_in_the_background(run: Launcher, copy: Checkout) -> None:
     again = run.run(copy.root, "serve", "--detach")
     run.run(copy.root, "serve", "--stop")
     assert line in again.out
+    (copy.root / ".venv" / "dev-server.json").write_text("")  # a disk was full
+    damaged = run.run(copy.root, "serve", "--detach")
+    run.run(copy.root, "serve", "--stop")
+    assert damaged.code == 0, damaged.everything
 
 
 MISPLACED = "postgresql://owner:s3cr3t@127.0.0.1:1/db"

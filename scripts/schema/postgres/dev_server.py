@@ -25,6 +25,7 @@ from schema.errors import CannotRunError
 from schema.postgres import logins
 from schema.postgres.connection import connect
 from schema.postgres.embedded import OWNER, START_TIMEOUT, embedded
+from schema.postgres.leftovers import clear_leftovers
 from schema.project import ROOT
 from schema.roles import APPLICATION, BETTER_AUTH
 
@@ -32,6 +33,11 @@ DATABASE = "todo"
 SETTINGS = ROOT / ".venv" / "dev-server.json"
 LOCK = ROOT / ".venv" / "dev-server.lock"
 LOG = ROOT / ".venv" / "dev-server.log"
+
+_RUNS_ALREADY = (
+    "The development server of this checkout runs already; use it, or stop it first: schema serve"
+    " --stop."
+)
 
 READY = "export DATABASE_URL="
 """The line to paste, which is printed when the server is ready."""
@@ -65,10 +71,12 @@ def serve(postgres: str | int, port: int, build: Build, echo: Callable[[str], No
 
     """
     with _locked():
+        clear_leftovers()  # a killed one's server may still have the port
         settings = _settings(port)
         with embedded(
             postgres, port=settings.port, password=settings.owner, development=True
         ) as started:
+            _keep(settings)
             rebuild(settings, build, started.owner)
             made = [
                 logins.Login(f"{APPLICATION}_login", APPLICATION, settings.application),
@@ -114,6 +122,8 @@ def detach(arguments: list[str]) -> str:
         CannotRunError: it could not be started; the message is its own.
 
     """
+    if _holder() is not None:
+        raise CannotRunError(_RUNS_ALREADY)
     LOG.parent.mkdir(exist_ok=True)
     path = os.pathsep.join(map(str, (ROOT / "scripts", ROOT, os.environ.get("PYTHONPATH", ""))))
     with os.fdopen(os.open(LOG, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as log:
@@ -184,10 +194,7 @@ def _locked() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise CannotRunError(
-                "The development server of this checkout runs already; use it, or stop it first:"
-                " schema serve --stop."
-            ) from error
+            raise CannotRunError(_RUNS_ALREADY) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -198,12 +205,17 @@ def _settings(port: int) -> Settings:
     """Return the settings for a start, made anew or with that port where there is none."""
     try:
         kept = _kept()
-    except FileNotFoundError:
+    except (OSError, ValueError, TypeError):  # there is none, or it is damaged
         kept = Settings(0, *(secrets.token_urlsafe(18) for _ in range(3)))
-    chosen = replace(kept, port=free_port(port or kept.port))
-    with os.fdopen(os.open(SETTINGS, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(asdict(chosen), file)
-    return chosen
+    return replace(kept, port=free_port(port or kept.port))
+
+
+def _keep(settings: Settings) -> None:
+    """Write the settings at once, readable by this user only."""
+    new = SETTINGS.with_suffix(".new")
+    with os.fdopen(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(asdict(settings), file)
+    new.replace(SETTINGS)
 
 
 def _kept() -> Settings:

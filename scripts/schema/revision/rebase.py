@@ -15,12 +15,11 @@ from schema.errors import CannotRunError
 from schema.generate import files, models_readme
 from schema.postgres.scratch import Server
 from schema.project import MODELS_README, REVISIONS_DIR, ROOT, SNAPSHOT, VERSION
-from schema.revisions.history import identifiers
-from schema.revisions.merged import NotComparableError, git, main_branch
+from schema.revisions.history import identifiers, place_of_parent
+from schema.revisions.merged import NotComparableError, git, main_branches
 
 _NAME = re.compile(r"(?P<time>\d{4}_\d\d_\d\d_\d{4})_(?P<rest>.+\.py)")
 _TIME = "%Y_%m_%d_%H%M"
-_PARENT = re.compile(r"^down_revision = .*$", re.MULTILINE)
 _CONFLICT = re.compile(r"^(<{7}|>{7})( |$)", re.MULTILINE)
 
 
@@ -44,15 +43,33 @@ def rebase(server: Server) -> str:
 
     """
     try:
-        branch = main_branch()
-        names = git("ls-tree", "--name-only", branch, f"{REVISIONS_DIR}/").splitlines()
+        branch, *others = main_branches()
+        names = [
+            name
+            for one in (branch, *others)
+            for name in git("ls-tree", "--name-only", one, f"{REVISIONS_DIR}/").splitlines()
+            if one == branch or (REVISIONS_DIR / Path(name).name).exists()
+        ]
     except NotComparableError as error:
         raise CannotRunError(f"The merged revisions cannot be found: {error}.") from error
     merged = {Path(name).name for name in names if name.endswith(".py")}
     _refuse_conflicts(branch, merged)
     own = [path for path in sorted(REVISIONS_DIR.glob("*.py")) if path.name not in merged]
     head = _head([REVISIONS_DIR / name for name in merged], branch)
-    moved = list(_move(_in_order(own), head, max(merged, default="")))
+    before = {path: path.read_bytes() for path in (*own, SNAPSHOT, VERSION, MODELS_README)}
+    try:
+        return _rebase(server, branch, _in_order(own), head, max(merged, default=""))
+    except BaseException:
+        for path in REVISIONS_DIR.glob("*.py"):
+            if path.name not in merged and path not in before:
+                path.unlink()  # one of these, by its new name
+        for path, content in before.items():
+            path.write_bytes(content)
+        raise
+
+
+def _rebase(server: Server, branch: str, own: list[_Own], head: str | None, last: str) -> str:
+    moved = list(_move(own, head, last))
     for path in (SNAPSHOT, VERSION):
         if _CONFLICT.search(files.read(path)):
             text = git("show", f"{branch}:{files.name(path)}")
@@ -108,7 +125,10 @@ def _in_order(paths: Sequence[Path]) -> list[_Own]:
     """Sort this branch's revisions: a revision after its parent, otherwise by name."""
     left = []
     for path in paths:
-        revision, parents = identifiers(path)
+        try:
+            revision, parents = identifiers(path)
+        except (SyntaxError, ValueError) as error:
+            raise CannotRunError(f"{path.name} cannot be read ({error}); fix it first.") from error
         if len(parents) > 1:
             raise CannotRunError(
                 f"{path.name} merges two lines of history; delete it: after a rebase there is one."
@@ -129,11 +149,7 @@ def _move(own: Sequence[_Own], parent: str | None, last: str) -> Iterator[str]:
     """Give each revision its new parent, and a name that sorts after it; say so."""
     for one in own:
         if one.parent != (parent or ""):
-            text = one.path.read_text(encoding="utf-8")
-            value = "None" if parent is None else f'"{parent}"'
-            one.path.write_text(
-                _PARENT.sub(f"down_revision = {value}", text, count=1), encoding="utf-8"
-            )
+            _set_parent(one.path, "None" if parent is None else f'"{parent}"')
             yield f"{one.path.name} follows {parent} now, and no longer {one.parent or 'nothing'}."
         path = one.path
         match = _NAME.fullmatch(path.name)
@@ -143,6 +159,13 @@ def _move(own: Sequence[_Own], parent: str | None, last: str) -> Iterator[str]:
             yield f"{one.path.name} is called {path.name} now."
         last = max(last, path.name)
         parent = one.revision
+
+
+def _set_parent(path: Path, value: str) -> None:
+    """Replace the value of `down_revision`, and nothing else."""
+    start, end = place_of_parent(path)
+    text = path.read_bytes()
+    path.write_bytes(text[:start] + value.encode() + text[end:])
 
 
 def _later(name: str) -> str:

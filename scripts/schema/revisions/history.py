@@ -1,6 +1,7 @@
 """The history of revisions, read from its files without running them."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 from alembic.script import Script, ScriptDirectory
@@ -65,14 +66,38 @@ def only_raises(function: ast.FunctionDef | None) -> bool:
 
 
 def identifiers(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the revision of a file and its parents, without running it."""
-    values = {
-        target.id: ast.literal_eval(node.value)
-        for node in parse(path).body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name) and target.id in {"revision", "down_revision"}
-    }
+    """Return the revision of a file and its parents, without running it.
+
+    Raises:
+        SyntaxError, ValueError: the file is no Python, or does not name them as literals.
+
+    """
+    values = {name: ast.literal_eval(value) for name, value in _assigned(path)}
     above = values.get("down_revision")
     parents = (above,) if isinstance(above, str) else tuple(above or ())
     return str(values.get("revision", "")), parents
+
+
+def place_of_parent(path: Path) -> tuple[int, int]:
+    """Return where the value of `down_revision` begins and ends in the file, in bytes."""
+    value = dict(_assigned(path))["down_revision"]
+    lines = path.read_bytes().splitlines(keepends=True)
+
+    def offset(line: int, column: int) -> int:
+        return sum(map(len, lines[: line - 1])) + column
+
+    end_line, end_column = value.end_lineno or 0, value.end_col_offset or 0
+    return offset(value.lineno, value.col_offset), offset(end_line, end_column)
+
+
+def _assigned(path: Path) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the values of a file's identifiers, annotated or not."""
+    for node in parse(path).body:
+        targets: list[ast.expr] = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id in {"revision", "down_revision"}:
+                value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+                if value is not None:
+                    yield target.id, value

@@ -30,14 +30,17 @@ def merge_base() -> str:
     raise NotComparableError(f"HEAD and {existing[0]} have no common commit")
 
 
-def main_branch() -> str:
-    """Return the name of the main branch.
+def main_branches() -> list[str]:
+    """Return every branch that may be the main one: of each remote, and the local one.
 
     Raises:
         NotComparableError: there is none, or git cannot tell.
 
     """
-    return _main_branches()[0]
+    remotes = git("for-each-ref", "--format=%(refname:short)", "refs/remotes").split()
+    names = ("main", "master", "HEAD")
+    found = [one for one in remotes if one.rpartition("/")[2] in names]
+    return [*_main_branches()[:1], *found]
 
 
 def _main_branches() -> list[str]:
