@@ -373,7 +373,7 @@ def test_models_that_cannot_be_imported(copy: Checkout, check: Callable[[], Resu
 
 def test_irreversible_revision_is_accepted(copy: Checkout, check: Callable[[], Result]) -> None:
     """A downgrade that raises with a reason does not run, and the output counts it."""
-    copy.add(sql("UPDATE todo SET title = trim(title)"), IRREVERSIBLE)
+    copy.add(sql("UPDATE todo SET description = title WHERE false"), IRREVERSIBLE)
     copy.edit(copy.snapshot, copy.head, "a0b1c2d3e4f5")
     copy.edit("models/version.py", f"+{copy.head}", "+a0b1c2d3e4f5")
     copy.edit("models/version.py", f'"{copy.head}",', f'"{copy.head}",\n    "a0b1c2d3e4f5",')

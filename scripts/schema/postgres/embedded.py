@@ -115,6 +115,8 @@ def embedded(
     """
     installation = find_installation(postgres)
     with terminable():
+        with blocked():
+            tempfile.gettempdir()  # the first call writes a file to try a folder out
         clear_leftovers()
         run = _Run()
         try:
