@@ -13,7 +13,8 @@ from sqlalchemy import URL, Connection
 
 from schema.postgres.connection import connect
 from schema.rows.contents import read_contents
-from schema.rows.generator import EACH, Generator
+from schema.rows.generator import Generator
+from schema.rows.maker import EACH
 from schema.rows.tables import USERS, read_tables
 
 USER = 'CREATE TABLE "user" (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text NOT NULL)'

@@ -5,7 +5,8 @@ from sqlalchemy import URL, Connection, text
 
 from schema.access.declared import declared_samples
 from schema.postgres.connection import connect
-from schema.rows.generator import EACH, Generator
+from schema.rows.generator import Generator
+from schema.rows.maker import EACH
 from schema.rows.tables import read_tables
 
 INDEXES = """

@@ -21,7 +21,8 @@ from migrations.postgres import first_error_line
 from schema.access.declared import declared_accesses, declared_samples
 from schema.errors import CannotRunError
 from schema.roles import APPLICATION, BETTER_AUTH
-from schema.rows.generator import EACH, Generator
+from schema.rows.generator import Generator
+from schema.rows.maker import EACH
 from schema.rows.tables import USERS, TableRows, Tables, read_tables
 from schema.rows.visibility import all_rows_visible
 

@@ -48,6 +48,11 @@ def check(url: URL, scripts: ScriptDirectory, progress: Callable[[str], None]) -
         f"{pluralize(len(walk.revisions), 'revision')} up, down, up; {walk.reads} snapshots;"
         f" rows in {rows.coverage[0]} of {pluralize(rows.coverage[1], 'table')}"
     )
+    if rows.discarded:
+        tables = sum("." not in name for name in rows.discarded)
+        numbers = {"table": tables, "column": len(rows.discarded) - tables}
+        what = " and ".join(pluralize(number, one) for one, number in numbers.items() if number)
+        covered += f"; downgrades discard {what}"
     if walk.irreversible:
         covered += f"; {len(walk.irreversible)} irreversible"
     return CheckResult(covered, walk.failures)

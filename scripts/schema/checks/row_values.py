@@ -15,7 +15,8 @@ from schema.checks.result import Failure
 from schema.postgres.connection import describe_error, statement_of
 from schema.project import ROOT
 from schema.rows.contents import Contents, lost, read_contents
-from schema.rows.generator import EACH, Generator, Shortage
+from schema.rows.generator import Generator, Shortage
+from schema.rows.maker import EACH
 from schema.rows.tables import Check, TableRows, Tables, read_tables
 from schema.rows.visibility import all_rows_visible
 

@@ -5,9 +5,8 @@ for the same seed. In each table, one row has NULL wherever it may, one is fille
 the others mix both. What cannot be found is reported with the constraint's text.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from random import Random
 from typing import Any
@@ -18,37 +17,15 @@ from sqlalchemy.exc import DBAPIError
 
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect
-from schema.rows.tables import USERS, Check, Column, Reference, TableRows, Tables, read_tables
+from schema.rows.maker import NAME_SAMPLES, Maker, Row, Values, describe
+from schema.rows.tables import USERS, Check, Column, TableRows, Tables, read_tables
 from schema.rows.values import candidates
-
-type Values = dict[str, str | None]
-"""A row: the values of its columns as text."""
 
 type Samples = Mapping[tuple[str, str], Sequence[str]]
 """Values that a model names for a column, by table and column."""
 
-EACH = 3
-"""The rows of each owner in a table: empty, filled and mixed."""
-
-_NAME_SAMPLES = (
-    'Name samples on the model\'s column: sa_column_kwargs={"info": {"samples": ["…"]}}.'
-)
-
-_TRIES = 40
-"""How often a row is made anew when a key is taken."""
-_FEW = 200
-"""The different values of a column that is in no key."""
 _CANDIDATES = 150
 """How many candidates are tried at a time."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row that exists."""
-
-    values: Values
-    owner: str | None
-    """The id of the user who owns it; None where no key leads to a user."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +108,7 @@ class Generator:
         """Add a row for each of these owners, with these values; return what was added."""
         added: list[Row] = []
         seed = f"{self._seed} {table.name} {len(self.rows(table.name))}"
-        maker = _Maker(self, table, Random(seed))  # noqa: S311  # repeatable rows, no secrets
+        maker = Maker(table, Random(seed), self.rows, self.pool)  # noqa: S311  # repeatable rows, no secrets
         for attempt in range(3):
             rows = [
                 made
@@ -226,8 +203,8 @@ class Generator:
 
     def _refusal(self, table: TableRows) -> str:
         if self.error:
-            return f"PostgreSQL refuses each ({self.error}). {_NAME_SAMPLES}"
-        return _which(table.checks)
+            return f"PostgreSQL refuses each ({self.error}). {NAME_SAMPLES}"
+        return describe(table.checks)
 
     def _existing(self, table: TableRows) -> list[Values]:
         names = self._needed(table)
@@ -339,157 +316,11 @@ def fill_database(url: URL, samples: Samples, each: int = 20, owners: int = 5) -
         connection.commit()
 
 
-class _Maker:
-    """Makes the rows of one table."""
-
-    def __init__(self, generator: Generator, table: TableRows, rng: Random) -> None:
-        self.table = table
-        self.rng = rng
-        self.why = ""
-        self.parentless = False
-        self.generator = generator
-        self.taken: dict[tuple[str, ...], set[tuple[str | None, ...]]] = {
-            key: {tuple(row.values[name] for name in key) for row in generator.rows(table.name)}
-            for key in table.keys
-        }
-        self.in_key = {name for key in table.keys for name in key}
-        self.referencing = {name for one in table.references for name in one.columns}
-        self.pools = {
-            column.name: _Pool(
-                generator.pool(table, column, rng), distinct=column.name in self.in_key
-            )
-            for column in table.columns
-            if column.written and column.name not in self.referencing
-        }
-        self.required = {column.name for column in table.columns if column.required}
-        self.parents: dict[
-            tuple[Reference, tuple[tuple[str, str], ...]],
-            defaultdict[tuple[str | None, tuple[str | None, ...]], list[Row]],
-        ] = {}
-        """The possible parents, by their owner and the columns that a row has set already."""
-
-    def make(
-        self, owner: str | None, variant: int, fixed: Mapping[str, str | None]
-    ) -> Values | None:
-        """Make a row that is in no key's way; None if there is none."""
-        for attempt in range(_TRIES):
-            row = self._row(owner, variant, attempt, fixed)
-            if row is None:
-                return None
-            keys = {key: tuple(row.get(name) for name in key) for key in self.table.keys}
-            if all(None in value or value not in self.taken[key] for key, value in keys.items()):
-                for key, value in keys.items():
-                    self.taken[key].add(value)
-                return row
-        self.why = "every value of its key is taken."
-        return None
-
-    def _row(
-        self, owner: str | None, variant: int, attempt: int, fixed: Mapping[str, str | None]
-    ) -> Values | None:
-        row: Values = dict(fixed)
-        for number, reference in enumerate(self.table.references):
-            if not self._refer(
-                row, reference, owner if number == 0 else None, variant + attempt, variant
-            ):
-                return None
-        for name, pool in self.pools.items():
-            if name in row:
-                continue
-            optional = name not in self.required
-            if optional and (
-                variant % EACH == 0 or (variant % EACH == 2 and self.rng.random() < 0.5)
-            ):
-                row[name] = None
-                continue
-            value = pool.draw()
-            if value is None and not optional:
-                self.why = self._unknown(name)
-                return None
-            row[name] = value
-        for reference in self.table.references:  # a row whose parent is itself
-            for name, theirs in zip(reference.columns, reference.parent_columns, strict=True):
-                row.setdefault(name, row.get(theirs))
-        return row
-
-    def _refer(
-        self, row: Values, reference: Reference, owner: str | None, number: int, variant: int
-    ) -> bool:
-        """Set the columns of a reference to an existing parent's, or to NULL."""
-        free = [name for name in reference.columns if name not in row]
-        optional = [name for name in free if name not in self.required]
-        if not free:
-            return True
-        parents = self._parents(row, reference, owner)
-        if optional and (variant % EACH == 0 or not parents):
-            row |= dict.fromkeys(optional)
-            free = [name for name in free if name not in optional]
-            if not free:
-                return True
-        if not parents:
-            if reference.parent == self.table.name:
-                return True  # it becomes its own parent
-            self.why = f"table {reference.parent} has no row that it can reference."
-            self.parentless = True
-            return False
-        parent = parents[(number + self.rng.randrange(2)) % len(parents)]
-        for own, theirs in zip(reference.columns, reference.parent_columns, strict=True):
-            if own in free:
-                row[own] = parent.values[theirs]
-        return True
-
-    def _parents(self, row: Values, reference: Reference, owner: str | None) -> list[Row]:
-        """Return the parents of that owner that agree with the columns that are set already."""
-        pairs = zip(reference.columns, reference.parent_columns, strict=True)
-        fixed = tuple((own, theirs) for own, theirs in pairs if own in row)
-        index = self.parents.get((reference, fixed))
-        if index is None:
-            index = self.parents[reference, fixed] = defaultdict(list)
-            for parent in self.generator.rows(reference.parent):
-                values = tuple(parent.values[theirs] for _, theirs in fixed)
-                index[None, values].append(parent)
-                if parent.owner is not None:
-                    index[parent.owner, values].append(parent)
-        return index[owner, tuple(row[own] for own, _ in fixed)]
-
-    def _unknown(self, name: str) -> str:
-        checks = [check for check in self.table.checks if check.columns == (name,)]
-        what = _which(checks) if checks else "values of its type are not known."
-        return f"column {name}: {what}"
-
-
-@dataclass
-class _Pool:
-    """The values of a column; one that is in no key repeats the first few."""
-
-    source: Iterator[str]
-    distinct: bool
-    values: list[str] = field(default_factory=list)
-    drawn: int = 0
-
-    def draw(self) -> str | None:
-        """Return the next value; None if there is none."""
-        self.drawn += 1
-        if self.distinct or len(self.values) < _FEW:
-            value = next(self.source, None)
-            if value is not None:
-                self.values.append(value)
-                return value
-        return self.values[self.drawn % len(self.values)] if self.values else None
-
-
 def _extremes(values: list[str]) -> list[str]:
     """Put the longest and the shortest value first."""
     if not values:
         return []
     return [max(values, key=len), min(values, key=len), *values]
-
-
-def _which(checks: Sequence[Check]) -> str:
-    if not checks:
-        return "every value of its key is taken."
-    texts = "; ".join(f"{check.name} CHECK ({check.condition})" for check in checks)
-    return f"no value was found for {texts}. {_NAME_SAMPLES}"
 
 
 def _as_text(names: Sequence[str]) -> str:
