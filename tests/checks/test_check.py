@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.repo_copy import CHECKS, IRREVERSIBLE, Checkout, Result, sql
 
-LAST, FIRST = "isolate_users", "create_better_auth_tables"
+USERS, FIRST = "isolate_users", "create_better_auth_tables"
 ALEMBIC, SNAPSHOT = "autogenerate", "create_all"
 
 
@@ -89,34 +89,34 @@ ROUND_TRIP = (
     ),
     Broken(
         "downgrade-forgets-a-policy",
-        edit(LAST, """op.execute(f'DROP POLICY "{table}_auth" ON "{table}"')""", "pass"),
+        edit(USERS, """op.execute(f'DROP POLICY "{table}_auth" ON "{table}"')""", "pass"),
         ["round trip"],
-        (f"The downgrade of 2026_11_22_0920_b93a7e1d5f68_{LAST}.py {FORGETS}", "session_auth"),
+        (f"The downgrade of 2026_11_22_0920_b93a7e1d5f68_{USERS}.py {FORGETS}", "session_auth"),
     ),
     Broken(
         "downgrade-forgets-a-grant",
-        edit(LAST, 'op.execute("REVOKE ALL ON todo FROM todo_app")', "pass"),
+        edit(USERS, 'op.execute("REVOKE ALL ON todo FROM todo_app")', "pass"),
         ["round trip"],
         (FORGETS, "grant to todo_app"),
         slow=True,
     ),
     Broken(
         "downgrade-forgets-a-grant-on-the-database",
-        edit(LAST, 'database_privilege("GRANT TEMPORARY ON DATABASE %I TO PUBLIC")', "pass"),
+        edit(USERS, 'database_privilege("GRANT TEMPORARY ON DATABASE %I TO PUBLIC")', "pass"),
         ["round trip"],
         (FORGETS, "TEMPORARY"),
         slow=True,
     ),
     Broken(
         "downgrade-forgets-row-security",
-        edit(LAST, """op.execute(f'ALTER TABLE "{table}" DISABLE ROW LEVEL SECURITY')""", "pass"),
+        edit(USERS, """op.execute(f'ALTER TABLE "{table}" DISABLE ROW LEVEL SECURITY')""", "pass"),
         ["round trip"],
         (FORGETS, "row security"),
         slow=True,
     ),
     Broken(
         "downgrade-forgets-to-force-row-security-no-longer",
-        edit(LAST, """op.execute(f'ALTER TABLE "{table}" NO FORCE ROW LEVEL SECURITY')""", "pass"),
+        edit(USERS, """op.execute(f'ALTER TABLE "{table}" NO FORCE ROW LEVEL SECURITY')""", "pass"),
         ["round trip"],
         (FORGETS, "row security"),
         slow=True,
@@ -160,9 +160,9 @@ ROUND_TRIP = (
     ),
     Broken(
         "second-upgrade-fails",
-        edit(LAST, "def upgrade() -> None:", f"def upgrade() -> None:\n    {sql(A_ROW)}"),
+        edit(USERS, "def upgrade() -> None:", f"def upgrade() -> None:\n    {sql(A_ROW)}"),
         ["round trip"],
-        (f"The second upgrade of 2026_11_22_0920_b93a7e1d5f68_{LAST}.py fails: duplicate key",),
+        (f"The second upgrade of 2026_11_22_0920_b93a7e1d5f68_{USERS}.py fails: duplicate key",),
         slow=True,
     ),
 )

@@ -158,13 +158,13 @@ def test_document_of_refusal(run: Launcher) -> None:
 
 
 @pytest.mark.slow
-def test_quiet_when_all_holds(check: Callable[..., Result]) -> None:
+def test_quiet_when_all_pass(check: Callable[..., Result]) -> None:
     """If all checks pass, there is no output."""
     result = check("--quiet")
     assert (result.code, result.out, result.err) == (0, "", "")
 
 
-def test_quiet_when_something_does_not_hold(copy: Checkout, check: Callable[..., Result]) -> None:
+def test_quiet_when_a_check_fails(copy: Checkout, check: Callable[..., Result]) -> None:
     """Only the failures are printed, without the table."""
     copy.edit("migrations/schema.txt", "table todo", "table other")
     result = check("--quiet")
