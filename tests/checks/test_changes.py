@@ -151,6 +151,7 @@ def test_a_wrong_grant_on_a_reference_table_is_found(
 
 FILLS = (
     "DO $$ BEGIN PERFORM set_config(\\'app.keep_updated_at\\', \\'on\\', true);"
+    " PERFORM set_config(\\'row_security\\', \\'off\\', true);"
     " UPDATE todo SET description = title WHERE description IS NULL; END $$"
 )
 ADDED = "ALTER TABLE todo ADD COLUMN added text"
@@ -253,6 +254,25 @@ def test_a_revision_that_hurts_rows(  # noqa: PLR0913, PLR0917  # fixtures and a
     result = run.run(copy.root, "check", "--no-lint", "--database-url", url)
     assert "round trip" in result.checks("✗ fails"), result.everything
     assert fragment in result.out, result.everything
+
+
+BLIND = (
+    "SELECT set_config('app.keep_updated_at', 'on', true)",
+    "UPDATE todo SET description = title WHERE description IS NULL",
+)
+
+
+@pytest.mark.parametrize("first", ["", "SELECT set_config('row_security', 'off', true)"])
+def test_a_backfill_that_is_blind(
+    run: Launcher, copy: Checkout, server: Server, first: str
+) -> None:
+    """An owner that obeys row security would change nothing: it must get an error instead."""
+    copy.add(sql(*([first] if first else []), *BLIND), IRREVERSIBLE)
+    url = server.maintenance.render_as_string(hide_password=False)
+    result = run.run(copy.root, "check", "--no-lint", "--database-url", url)
+    assert ("changes no row of todo if the owner obeys row security" in result.out) is (
+        not first
+    ), result.everything
 
 
 @pytest.mark.slow

@@ -119,7 +119,10 @@ op.bulk_insert(
     ],
 )
 """
-EMPTY = 'op.execute(VALUES.delete().where(VALUES.c.identifier == "generated @"))'
+EMPTY = """
+op.execute("SELECT set_config('row_security', 'off', true)")
+op.execute(VALUES.delete().where(VALUES.c.identifier == "generated @"))
+"""
 DESCRIBE = "op.execute(\"COMMENT ON TABLE note_@ IS 'Notes, and more'\")\n"
 DESCRIBE_AS_BEFORE = "op.execute(\"COMMENT ON TABLE note_@ IS 'Notes'\")"
 

@@ -315,8 +315,15 @@ def _written_again(
 
 def _copy(table: TableRows, target: Target) -> str:
     """Return the statement that inserts a row again."""
-    names = ", ".join(_names(table))
-    return f"INSERT INTO {table.sql} ({names}) SELECT {names} FROM {table.sql} WHERE {target.where}"
+    names = _names(table)
+    other = {name for key in table.keys if key != table.primary_key for name in key}
+    texts = {column.name for column in table.columns if column.sql == "text"}
+    fresh = other & texts - set(table.primary_key)  # only the primary key shall be in the way
+    values = [f"{name} || 'x'" if name.strip('"') in fresh else name for name in names]
+    return (
+        f"INSERT INTO {table.sql} ({', '.join(names)}) SELECT {', '.join(values)}"
+        f" FROM {table.sql} WHERE {target.where}"
+    )
 
 
 def _allowed(trial: Trial, statement: str, *, rows: bool = False) -> bool:

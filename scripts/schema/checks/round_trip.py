@@ -100,11 +100,12 @@ class _Walk:
         self.reads = 0
         self.step = ""
 
-    def steps(self, _context: MigrationContext) -> Iterator[MigrationStep]:
+    def steps(self, context: MigrationContext) -> Iterator[MigrationStep]:
         """Yield each step; the code after a `yield` runs when the step is committed."""
         empty = before = self._read()
         for revision in self.revisions:
             self.failures += self.rows.assume(revision)
+            self.rows.before_upgrade(revision, context)
             yield self._up("upgrade", revision)
             irreversible = (
                 list(self.rows.irreversible(revision)) if revision in self.irreversible else []

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from migrations.postgres import first_error_line
 from schema.access.declared import declared_accesses, declared_samples
+from schema.checks import blindness
 from schema.checks.result import Failure
 from schema.postgres.connection import describe_error, statement_of
 from schema.project import ROOT
@@ -39,6 +41,7 @@ class RowValues:
         self._tables = Tables((), {})
         self._filled: dict[str, TableRows] = {}
         self._short: set[str] = set()
+        self._blind: blindness.Changed | None = None
         self._before: Contents = {}
         self._reference = {
             name for name, access in declared_accesses().items() if access.kind == "reference"
@@ -99,9 +102,20 @@ class RowValues:
         ).fill({table.name: EACH})
         self._connection.exec_driver_sql(delete)
 
+    def before_upgrade(self, revision: Script, context: MigrationContext) -> None:
+        """Try the upgrade as an owner that obeys row security, if it changes rows."""
+        self._blind = (
+            blindness.try_blind(self._connection, revision, self._before, context)
+            if blindness.changes_rows(revision)
+            else None
+        )
+
     def upgraded(self, revision: Script) -> Iterator[Failure]:
         """Add rows to what an upgrade made, in the schema as it is now."""
         self._tables = read_tables(self._connection)
+        if self._blind is not None:
+            really = blindness.changed(self._before, self._contents(self._tables))
+            yield from blindness.compare(revision, self._blind, really)
         yield from self._fill(revision)
 
     def upgraded_again(self, revision: Script) -> Iterator[Failure]:
