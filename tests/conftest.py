@@ -181,9 +181,15 @@ def any_server(request: pytest.FixtureRequest, servers: dict[int, Server]) -> Se
 
 
 @pytest.fixture(scope="session")
-def server(servers: dict[int, Server], request: pytest.FixtureRequest) -> Server:
-    """The server that most tests use."""
+def main_server(servers: dict[int, Server], request: pytest.FixtureRequest) -> Server:
+    """The server that most tests use, also where a file has a `server` of its own."""
     return servers[request.config.stash[_MAIN]]
+
+
+@pytest.fixture(scope="session")
+def server(main_server: Server) -> Server:
+    """The server that most tests use."""
+    return main_server
 
 
 @pytest.fixture(scope="session")

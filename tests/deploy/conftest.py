@@ -21,7 +21,7 @@ from tests.support.repo_copy import Checkout, copy_to
 
 
 @pytest.fixture(scope="session")
-def frozen(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
+def frozen(tmp_path_factory: pytest.TempPathFactory, main_server: Server) -> Path:
     """Return a checkout whose history ends at LAST, with the schema.txt of that revision."""
     copy = copy_to(tmp_path_factory.mktemp("frozen") / "checkout")
     directory = ScriptDirectory(str(copy.root / "migrations"))
@@ -29,7 +29,7 @@ def frozen(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
     for later in names[names.index(LAST) + 1 :]:
         (path,) = copy.versions.glob(f"*_{later}_*.py")
         path.unlink()
-    with server.database() as url, connect(url) as connection:
+    with main_server.database() as url, connect(url) as connection:
         upgrade(connection, ScriptDirectory(str(copy.root / "migrations")))
         schema = snapshot.read(connection, version_table=True)
     copy.snapshot.write_text(snapshot.layout(schema, LAST), encoding="utf-8")

@@ -13,6 +13,7 @@ from schema.checks.check_process import write_result
 from schema.checks.result import CheckResult, Failure
 from schema.postgres.connection import connect
 from schema.project import ROOT, scripts
+from schema.revisions.history import functions, parse
 from schema.sql_lint import findings, offline_sql, sqlfluff, squawk
 from schema.sql_lint.cache import CleanTexts
 from schema.sql_lint.capture import record
@@ -40,8 +41,20 @@ def check(empty: URL) -> CheckResult:
     revisions = {Path(direction.revision.path) for direction in recorded}
     number = sum(len(direction.statements) for direction in recorded)
     covered = f"{pluralize(number, 'statement')}, up and down; {pluralize(len(files), '.sql file')}"
-    remaining = findings.apply_allowances(found, [*sorted(revisions), *files])
+    reverted = {Path(one.revision.path) for one in recorded if not one.upgrade}
+    untried = {path.name: _downgrade(path) for path in revisions - reverted}
+    remaining = [
+        one
+        for one in findings.apply_allowances(found, [*sorted(revisions), *files])
+        if not (one.rule == "unused" and one.line in untried.get(one.file, ()))
+    ]
     return CheckResult(covered, [_failure(one) for one in remaining])
+
+
+def _downgrade(path: Path) -> range:
+    """Return the lines of a downgrade: below an irreversible revision none is executed."""
+    function = functions(parse(path)).get("downgrade")
+    return range(function.lineno, (function.end_lineno or 0) + 1) if function else range(0)
 
 
 def _failure(finding: Finding) -> Failure:
