@@ -17,7 +17,16 @@ from .base import NOW, TIMESTAMPTZ, Base, mappings, metadata
 from .roles import APPLICATION
 
 
-class OwnedLink(Base):
+class _UsersOwn(Base):
+    """The access that owned tables have in common."""
+
+    @classmethod
+    def declare_access(cls, table: str) -> Access:
+        """Give the application's role the acting user's rows."""
+        return Access("owned", (_owner(table),))
+
+
+class OwnedLink(_UsersOwn):
     """A row that belongs to one user and references rows of the same user.
 
     Its foreign keys contain `user_id` and the parent's id, so that no role, not even a superuser,
@@ -30,13 +39,8 @@ class OwnedLink(Base):
         sa_column_kwargs={"comment": "The user who owns this row"},
     )
 
-    @classmethod
-    def declare_access(cls, table: str) -> Access:
-        """Give the application's role the acting user's rows."""
-        return Access("owned", (_owner(table),))
 
-
-class Owned(Base):
+class Owned(_UsersOwn):
     """A row that belongs to one user, with the primary key `(user_id, id)`.
 
     Children reference `(user_id, id)`, and a unique index cannot reveal another user's ids. `id` is
@@ -73,11 +77,6 @@ class Owned(Base):
             "comment": "Last change, kept by a trigger",
         },
     )
-
-    @classmethod
-    def declare_access(cls, table: str) -> Access:
-        """Give the application's role the acting user's rows."""
-        return Access("owned", (_owner(table),))
 
 
 class Shared(Owned):

@@ -1,5 +1,6 @@
 """Paths in this checkout, and Alembic's configuration."""
 
+import os
 from pathlib import Path
 
 from alembic.config import Config
@@ -12,6 +13,15 @@ REVISIONS_DIR = ROOT / "migrations" / "versions"
 SNAPSHOT = ROOT / "migrations" / "schema.txt"
 VERSION = ROOT / "models" / "version.py"
 MODELS_README = ROOT / "models" / "README.md"
+
+
+def own_environment() -> dict[str, str]:
+    """Return the environment of a process that runs this checkout's code.
+
+    Otherwise it would run the code of its working folder, or of an installed package.
+    """
+    path = os.pathsep.join(map(str, (ROOT / "scripts", ROOT, os.environ.get("PYTHONPATH", ""))))
+    return os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)}
 
 
 def config() -> Config:

@@ -26,18 +26,28 @@ BOOKKEEPING: dict[str, str] = {
 def declared_accesses() -> Mapping[str, Access]:
     """Return the declared access of each table, by name."""
     from models import metadata
+
+    return {name: found for name in metadata.tables if (found := access_of(name)) is not None}
+
+
+def access_of(table: str) -> Access | None:
+    """Return the declared access of a table; None if no model declares one."""
+    from models import metadata
     from models.access import declared_access
 
-    return {
-        name: found
-        for name, table in metadata.tables.items()
-        if (found := declared_access(table)) is not None
-    }
+    model = metadata.tables.get(table)
+    return None if model is None else declared_access(model)
+
+
+def kind_of(table: str) -> str:
+    """Return the declared kind of a table; "" if no model declares one."""
+    found = access_of(table)
+    return found.kind if found else ""
 
 
 def rules_of(table: str, role: str) -> tuple[Rule, ...]:
     """Return the declared rules of a role on a table."""
-    found = declared_accesses().get(table)
+    found = access_of(table)
     return tuple(rule for rule in found.rules if rule.role == role) if found else ()
 
 

@@ -17,7 +17,7 @@ import psycopg
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from schema.access.declared import condition, declared_accesses, rules_of
+from schema.access.declared import access_of, condition, kind_of, rules_of
 from schema.access.trial import (
     PUBLIC,
     REFUSALS,
@@ -224,12 +224,11 @@ def probe(head: URL) -> ProbeResult:
 
 def try_all(trial: Trial, made: Scene) -> tuple[tuple[Access, ...], tuple[Difference, ...]]:
     """Try every form on every table as every role; return what is reached, and what differs."""
-    declared = declared_accesses()
     accesses: list[Access] = []
     differences: list[Difference] = []
     for table in made.tables.tables:
-        kind = declared[table.name].kind if table.name in declared else None
-        everyone = made.users if kind in {"shared", "membership"} else made.users[:1]
+        shared = kind_of(table.name) in {"shared", "membership"}
+        everyone = made.users if shared else made.users[:1]
         for role in ROLES:
             users = everyone if role == APPLICATION else made.users[:1]
             here = tuple(_of_table(trial, table, role, users, made.targets[table.name]))
@@ -303,12 +302,11 @@ def _scope(
 
 def identity_leaks(trial: Trial, made: Scene) -> Iterator[str]:
     """Try statements without a user, with an unknown one, and with an invalid uuid."""
-    declared = declared_accesses()
     limited = [
         table
         for table in made.tables.tables
-        if table.name in declared
-        and declared[table.name].row_security
+        if (access := access_of(table.name)) is not None
+        and access.row_security
         and rules_of(table.name, APPLICATION)
     ]
     if trial.refused(APPLICATION, "", "SELECT 1 / (app_user_id() IS NULL)::int"):

@@ -18,8 +18,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from migrations.postgres import first_error_line
-from schema.access.declared import declared_accesses, declared_samples
+from schema.access.declared import declared_accesses, declared_samples, kind_of
 from schema.errors import CannotRunError
+from schema.postgres.connection import driver_of
 from schema.roles import APPLICATION, BETTER_AUTH
 from schema.rows.generator import Generator
 from schema.rows.maker import EACH
@@ -27,7 +28,7 @@ from schema.rows.tables import USERS, TableRows, Tables, read_tables
 from schema.rows.visibility import all_rows_visible
 
 if TYPE_CHECKING:
-    from models.access import Access, Members
+    from models.access import Members
 
 PUBLIC = "PUBLIC"
 
@@ -70,10 +71,7 @@ class Trial:
     @property
     def driver(self) -> psycopg.Connection[Any]:
         """Psycopg's connection, for several statements in one round trip and for COPY."""
-        driver = self.connection.connection.driver_connection
-        if not isinstance(driver, psycopg.Connection):
-            raise TypeError("the trial needs psycopg's own connection")
-        return driver
+        return driver_of(self.connection)
 
     def attempt(self, role: str, user: str, *statements: str) -> int | None:
         """Return how many rows the last statement returns or changes; None if it is refused.
@@ -162,14 +160,13 @@ def scene(trial: Trial) -> Iterator[Scene]:
     _become_group_roles(connection)
     tables = read_tables(connection)
     generator = Generator(connection, tables, seed="isolation", samples=declared_samples())
-    declared = declared_accesses()
-    memberships = {name for name, access in declared.items() if access.kind == "membership"}
+    memberships = {table.name for table in tables.tables if kind_of(table.name) == "membership"}
     sorts = max((len(list(_sorts(name))) for name in memberships), default=0)
     wanted = {
         table.name: EACH
         for table in tables.tables
         if table.name not in memberships
-        and not (kind_of(declared, table.name) == "reference" and generator.rows(table.name))
+        and not (kind_of(table.name) == "reference" and generator.rows(table.name))
     }
     wanted |= {USERS: 2 + sorts + 1}
     # To the end: the owner evaluates over all rows what the rules let a user reach.
@@ -188,11 +185,6 @@ def scene(trial: Trial) -> Iterator[Scene]:
         ]
         yield Scene(tables, tuple(generator.users), targets, tuple(untried))
     connection.rollback()
-
-
-def kind_of(declared: Mapping[str, Access], table: str) -> str:
-    """Return the declared kind of a table; "" if no model declares one."""
-    return declared[table].kind if table in declared else ""
 
 
 def _shared_with(membership: str) -> dict[str, Members]:

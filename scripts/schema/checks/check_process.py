@@ -4,7 +4,6 @@ It uses a second core. Parallel checks need processes: Alembic keeps its context
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from sqlalchemy import URL
 
 from schema.checks.result import CheckResult, Failure
 from schema.errors import CannotRunError
-from schema.project import ROOT
+from schema.project import own_environment
 
 type Result = Callable[[], tuple[CheckResult, float]]
 
@@ -26,11 +25,9 @@ def start_check_process(module: str, url: URL) -> Iterator[Result]:
 
     The URL goes through standard input, because `ps` would show the password in an argument.
     """
-    # The process must run this checkout's code, not the working folder's or an installed package's.
-    path = os.pathsep.join(map(str, (ROOT / "scripts", ROOT, os.environ.get("PYTHONPATH", ""))))
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", module],
-        env=os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)},
+        env=own_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Row, text
 
-from schema.access.declared import BOOKKEEPING, declared_accesses, rules_of
+from schema.access.declared import BOOKKEEPING, access_of, declared_accesses, rules_of
 from schema.access.privileges import IDENTITY, TABLES, WRITE, role_privileges
 from schema.checks.result import CheckResult, Failure
 from schema.postgres.connection import connect
@@ -150,7 +150,7 @@ def check(head: URL) -> CheckResult:
 def _table(table: Row[Any]) -> Iterator[Failure]:
     if table.name in BOOKKEEPING:
         return
-    access = declared_accesses().get(table.name)
+    access = access_of(table.name)
     if access is None:
         yield Failure(
             f"No model declares who may access table {table.name}.",

@@ -107,18 +107,14 @@ class _Walk:
             self.failures += self.rows.assume(revision)
             self.rows.before_upgrade(revision, context)
             yield self._up("upgrade", revision)
-            irreversible = (
-                list(self.rows.irreversible(revision)) if revision in self.irreversible else []
-            )
-            self.failures += self.rows.upgraded(revision)
-            if revision not in self.irreversible:
+            reversible = revision not in self.irreversible
+            self.failures += self.rows.upgraded(revision, reversible=reversible)
+            if reversible:
                 yield self._down("downgrade", revision)
                 if self._differ("does not restore the schema from before its upgrade", before):
                     return
                 self.failures += self.rows.downgraded(revision)
                 yield self._up("second upgrade", revision)
-            else:
-                self.failures += irreversible
             self.failures += self.rows.upgraded_again(revision)
             before = self._read()
         final = self.irreversible[-1:]

@@ -31,8 +31,8 @@ KEPT_TIME = "app.keep_updated_at"
 class RowValues:
     """The rows of a database while its revisions are tried.
 
-    `fill` adds rows where a table is new or has new columns; `compare` says what an upgrade and the
-    downgrade after it have lost.
+    Each method belongs to a place in the walk, and yields what is wrong there: rows are made where
+    a table is new or has changed, and what was there before is compared with what is there after.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -110,12 +110,19 @@ class RowValues:
             else None
         )
 
-    def upgraded(self, revision: Script) -> Iterator[Failure]:
-        """Add rows to what an upgrade made, in the schema as it is now."""
+    def upgraded(self, revision: Script, *, reversible: bool) -> Iterator[Failure]:
+        """Add rows to what an upgrade made, in the schema as it is now.
+
+        If it cannot be reverted, its losses show here; a value where none was is no loss.
+        """
         self._tables = read_tables(self._connection)
-        if self._blind is not None:
-            really = blindness.changed(self._before, self._contents(self._tables))
-            yield from blindness.compare(revision, self._blind, really)
+        if self._blind is not None or not reversible:
+            after = self._contents(self._tables)
+            if self._blind is not None:
+                really = blindness.changed(self._before, after)
+                yield from blindness.compare(revision, self._blind, really)
+            if not reversible:
+                yield from _compare(revision, lost(self._before, after, filling=True))
         yield from self._fill(revision)
 
     def upgraded_again(self, revision: Script) -> Iterator[Failure]:
@@ -150,14 +157,6 @@ class RowValues:
                 )
         self._filled = {table.name: table for table in self._tables.tables}
         self._connection.commit()
-
-    def irreversible(self, revision: Script) -> Iterator[Failure]:
-        """Compare the values after an upgrade that cannot be reverted with those before it.
-
-        A value where none was is no loss.
-        """
-        after = self._contents(read_tables(self._connection))
-        yield from _compare(revision, lost(self._before, after, filling=True))
 
     def downgraded(self, revision: Script) -> Iterator[Failure]:
         """Compare the values with those from before the upgrade, and with what is declared."""

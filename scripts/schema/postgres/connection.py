@@ -5,7 +5,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psycopg
 from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -33,6 +35,14 @@ def connect(url: URL, *, autocommit: bool = False) -> Iterator[Connection]:
         ) from error
     with connection:
         yield connection
+
+
+def driver_of(connection: Connection) -> psycopg.Connection[Any]:
+    """Return psycopg's own connection, for COPY, pipelines and several statements at once."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        raise TypeError("this needs psycopg's own connection")
+    return driver
 
 
 def describe_error(error: Exception) -> str:

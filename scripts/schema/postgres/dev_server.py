@@ -26,7 +26,7 @@ from schema.postgres import logins
 from schema.postgres.connection import connect
 from schema.postgres.embedded import OWNER, START_TIMEOUT, embedded
 from schema.postgres.leftovers import clear_leftovers
-from schema.project import ROOT
+from schema.project import ROOT, own_environment
 from schema.roles import APPLICATION, BETTER_AUTH
 
 DATABASE = "todo"
@@ -125,11 +125,10 @@ def detach(arguments: list[str]) -> str:
     if _holder() is not None:
         raise CannotRunError(_RUNS_ALREADY)
     LOG.parent.mkdir(exist_ok=True)
-    path = os.pathsep.join(map(str, (ROOT / "scripts", ROOT, os.environ.get("PYTHONPATH", ""))))
     with os.fdopen(os.open(LOG, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-u", "-m", "schema.cli.main", "serve", *arguments],
-            env=os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)},
+            env=own_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

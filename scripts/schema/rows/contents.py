@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import psycopg
 from sqlalchemy import Connection
 
+from schema.postgres.connection import driver_of
 from schema.rows.tables import TableRows
 
 type Values = tuple[str | None, ...]
@@ -35,9 +35,7 @@ type Contents = Mapping[str, TableContents]
 def read_contents(connection: Connection, tables: Iterable[TableRows]) -> Contents:
     """Read all rows of the tables, in one round trip."""
     chosen = [table for table in tables if table.columns]
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection):
-        raise TypeError("the pipeline needs psycopg's own connection")
+    driver = driver_of(connection)
     cursors = []
     # SQLAlchemy does not know of a transaction that the driver began, and would not end it.
     with driver.transaction(), driver.pipeline():

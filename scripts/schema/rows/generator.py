@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from schema.errors import CannotRunError
-from schema.postgres.connection import connect
+from schema.postgres.connection import connect, driver_of
 from schema.rows.maker import NAME_SAMPLES, Maker, Row, Values, describe
 from schema.rows.tables import USERS, Check, Column, TableRows, Tables, read_tables
 from schema.rows.values import candidates
@@ -137,9 +137,7 @@ class Generator:
 
         If PostgreSQL raises an error for one of the rows, they are inserted one by one.
         """
-        driver = self._connection.connection.driver_connection
-        if not isinstance(driver, psycopg.Connection):
-            raise TypeError("COPY needs psycopg's own connection")
+        driver = driver_of(self._connection)
         names = [column.name for column in table.columns if column.written]
         returned = self._needed(table)
         returning = f"RETURNING {_as_text(returned)}"
@@ -294,9 +292,6 @@ class Generator:
             if len(values) == 1:
                 return []
             return [one for value in values for one in self._accepted(column, checks, [value])]
-
-    def _run(self, statement: str) -> None:
-        self._connection.exec_driver_sql(statement.replace("%", "%%"))
 
 
 def fill_database(url: URL, samples: Samples, each: int = 20, owners: int = 5) -> None:
