@@ -35,7 +35,7 @@ from tests.support.load import (
     recipes,
     run_unsafely,
 )
-from tests.support.repo_copy import Checkout, Launcher, copy_to
+from tests.support.repo_copy import Checkout, copy_to
 
 USERS = 10_000
 TODOS = 1_000_000
@@ -261,21 +261,3 @@ def test_a_row_that_somebody_has_locked(copy: Checkout, head: URL) -> None:
         assert done(head, "A backfill")
         query = text("SELECT count(*) FROM todo WHERE share_key = :mine")
         assert connection.scalar(query, {"mine": mine}) == 1
-
-
-@pytest.mark.slow
-def test_the_recipes_pass_the_check(run: Launcher, copy: Checkout, server: Server) -> None:
-    """A history of all recipes passes `schema check`."""
-    # The backfill is irreversible, so it comes last: the downgrade begins after it.
-    backfill = recipes().pop("A backfill")
-    others = [recipe for name, recipe in recipes().items() if name != "A backfill"]
-    for recipe in [*others, backfill]:
-        for code in recipe.good:
-            follow(copy, code)
-    url = server.maintenance.render_as_string(hide_password=False)
-    result = run.run(copy.root, "check", "--database-url", url)
-    # The models and the committed snapshot do not have the recipes' columns.
-    expected = {"history", "upgrade head", "round trip", "comments", "isolation", "SQL lint"}
-    failures = [one for one in result.failures if one.check in expected]
-    assert expected <= set(result.checks("✓ passes")), failures or result.everything
-    assert re.search(r"round trip +\d+ revisions up, down, up", result.out)
