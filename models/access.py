@@ -104,10 +104,17 @@ def grant_access(_metadata: MetaData, connection: Connection, **_options: object
 
 
 def access_statements(table: Table) -> Iterator[str]:
-    """Yield the SQL that gives the roles the declared access to a new table."""
+    """Yield the SQL that gives the roles the declared access to a new table.
+
+    Raises:
+        ValueError: the model shares the table by a column that there is not.
+
+    """
     access = declared_access(table)
     if access is None:
         return
+    if access.members:
+        _check_members(table, access.members)
     if access.row_security:
         for what in ("ENABLE", "FORCE"):
             yield f'ALTER TABLE "{table.name}" {what} ROW LEVEL SECURITY'
@@ -116,6 +123,20 @@ def access_statements(table: Table) -> Iterator[str]:
             yield _policy(table.name, rule)
         privileges = "SELECT" if rule.command == "SELECT" else "SELECT, INSERT, UPDATE, DELETE"
         yield f'GRANT {privileges} ON "{table.name}" TO {rule.role}'
+
+
+def _check_members(table: Table, members: Members) -> None:
+    """Raise ValueError if a model names a table or a column in `shared_with` that there is not."""
+    membership = table.metadata.tables.get(members.table)
+    if membership is None:
+        message = f"{table.name}: shared_with names {members.table}, which is no table"
+        raise ValueError(message)
+    named = [members.can_write, members.ended, *members.path.values()]
+    for of, names in ((table, members.path), (membership, named)):
+        for name in names:
+            if isinstance(name, str) and name not in of.columns:
+                message = f"{table.name}: shared_with names {of.name}.{name}, which is no column"
+                raise ValueError(message)
 
 
 def _policy(table: str, rule: Rule) -> str:

@@ -11,7 +11,10 @@ from sqlalchemy import URL
 
 from schema.project import ROOT
 from tests.application.better_auth.service import Driver, Service, driver, install_better_auth
+from tests.support.later_defaults import head_template, later_defaults
 from tests.support.npm import find_node
+
+__all__ = ["head_template", "later_defaults"]
 
 
 @pytest.fixture(scope="session")

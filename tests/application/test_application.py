@@ -26,6 +26,7 @@ from models import (
 from models.version import HISTORY, __version__
 from schema.postgres.connection import connect
 from tests.support.servers import conninfo
+from tests.support.todos import new_todo
 from tests.support.users import ALICE, BOB
 from tests.support.wire import trips
 
@@ -48,9 +49,9 @@ def titles(session: Session) -> list[str]:
 def test_each_transaction_of_the_block_acts_for_the_user(engine: Engine) -> None:
     """After a commit in the block the next transaction acts for the same user; the end commits."""
     with Session(engine) as session, acting_as(session, ALICE):
-        session.add(Todo(user_id=ALICE, title="one"))
+        session.add(new_todo(user_id=ALICE, title="one"))
         session.commit()
-        session.add(Todo(user_id=ALICE, title="two"))
+        session.add(new_todo(user_id=ALICE, title="two"))
     with Session(engine) as session, acting_as(session, ALICE):
         assert titles(session) == ["one", "two"]
 
@@ -58,7 +59,7 @@ def test_each_transaction_of_the_block_acts_for_the_user(engine: Engine) -> None
 def test_nothing_of_an_identity_is_left_on_the_connection(engine: Engine) -> None:
     """On a pooled connection the next transaction does not have the last identity."""
     with Session(engine) as session, acting_as(session, ALICE):
-        session.add(Todo(user_id=ALICE, title="Alice's"))
+        session.add(new_todo(user_id=ALICE, title="Alice's"))
     with Session(engine) as session:
         with acting_as(session, BOB):
             assert titles(session) == []
@@ -69,7 +70,7 @@ def test_a_block_that_raises_is_rolled_back(engine: Engine) -> None:
     """An exception rolls the block back, and the session has no identity afterwards."""
     with Session(engine) as session:
         with pytest.raises(ZeroDivisionError), acting_as(session, ALICE):
-            session.add(Todo(user_id=ALICE, title="lost"))
+            session.add(new_todo(user_id=ALICE, title="lost"))
             session.flush()
             raise ZeroDivisionError
         with acting_as(session, ALICE):
@@ -80,7 +81,7 @@ def test_acting_for_another_user_inside_the_block_is_an_error(engine: Engine) ->
     """A nested block for another user is refused: its rows would mix with the first user's."""
     with Session(engine) as session, acting_as(session, ALICE):
         with acting_as(session, ALICE):
-            session.add(Todo(user_id=ALICE, title="nested"))
+            session.add(new_todo(user_id=ALICE, title="nested"))
         with pytest.raises(IdentityError, match=f"acts for user {ALICE} already"):
             with acting_as(session, BOB):
                 pass
@@ -106,14 +107,14 @@ def test_a_session_that_hides_an_error_says_that_nothing_was_committed(engine: E
     """A caught error leaves the transaction failed: COMMIT would roll back without an error."""
     with Session(engine) as session:
         with pytest.raises(IdentityError, match="rolled back"), acting_as(session, ALICE):
-            session.add(Todo(user_id=ALICE, title="lost"))
+            session.add(new_todo(user_id=ALICE, title="lost"))
             session.flush()
             with pytest.raises(DBAPIError):
                 session.execute(text("SELECT 1 / 0"))
         with acting_as(session, ALICE):
             with pytest.raises(DBAPIError), session.begin_nested():
                 session.execute(text("SELECT 1 / 0"))
-            session.add(Todo(user_id=ALICE, title="kept"))
+            session.add(new_todo(user_id=ALICE, title="kept"))
         with acting_as(session, ALICE):
             assert titles(session) == ["kept"]
 
@@ -126,7 +127,7 @@ def test_an_async_session_that_hides_an_error_says_so(application: URL) -> None:
         async with AsyncSession(engine) as session:
             with pytest.raises(IdentityError, match="rolled back"):
                 async with acting_as(session, ALICE):
-                    session.add(Todo(user_id=ALICE, title="lost"))
+                    session.add(new_todo(user_id=ALICE, title="lost"))
                     await session.flush()
                     with pytest.raises(DBAPIError):
                         await session.execute(text("SELECT 1 / 0"))
@@ -144,9 +145,9 @@ def test_async_sessions_act_alike(application: URL) -> None:
         engine = create_async_engine(application, poolclass=NullPool)
         async with AsyncSession(engine) as session:
             async with acting_as(session, ALICE):
-                session.add(Todo(user_id=ALICE, title="one"))
+                session.add(new_todo(user_id=ALICE, title="one"))
                 await session.commit()
-                session.add(Todo(user_id=ALICE, title="two"))
+                session.add(new_todo(user_id=ALICE, title="two"))
             async with acting_as(session, ALICE):
                 found = (await session.execute(select(Todo.title))).scalars().all()
                 assert sorted(found) == ["one", "two"]
@@ -157,7 +158,7 @@ def test_async_sessions_act_alike(application: URL) -> None:
                 assert (await session.execute(select(Todo))).all() == []
             with pytest.raises(ZeroDivisionError):
                 async with acting_as(session, ALICE):
-                    session.add(Todo(user_id=ALICE, title="lost"))
+                    session.add(new_todo(user_id=ALICE, title="lost"))
                     await session.flush()
                     raise ZeroDivisionError
             assert (await session.execute(select(Todo))).all() == []

@@ -6,7 +6,6 @@ there; and a mistake in such a change is found as it would be in a table that ex
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,9 +15,8 @@ import pytest
 from schema.postgres.connection import connect
 from schema.postgres.embedded import embedded
 from schema.postgres.scratch import Server
-from schema.project import ROOT
 from tests.support.changes import CHANGES, Change, member_of
-from tests.support.repo_copy import IRREVERSIBLE, Checkout, Launcher, Result, sql
+from tests.support.repo_copy import IRREVERSIBLE, Checkout, Launcher, Result, equip, sql
 
 BY_NAME = {change.name: change for change in CHANGES}
 QUICK = {"shared list with members"}
@@ -26,14 +24,12 @@ QUICK = {"shared list with members"}
 
 
 @pytest.fixture
-def changed(
-    run: Launcher, copy: Checkout, server: Server
-) -> Callable[[Change], Callable[..., Result]]:
+def changed(run: Launcher, copy: Checkout, server: Server) -> Callable[..., Callable[..., Result]]:
     """Make a change in the copy and write what follows from it; return its `schema` command."""
     url = server.maintenance.render_as_string(hide_password=False)
 
-    def make(change: Change) -> Callable[..., Result]:
-        change.apply(copy)
+    def make(change: Change, *, formatted: bool = False) -> Callable[..., Result]:
+        change.apply(copy, formatted=formatted)
         written = run.run(copy.root, "snapshot", "--database-url", url)
         assert written.code == 0, written.everything
         return lambda *arguments: run.run(copy.root, *arguments, "--database-url", url)
@@ -45,7 +41,7 @@ def changed(
     "name",
     [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BY_NAME],
 )
-def test_every_check_passes(changed: Callable[[Change], Callable[..., Result]], name: str) -> None:
+def test_every_check_passes(changed: Callable[..., Callable[..., Result]], name: str) -> None:
     """Every check passes after the change."""
     result = changed(BY_NAME[name])("check", "--no-lint")
     assert result.code == 0, result.everything
@@ -54,12 +50,11 @@ def test_every_check_passes(changed: Callable[[Change], Callable[..., Result]], 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BY_NAME)
 def test_tests_of_the_schema_pass(
-    changed: Callable[[Change], Callable[..., Result]], copy: Checkout, name: str
+    changed: Callable[..., Callable[..., Result]], copy: Checkout, name: str
 ) -> None:
     """The tests of the schema pass after the change, in a checkout of its own."""
     changed(BY_NAME[name])
-    shutil.copytree(ROOT / "tests", copy.root / "tests", ignore=shutil.ignore_patterns("*cache*"))
-    (copy.root / ".venv").mkdir()
+    equip(copy)
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     path = os.pathsep.join((str(copy.root), str(copy.root / "scripts")))
     done = subprocess.run(
@@ -71,6 +66,22 @@ def test_tests_of_the_schema_pass(
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BY_NAME)
+def test_lint_passes(
+    changed: Callable[..., Callable[..., Result]], copy: Checkout, name: str
+) -> None:
+    """`scripts/check` with its SQL lint, and `scripts/lint`, are green after the change."""
+    schema = changed(BY_NAME[name], formatted=True)
+    equip(copy)
+    done = subprocess.run(
+        ["scripts/lint", "--fix"], cwd=copy.root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = schema("check")
+    assert result.code == 0, result.everything
 
 
 LEAKS = {
@@ -100,7 +111,7 @@ UNSEEN = {
     [pytest.param(name, marks=() if name in QUICK_LEAKS else pytest.mark.slow) for name in LEAKS],
 )
 def test_a_wrong_policy_of_a_shared_table_is_found(
-    changed: Callable[[Change], Callable[..., Result]], name: str
+    changed: Callable[..., Callable[..., Result]], name: str
 ) -> None:
     """Rows of members of each sort show whether a policy says what the model declares."""
     old, new = LEAKS[name]
@@ -137,7 +148,7 @@ def test_a_wrong_policy_of_a_shared_table_is_found(
     ],
 )
 def test_a_wrong_grant_on_a_reference_table_is_found(
-    changed: Callable[[Change], Callable[..., Result]], statement: str, fragment: str
+    changed: Callable[..., Callable[..., Result]], statement: str, fragment: str
 ) -> None:
     """The application reads every row of a reference table, and nobody writes one."""
     change = BY_NAME["reference table with rows"]
@@ -262,17 +273,80 @@ BLIND = (
 )
 
 
-@pytest.mark.parametrize("first", ["", "SELECT set_config('row_security', 'off', true)"])
+@pytest.mark.parametrize(
+    ("first", "autocommit"),
+    [
+        ("", False),
+        ("SELECT set_config('row_security', 'off', true)", False),
+        pytest.param("", True, marks=pytest.mark.slow),
+        pytest.param(
+            "SELECT set_config('row_security', 'off', false)", True, marks=pytest.mark.slow
+        ),
+    ],
+)
 def test_a_backfill_that_is_blind(
-    run: Launcher, copy: Checkout, server: Server, first: str
+    run: Launcher,
+    copy: Checkout,
+    server: Server,
+    first: str,
+    *,
+    autocommit: bool,
 ) -> None:
     """An owner that obeys row security would change nothing: it must get an error instead."""
-    copy.add(sql(*([first] if first else []), *BLIND), IRREVERSIBLE)
+    body = sql(*([first] if first else []), *BLIND)
+    if autocommit:
+        body = sql("CREATE INDEX CONCURRENTLY todo_new_idx ON todo (user_id, title)", *BLIND)
+        body = sql(first, *BLIND) if first else body
+        body = "with op.get_context().autocommit_block():\n        " + body.replace(
+            "\n    ", "\n        "
+        )
+    copy.add(body, IRREVERSIBLE)
     url = server.maintenance.render_as_string(hide_password=False)
     result = run.run(copy.root, "check", "--no-lint", "--database-url", url)
     assert ("changes no row of todo if the owner obeys row security" in result.out) is (
         not first
     ), result.everything
+
+
+@pytest.mark.slow
+def test_a_reference_table_that_is_dropped_later(
+    run: Launcher, copy: Checkout, server: Server
+) -> None:
+    """Its rows came with its revision, so no others are made, though no model declares it now."""
+    path = copy.add(
+        sql(
+            "CREATE TABLE country (code text CONSTRAINT country_pkey PRIMARY KEY)",
+            "INSERT INTO country (code) VALUES ('FR')",
+        ),
+        sql("DROP TABLE country"),
+    )
+    copy.add(
+        sql(
+            "DO $$ BEGIN ASSERT (SELECT count(*) FROM country) = 1; END $$",
+            "DROP TABLE country",
+        ),
+        sql(
+            "CREATE TABLE country (code text CONSTRAINT country_pkey PRIMARY KEY)",
+            "INSERT INTO country (code) VALUES ('FR')",
+        ),
+        revision="b0b1c2d3e4f5",
+        parents="a0b1c2d3e4f5",
+    )
+    assert path.exists()
+    url = server.maintenance.render_as_string(hide_password=False)
+    result = run.run(copy.root, "check", "--no-lint", "--database-url", url)
+    assert "round trip" in result.checks("✓ passes"), result.everything
+
+
+def test_a_member_by_a_column_that_is_not_there(
+    changed: Callable[..., Callable[..., Result]], copy: Checkout
+) -> None:
+    """The message names the model's table and the misspelt column."""
+    schema = changed(BY_NAME["shared list with members"])
+    copy.edit("models/lists.py", 'ended="ended_at"', 'ended="endet_at"')
+    result = schema("check", "--no-lint")
+    expected = "todo_list: shared_with names list_member.endet_at, which is no column"
+    assert expected in result.out, result.everything
 
 
 @pytest.mark.slow
@@ -300,7 +374,7 @@ def test_an_owner_that_obeys_row_security(run: Launcher, copy: Checkout) -> None
         address = url.render_as_string(hide_password=False)
         result = run.run(copy.root, "check", "--no-lint", "--database-url", address)
     # The update touches no row, so nothing is lost.
-    assert "rows in 7 of 7 tables" in result.out, result.everything
+    assert "up, down, up, with rows in every table;" in result.out, result.everything
     assert "isolation" in result.checks("✓ passes"), result.everything
 
 

@@ -76,14 +76,14 @@ ROUND_TRIP = (
     Broken(
         "downgrade-forgets-an-index",
         revision("CREATE INDEX todo_new_idx ON todo (user_id, title)", "SELECT 1"),
-        ["round trip", ALEMBIC, SNAPSHOT, "generated files"],
+        ["round trip", ALEMBIC, "generated files"],
         (FORGETS, "CREATE INDEX todo_new_idx", "Make its downgrade undo exactly what"),
         slow=True,
     ),
     Broken(
         "downgrade-forgets-a-comment",
         revision("COMMENT ON COLUMN todo.title IS 'new'", "SELECT 1"),
-        ["round trip", ALEMBIC, SNAPSHOT, "generated files"],
+        ["round trip", ALEMBIC, "generated files"],
         (FORGETS, "new"),
         slow=True,
     ),
@@ -170,7 +170,6 @@ ROUND_TRIP = (
 TODO, USER, SESSION, FUNCTIONS = (
     f"models/{name}.py" for name in ("todo", "user", "session", "functions")
 )
-BOTH = [ALEMBIC, SNAPSHOT]
 
 
 def _extra_table(copy: Checkout) -> None:
@@ -186,36 +185,36 @@ PARITY = (
     Broken(
         "type",
         edit(TODO, "sa_type=Text,", 'sa_type=__import__("sqlalchemy").String(500),'),
-        BOTH,
-        (OTHER_BY_ALEMBIC, OTHER_MODELS, "character varying(500)", "alembic revision"),
+        [ALEMBIC],
+        (OTHER_BY_ALEMBIC, "character varying(500)", "alembic revision"),
         slow=True,
     ),
     Broken(
         "default",
         edit("models/base.py", 'text("CURRENT_TIMESTAMP")', 'text("clock_timestamp()")'),
-        BOTH,
-        (OTHER_BY_ALEMBIC, OTHER_MODELS, "clock_timestamp()"),
+        [ALEMBIC],
+        (OTHER_BY_ALEMBIC, "clock_timestamp()"),
         slow=True,
     ),
     Broken(
         "comment",
         edit(TODO, "When it should be done", "When it must be done"),
-        BOTH,
-        (OTHER_BY_ALEMBIC, OTHER_MODELS, "When it must be done"),
+        [ALEMBIC],
+        (OTHER_BY_ALEMBIC, "When it must be done"),
         slow=True,
     ),
     Broken(
         "nullable",
         edit(TODO, '"comment": "When it should', '"nullable": False, "comment": "When it should'),
-        BOTH,
-        (OTHER_BY_ALEMBIC, OTHER_MODELS, "nullable=False", "due_at"),
+        [ALEMBIC],
+        (OTHER_BY_ALEMBIC, "nullable=False", "due_at"),
         slow=True,
     ),
     Broken(
         "check-name",
         edit(TODO, 'name="title_length"', 'name="title_size"'),
-        BOTH,
-        (OTHER_BY_ALEMBIC, OTHER_MODELS, "todo_title_size_check"),
+        [ALEMBIC],
+        (OTHER_BY_ALEMBIC, "todo_title_size_check"),
         slow=True,
     ),
     Broken(
@@ -228,15 +227,15 @@ PARITY = (
     Broken(
         "index-missing",
         edit(SESSION, 'Index(None, "expiresAt"),', ""),
-        BOTH,
-        (OTHER_BY_ALEMBIC, OTHER_MODELS, "session_expiresAt_idx"),
+        [ALEMBIC],
+        (OTHER_BY_ALEMBIC, "session_expiresAt_idx"),
         slow=True,
     ),
     Broken(
         "extra-table",
         _extra_table,
-        BOTH,
-        (OTHER_BY_ALEMBIC, OTHER_MODELS, "op.create_table('extra'", "table extra"),
+        [ALEMBIC],
+        (OTHER_BY_ALEMBIC, "op.create_table('extra'"),
         slow=True,
     ),
     Broken(

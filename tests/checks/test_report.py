@@ -79,6 +79,9 @@ def documented() -> dict[str, set[str]]:
     for name in ("message", "remedy", "detail"):
         assert f"`{name}`" in section
         found[f"checks[].failures[].{name}"] = {"string"}
+    for name, kind in {"revision": "string", "tables": "integer", "empty": "array"}.items():
+        assert f"`{name}`" in section
+        found[f"checks[].rows[].{name}"] = {kind}
     return found
 
 
@@ -94,6 +97,8 @@ def assert_documented(result: Result) -> dict[str, Any]:
     for check in document["checks"]:
         names = {name for name in documented() if re.fullmatch(r"checks\[\]\.\w+", name)}
         assert {f"checks[].{name}" for name in check} == names
+        for covered in check["rows"]:
+            assert set(covered) == {"revision", "tables", "empty"}
         for failure in check["failures"]:
             assert set(failure) == {"message", "remedy", "detail"}
     assert document["version"] == 1

@@ -91,6 +91,17 @@ CREATE TABLE keyless (a int);
 CREATE TABLE bare ()
 """
 
+NAMES = """
+CREATE DOMAIN "100%s" AS text CHECK (VALUE <> '');
+CREATE TABLE "50% ""off"":x" (
+  "a ""b"" %s :c" "100%s" NOT NULL UNIQUE CHECK ("a ""b"" %s :c" LIKE '%:%' OR true),
+  "%" int NOT NULL
+);
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN IF NEW."%" < 0 THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON "50% ""off"":x" FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
 
 @pytest.fixture
 def connection(empty: URL) -> Iterator[Connection]:
@@ -147,6 +158,18 @@ def test_keys_and_references(connection: Connection) -> None:
     assert found["profile"] == 2  # one for each user who owns something
     assert min(found.values()) > 0
     assert found["node"] == found["apart.Ordér"] * 2 == 2 * EACH
+
+
+def test_names_that_sql_or_a_driver_could_misread(connection: Connection) -> None:
+    """Quotes, colons and percent signs in names of tables, columns and types; rows one by one."""
+    generator = fill(connection, NAMES)
+    assert generator.shortages == []
+    (contents,) = (
+        one
+        for name, one in read_contents(connection, generator.tables.tables).items()
+        if "%" in name
+    )
+    assert contents.rows
 
 
 def test_a_seed_makes_the_same_rows(connection: Connection) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import Session, select
 
 from models import Todo, User
+from tests.support.todos import new_todo
 
 USER = UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
 
@@ -37,7 +38,7 @@ def act(session: Session) -> None:
 
 def test_a_todo_is_written_and_read_back(session: Session) -> None:
     """The model has the generated id and times without another query."""
-    todo = Todo(user_id=USER, title="buy milk")
+    todo = new_todo(user_id=USER, title="buy milk")
     session.add(todo)
     session.flush()
     assert todo.id.version == 7
@@ -49,8 +50,8 @@ def test_completed_means_the_same_in_python_and_in_sql(session: Session) -> None
     """In a query `completed` is the condition of the partial indexes."""
     session.add_all(
         [
-            Todo(user_id=USER, title="open"),
-            Todo(user_id=USER, title="done", completed_at=datetime.now(UTC)),
+            new_todo(user_id=USER, title="open"),
+            new_todo(user_id=USER, title="done", completed_at=datetime.now(UTC)),
         ]
     )
     session.flush()
@@ -64,7 +65,7 @@ def test_completed_means_the_same_in_python_and_in_sql(session: Session) -> None
 
 def test_updated_at_is_refreshed_after_a_change(session: Session) -> None:
     """After a change the model has the trigger's value, not the old one."""
-    todo = Todo(user_id=USER, title="buy milk")
+    todo = new_todo(user_id=USER, title="buy milk")
     session.add(todo)
     session.commit()
     act(session)
@@ -76,7 +77,7 @@ def test_updated_at_is_refreshed_after_a_change(session: Session) -> None:
 
 def test_relationships_lead_both_ways(session: Session) -> None:
     """A user's todos and a todo's user can be read as the application's login."""
-    session.add(Todo(user_id=USER, title="buy milk"))
+    session.add(new_todo(user_id=USER, title="buy milk"))
     session.flush()
     user = session.get(User, USER)
     assert user is not None
@@ -88,7 +89,7 @@ def test_deleting_a_user_leaves_the_children_to_the_database(
     session: Session, better_auth: URL
 ) -> None:
     """The ORM must not load or update the todos, which Better Auth's login cannot see."""
-    session.add(Todo(user_id=USER, title="buy milk"))
+    session.add(new_todo(user_id=USER, title="buy milk"))
     session.commit()
     with Session(create_engine(better_auth, poolclass=NullPool)) as deleting:
         deleting.delete(deleting.get_one(User, USER))

@@ -3,10 +3,15 @@
 Each is applied to a copy of the checkout. `schema snapshot` writes what else follows from it.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import dedent, indent
 
+import sqlfluff
+from sqlfluff.core import FluffConfig
+
+from schema.project import ROOT
 from tests.support.repo_copy import Checkout, sql
 
 OWNER = "user_id = (SELECT app_user_id())"
@@ -84,21 +89,63 @@ class Change:
     """Files, what is replaced there, and by what."""
     attributes: str = ""
     """What the revision says of itself, besides its identifiers."""
+    allows: tuple[tuple[str, str], ...] = ()
+    """What is in a statement, and the rule of the lint whose finding its author accepts."""
+    after: "Change | None" = None
+    """The change that is made before this one."""
 
-    def apply(self, copy: Checkout) -> None:
-        """Make the change in a copy of the checkout."""
-        path = copy.add(sql(*map(_flat, self.upgrade)), sql(*map(_flat, self.downgrade)))
+    def apply(self, copy: Checkout, *, formatted: bool = False) -> None:
+        """Make the change in a copy of the checkout, with SQL formatted as sqlfluff asks."""
+        if self.after:
+            self.after.apply(copy, formatted=formatted)
+            place = {"revision": "b0b1c2d3e4f5", "parents": "a0b1c2d3e4f5"}
+        else:
+            place = {}
+        bodies = [
+            _formatted(statements, self.allows) if formatted else sql(*map(_flat, statements))
+            for statements in (self.upgrade, self.downgrade)
+        ]
+        path = copy.add(*bodies, **place)
         if self.attributes:
             copy.edit(path, "\n\ndef upgrade", f"\n{self.attributes}\n\n\ndef upgrade")
         for name, text in self.models:
             (copy.root / "models" / f"{name}.py").write_text(dedent(text).lstrip(), "utf-8")
-            copy.edit("models/__init__.py", "\n__all__", f"\nfrom .{name} import *\n\n__all__")
+            classes = ", ".join(re.findall(r"class (\w+)\(", text))
+            names = "".join(f'    "{one}",\n' for one in classes.split(", "))
+            copy.edit(
+                "models/__init__.py", "\n__all__", f"\nfrom .{name} import {classes}\n\n__all__"
+            )
+            copy.edit("models/__init__.py", "__all__ = [\n", f"__all__ = [\n{names}")
         for file, old, new in self.edits:
             copy.edit(file, old, new)
 
 
 def _flat(statement: str) -> str:
     return " ".join(statement.split())
+
+
+def _wrapped(statement: str) -> str:
+    """Break a statement into lines, between words that are in no literal."""
+    lines = [""]
+    for word in re.findall(r"(?:'[^']*'|[^\s'])+", statement):
+        if lines[-1] and len(lines[-1]) + len(word) > 86:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(lines)
+
+
+def _formatted(statements: Iterable[str], allows: Iterable[tuple[str, str]]) -> str:
+    """Return the body of an upgrade or downgrade as an author writes it."""
+    config = FluffConfig.from_path(str(ROOT / "pyproject.toml"))
+    written = []
+    for statement in statements:
+        fixed = sqlfluff.fix(_wrapped(_flat(statement)) + "\n", config=config).strip()
+        text = indent(fixed.replace("\\", "\\\\"), " " * 8)
+        written += [
+            f"# lint: allow {rule}: a test says so" for part, rule in allows if part in statement
+        ]
+        written.append(f'op.execute("""\n{text}\n    """)')
+    return "\n    ".join(written)
 
 
 def _field(name: str, annotation: str, arguments: str) -> tuple[str, str, str]:
@@ -137,23 +184,28 @@ def column(
             _field("added", annotation, f"{arguments}\n{COLUMN},"),
             *edits,
         ),
+        allows=(("varchar", "prefer-text-field"), ("DROP DEFAULT", "ban-drop-default")),
     )
 
 
-REMINDER = """
+REMINDER = '''
+    """Reminders."""
+
     from datetime import datetime
 
-    from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, Numeric, String, Text, Uuid
+    from sqlalchemy import (
+        BigInteger, CheckConstraint, ForeignKeyConstraint, Index, Numeric, String, Text, Uuid
+    )
     from sqlmodel import Field
     from uuid import UUID
 
     from .base import TIMESTAMPTZ
     from .ownership import Owned
 
-    __all__ = ["Reminder"]
-
 
     class Reminder(Owned, table=True):
+        """A reminder."""
+
         __tablename__ = "reminder"
         __table_args__ = (
             ForeignKeyConstraint(
@@ -168,13 +220,15 @@ REMINDER = """
         kind: str = Field(sa_type=Text, sa_column_kwargs={"comment": "How"})
         code: str = Field(sa_type=String(20), sa_column_kwargs={"comment": "Short"})
         price: float = Field(sa_type=Numeric(10, 2), sa_column_kwargs={"comment": "What it costs"})
-        repeats: int = Field(sa_column_kwargs={"comment": "How often"})
+        repeats: int = Field(sa_type=BigInteger, sa_column_kwargs={"comment": "How often"})
         due_at: datetime | None = Field(
             default=None, sa_type=TIMESTAMPTZ, sa_column_kwargs={"comment": "When"}
         )
-"""
+'''
 
-LISTS = """
+LISTS = '''
+    """Lists that are shared."""
+
     from datetime import datetime
     from uuid import UUID
 
@@ -185,10 +239,10 @@ LISTS = """
     from .base import TIMESTAMPTZ
     from .ownership import Membership, Shared
 
-    __all__ = ["ListItem", "ListMember", "TodoList"]
-
 
     class TodoList(Shared, table=True):
+        """A list."""
+
         __tablename__ = "todo_list"
         __table_args__ = ({"comment": "A list"},)
         shared_with = Members("list_member", {"id": "list_id"}, ended="ended_at")
@@ -196,6 +250,8 @@ LISTS = """
 
 
     class ListMember(Membership, table=True):
+        """A membership in a list."""
+
         __tablename__ = "list_member"
         __table_args__ = (
             ForeignKeyConstraint(
@@ -218,6 +274,8 @@ LISTS = """
 
 
     class ListItem(Shared, table=True):
+        """What is on a list."""
+
         __tablename__ = "list_item"
         __table_args__ = (
             ForeignKeyConstraint(
@@ -233,7 +291,7 @@ LISTS = """
             default=None, sa_type=Uuid, sa_column_kwargs={"comment": "On which list"}
         )
         title: str = Field(sa_type=Text, sa_column_kwargs={"comment": "What it is"})
-"""
+'''
 
 
 def member_of(table: str, column_name: str, more: str = "") -> str:
@@ -245,16 +303,18 @@ def member_of(table: str, column_name: str, more: str = "") -> str:
     )
 
 
-COUNTRY = """
+COUNTRY = '''
+    """Countries."""
+
     from sqlalchemy import CheckConstraint, Text
     from sqlmodel import Field
 
     from .reference import Reference
 
-    __all__ = ["Country"]
-
 
     class Country(Reference, table=True):
+        """A country."""
+
         __tablename__ = "country"
         __table_args__ = (
             CheckConstraint("code ~ '^[A-Z]{2}$'", name="code"),
@@ -264,9 +324,11 @@ COUNTRY = """
             primary_key=True, sa_type=Text, sa_column_kwargs={"comment": "ISO 3166-1"}
         )
         name: str = Field(sa_type=Text, sa_column_kwargs={"comment": "In English"})
-"""
+'''
 
-ORGANIZATIONS = """
+ORGANIZATIONS = '''
+    """Tables of Better Auth's plugins."""
+
     from datetime import datetime
     from uuid import UUID
 
@@ -276,10 +338,10 @@ ORGANIZATIONS = """
     from .base import TIMESTAMPTZ
     from .better_auth import BetterAuthTable
 
-    __all__ = ["Member", "Organization", "TwoFactor"]
-
 
     class TwoFactor(BetterAuthTable, table=True):
+        """A second factor."""
+
         __tablename__ = "twoFactor"
         __table_args__ = (Index(None, "userId"), {"comment": "A second factor"})
         secret: str = Field(sa_type=Text, sa_column_kwargs={"comment": "SECRET: the seed"})
@@ -290,6 +352,8 @@ ORGANIZATIONS = """
 
 
     class Organization(BetterAuthTable, table=True):
+        """An organization."""
+
         __tablename__ = "organization"
         __table_args__ = ({"comment": "An organization"},)
         name: str = Field(sa_type=Text, sa_column_kwargs={"comment": "Its name"})
@@ -300,6 +364,8 @@ ORGANIZATIONS = """
 
 
     class Member(BetterAuthTable, table=True):
+        """Who is in an organization."""
+
         __tablename__ = "member"
         __table_args__ = (
             Index(None, "organizationId"), Index(None, "userId"), {"comment": "Who is in it"},
@@ -313,7 +379,7 @@ ORGANIZATIONS = """
             sa_column_kwargs={"name": "userId", "comment": "Who"},
         )
         role: str = Field(sa_type=Text, sa_column_kwargs={"comment": "As what"})
-"""
+'''
 
 
 def better_auth(table: str, columns: str, comments: dict[str, str], *more: str) -> list[str]:
@@ -336,7 +402,9 @@ def references(table: str, name: str, parent: str) -> str:
     )
 
 
-LINK = """
+LINK = '''
+    """Links between todos."""
+
     from uuid import UUID
 
     from sqlalchemy import ForeignKeyConstraint, Index, Uuid
@@ -344,10 +412,10 @@ LINK = """
 
     from .ownership import OwnedLink
 
-    __all__ = ["TodoLink"]
-
 
     class TodoLink(OwnedLink, table=True):
+        """What leads to what."""
+
         __tablename__ = "todo_link"
         __table_args__ = (
             ForeignKeyConstraint(
@@ -365,10 +433,43 @@ LINK = """
         to_id: UUID = Field(
             primary_key=True, sa_type=Uuid, sa_column_kwargs={"comment": "To there"}
         )
-"""
+'''
+
+RENAMING = Change(
+    "rename in steps",
+    (
+        "ALTER TABLE todo ADD COLUMN body text",
+        *commented("todo", {"body": "More about it"}),
+        "SELECT set_config('app.keep_updated_at', 'on', true)",
+        "SELECT set_config('row_security', 'off', true)",
+        "UPDATE todo SET body = description",
+    ),
+    ("ALTER TABLE todo DROP COLUMN body",),
+    edits=(
+        (
+            "models/todo.py",
+            "    description: str | None = Field(\n        default=None,\n"
+            "        sa_type=Text,\n"
+            '        sa_column_kwargs={"comment": "More about it, in at most 10,000'
+            ' characters"},\n    )\n',
+            "    retiring = (\n"
+            '        Column("description", Text, comment="More about it, in at most 10,000'
+            ' characters"),\n    )\n'
+            "    body: str | None = Field(\n        default=None,\n        sa_type=Text,\n"
+            '        sa_column_kwargs={"comment": "More about it"},\n    )\n',
+        ),
+        _imported("from sqlalchemy import Column"),
+    ),
+)
 
 CHANGES = (
-    column("nullable column", "integer", "int | None", "default=None,"),
+    column(
+        "nullable column",
+        "bigint",
+        "int | None",
+        "default=None,\nsa_type=BigInteger,",
+        edits=[_imported("from sqlalchemy import BigInteger")],
+    ),
     column(
         "text of a list",
         "text DEFAULT 'task' NOT NULL"
@@ -404,7 +505,7 @@ CHANGES = (
             *owned(
                 "reminder",
                 """todo_id uuid NOT NULL, kind text NOT NULL, code varchar(20) NOT NULL,
-                price numeric(10, 2) NOT NULL, repeats integer NOT NULL, due_at timestamptz,
+                price numeric(10, 2) NOT NULL, repeats bigint NOT NULL, due_at timestamptz,
                 CONSTRAINT reminder_user_id_todo_id_fkey FOREIGN KEY (user_id, todo_id)
                     REFERENCES todo (user_id, id) ON DELETE CASCADE,
                 CONSTRAINT reminder_kind_check CHECK (kind IN ('mail', 'push', 'none')),
@@ -423,6 +524,7 @@ CHANGES = (
         ),
         ("DROP TABLE reminder",),
         models=(("reminder", REMINDER),),
+        allows=(("varchar", "prefer-text-field"),),
     ),
     Change(
         "reference table with rows",
@@ -569,31 +671,36 @@ CHANGES = (
             _imported("from datetime import date\nfrom sqlalchemy import Date"),
         ),
     ),
+    RENAMING,
     Change(
-        "rename in steps",
+        "rename, last step",
+        ("ALTER TABLE todo DROP COLUMN description",),
         (
-            "ALTER TABLE todo ADD COLUMN body text",
-            *commented("todo", {"body": "More about it"}),
+            "ALTER TABLE todo ADD COLUMN description text CONSTRAINT"
+            " todo_description_length_check CHECK (char_length(description) <= 10000)",
+            *commented("todo", {"description": "More about it, in at most 10,000 characters"}),
             "SELECT set_config('app.keep_updated_at', 'on', true)",
             "SELECT set_config('row_security', 'off', true)",
-            "UPDATE todo SET body = description",
+            "UPDATE todo SET description = left(body, 10000)",
         ),
-        ("ALTER TABLE todo DROP COLUMN body",),
         edits=(
             (
                 "models/todo.py",
-                "    description: str | None = Field(\n        default=None,\n"
-                "        sa_type=Text,\n"
-                '        sa_column_kwargs={"comment": "More about it, in at most 10,000'
-                ' characters"},\n    )\n',
-                "    retiring = [\n"
+                "    retiring = (\n"
                 '        Column("description", Text, comment="More about it, in at most 10,000'
-                ' characters"),\n    ]\n'
-                "    body: str | None = Field(\n        default=None,\n        sa_type=Text,\n"
-                '        sa_column_kwargs={"comment": "More about it"},\n    )\n',
+                ' characters"),\n    )\n',
+                "",
             ),
-            _imported("from sqlalchemy import Column"),
+            (
+                "models/todo.py",
+                '        CheckConstraint("char_length(description) <= 10000",'
+                ' name="description_length"),\n',
+                "",
+            ),
         ),
+        allows=(("DROP COLUMN", "ban-drop-column"),),
+        attributes='loses = {"todo.description": "the application writes body only"}',
+        after=RENAMING,
     ),
     Change(
         "dropped column",
@@ -619,6 +726,7 @@ CHANGES = (
                 "",
             ),
         ),
+        allows=(("DROP COLUMN", "ban-drop-column"),),
         attributes='loses = {"todo.description": "nobody reads it any more"}',
     ),
 )

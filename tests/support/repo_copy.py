@@ -225,6 +225,26 @@ def copy_to(folder: Path, root: Path = ROOT) -> Checkout:
     return Checkout(folder)
 
 
+def equip(copy: Checkout) -> None:
+    """Give a copy what `scripts/lint` and the tests need, and this checkout's environment."""
+    for name in ("tests", ".github"):
+        ignored = shutil.ignore_patterns("*cache*", "node_modules")
+        shutil.copytree(ROOT / name, copy.root / name, ignore=ignored)
+    shutil.copy2(ROOT / "requirements-dev.txt", copy.root)
+    own, copied = ROOT / ".venv", copy.root / ".venv"
+    copied.mkdir()
+    for name in ("bin", "node"):
+        if (own / name).exists():
+            (copied / name).symlink_to(own / name)
+    if (own / "mypy_cache").exists():
+        shutil.copytree(own / "mypy_cache", copied / "mypy_cache")
+    if (own / "lint-clean").exists():
+        shutil.copy2(own / "lint-clean", copied / "lint-clean")
+    stamp = 'echo "$(cksum requirements-dev.txt scripts/setup) $(pwd -P) $(cksum pyproject.toml)"'
+    with (copied / "stamp").open("w", encoding="utf-8") as file:
+        subprocess.run(["sh", "-c", stamp], cwd=copy.root, stdout=file, check=True)
+
+
 def sql(*statements: str) -> str:
     """Return the body of an upgrade or downgrade that executes these statements."""
     return "\n    ".join(f"op.execute({statement!r})" for statement in statements)

@@ -5,12 +5,13 @@ security such an owner's UPDATE then finds no row, and says nothing.
 """
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
 from schema.checks.result import Failure
 from schema.rows.contents import Contents, read_contents
@@ -19,6 +20,7 @@ from schema.rows.tables import read_tables
 _CHANGES_ROWS = re.compile(
     r"\b(UPDATE|DELETE\s+FROM|MERGE\s+INTO)\b|\.(update|delete)\(", re.IGNORECASE
 )
+_CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
 _OWNER = "schema_check_owner"
 
 type Changed = frozenset[tuple[str, tuple[str | None, ...]]]
@@ -55,9 +57,13 @@ def try_blind(
 ) -> Changed | None:
     """Return the rows that the upgrade changes as such an owner; None if that cannot be tried.
 
-    It runs in a transaction that is rolled back, in which another role owns everything. An upgrade
-    that raises an error there is not blind, and one that commits by itself is not tried.
+    It runs in a transaction that is rolled back, in which another role owns everything; so do its
+    autocommit blocks, where CONCURRENTLY is left out. An upgrade that raises an error there is not
+    blind, and one that ends the transaction by itself is not tried.
     """
+    trial = MigrationContext.configure(connection)
+    trial.autocommit_block = nullcontext  # type: ignore[assignment,method-assign]  # the transaction stays
+    event.listen(connection, "before_cursor_execute", _in_transaction, retval=True)
     try:
         for statement in (
             f"CREATE ROLE {_OWNER} CREATEROLE",
@@ -66,15 +72,23 @@ def try_blind(
             f"SET LOCAL ROLE {_OWNER}",
         ):
             connection.exec_driver_sql(statement)
-        with Operations.context(MigrationContext.configure(connection)):
+        with Operations.context(trial):
             revision.module.upgrade()
         connection.exec_driver_sql("RESET ROLE")
         return changed(before, read_contents(connection, read_tables(connection).tables))
-    except Exception:  # noqa: BLE001  # PostgreSQL refuses it, or it has an autocommit block
+    except Exception:  # noqa: BLE001  # PostgreSQL refuses it, or the transaction has ended
         return None
     finally:
+        event.remove(connection, "before_cursor_execute", _in_transaction)
         connection.rollback()
         Operations.context(outer).__enter__()  # `op` is the surrounding run's again
+
+
+def _in_transaction(
+    _connection: object, _cursor: object, statement: str, parameters: object, *_: object
+) -> tuple[str, object]:
+    """Leave out the word that no transaction allows."""
+    return _CONCURRENTLY.sub("", statement), parameters
 
 
 def compare(revision: Script, blind: Changed | None, really: Changed) -> list[Failure]:

@@ -21,11 +21,6 @@ REMEDY = (
     ' that it prints, and run `alembic revision --autogenerate -m "…"`. Otherwise fix the models.'
 )
 
-REMEDY_AFTERWARDS = (
-    "Fix what autogenerate shows first. What is left here then, your revision must do by hand: row"
-    " security, policies, grants, functions, triggers."
-)
-
 REMEDY_BY_HAND = (
     "If the models are right, let your revision add what is marked + and remove what is marked -:"
     " autogenerate writes no row security, policies, grants, functions and triggers. Otherwise fix"
@@ -62,25 +57,19 @@ def autogenerate(head: URL, scripts: ScriptDirectory) -> CheckResult:
     return CheckResult(f"{pluralize(tables, 'table')}: types, defaults, checks, comments", failures)
 
 
-def create_all(
-    migrated: snapshot.Snapshot, empty: URL, *, autogenerate_failed: bool = False
-) -> CheckResult:
-    """Check that `metadata.create_all` builds the same schema as the migrations.
-
-    If autogenerate has found a difference already, the advice is to fix that first.
-    """
+def create_all(migrated: snapshot.Snapshot, empty: URL) -> CheckResult:
+    """Check that `metadata.create_all` builds the same schema as the migrations."""
     models = import_module("models")
     covered = pluralize(len(migrated), "fact")
     with connect(empty) as connection:
         try:
             models.metadata.create_all(connection)
-        except DBAPIError as error:
+        except (DBAPIError, ValueError) as error:
             message = f"metadata.create_all fails: {first_error_line(error)}."
             return CheckResult(covered, [Failure(message, "Fix the models.", statement_of(error))])
         created = snapshot.read(connection)
     if created == migrated:
         return CheckResult(covered)
-    remedy = REMEDY_AFTERWARDS if autogenerate_failed else REMEDY_BY_HAND
     message = "The models build a different schema (+) than the migrations (-)."
     difference = snapshot.difference(migrated, created)
-    return CheckResult(covered, [Failure(message, remedy, difference)])
+    return CheckResult(covered, [Failure(message, REMEDY_BY_HAND, difference)])

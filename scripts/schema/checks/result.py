@@ -16,12 +16,23 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class RowCoverage:
+    """The tables that a revision builds, or leaves, and how many of them held rows."""
+
+    revision: str
+    tables: int
+    empty: list[str]
+
+
+@dataclass(frozen=True)
 class CheckResult:
     """A check's result; the check passes if there is no failure."""
 
     covered: str
     """A summary with numbers: `3 revisions, one line`."""
     failures: list[Failure] = field(default_factory=list)
+    rows: list[RowCoverage] = field(default_factory=list)
+    """On how many tables with rows each revision was tried."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ values of the rows that were there. An irreversible revision is only upgraded, a
 base stops above it.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from alembic.runtime.migration import MigrationContext, MigrationStep
@@ -14,7 +15,7 @@ from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DataError, IntegrityError
 
 from migrations import snapshot
-from schema.checks.result import CheckResult, Failure
+from schema.checks.result import CheckResult, Failure, RowCoverage
 from schema.checks.row_values import RowValues, malformed
 from schema.postgres.connection import connect, describe_error, statement_of
 from schema.revisions.history import is_irreversible, revisions_oldest_first
@@ -45,8 +46,8 @@ def check(url: URL, scripts: ScriptDirectory, progress: Callable[[str], None]) -
             message = f"The {walk.step} fails: {describe_error(error)}."
             walk.failures.append(Failure(message, _remedy(error, walk.step), statement_of(error)))
     covered = (
-        f"{pluralize(len(walk.revisions), 'revision')} up, down, up; {walk.reads} snapshots;"
-        f" rows in {rows.coverage[0]} of {pluralize(rows.coverage[1], 'table')}"
+        f"{pluralize(len(walk.revisions), 'revision')} up, down, up,"
+        f" {_row_coverage(rows.coverage)}; {walk.reads} snapshots"
     )
     if rows.discarded:
         tables = sum("." not in name for name in rows.discarded)
@@ -55,7 +56,16 @@ def check(url: URL, scripts: ScriptDirectory, progress: Callable[[str], None]) -
         covered += f"; downgrades discard {what}"
     if walk.irreversible:
         covered += f"; {len(walk.irreversible)} irreversible"
-    return CheckResult(covered, walk.failures)
+    return CheckResult(covered, walk.failures, rows.coverage)
+
+
+def _row_coverage(coverage: Sequence[RowCoverage]) -> str:
+    """Say whether every table held rows at each revision, or which did not, and how often."""
+    empty = Counter(name for one in coverage for name in one.empty)
+    but = ", ".join(
+        f"{name} (at {pluralize(number, 'revision')})" for name, number in sorted(empty.items())
+    )
+    return "with rows in every table" + (f" but {but}" if but else "")
 
 
 def _remedy(error: Exception, step: str) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from migrations.postgres import first_error_line
 from schema.access.declared import declared_accesses, declared_samples
 from schema.checks import blindness
-from schema.checks.result import Failure
+from schema.checks.result import Failure, RowCoverage
 from schema.postgres.connection import describe_error, statement_of
 from schema.project import ROOT
 from schema.rows.contents import Contents, lost, read_contents
@@ -43,17 +43,13 @@ class RowValues:
         self._short: set[str] = set()
         self._blind: blindness.Changed | None = None
         self._before: Contents = {}
-        self._reference = {
-            name for name, access in declared_accesses().items() if access.kind == "reference"
-        }
+        accesses = declared_accesses()
+        self._declared = set(accesses)
+        self._reference = {name for name, one in accesses.items() if one.kind == "reference"}
         self.discarded: set[str] = set()
         """The tables and columns that a downgrade discards with what was written in them."""
-
-    @property
-    def coverage(self) -> tuple[int, int]:
-        """How many tables hold rows, and how many there are."""
-        held = sum(bool(contents.rows) for contents in self._before.values())
-        return held, len(self._before)
+        self.coverage: list[RowCoverage] = []
+        """The tables with rows at each revision, as it leaves them to the next one."""
 
     def assume(self, revision: Script) -> Iterator[Failure]:
         """Leave only rows that meet what a revision assumes of those that were there before it."""
@@ -116,6 +112,7 @@ class RowValues:
         If it cannot be reverted, its losses show here; a value where none was is no loss.
         """
         self._tables = read_tables(self._connection)
+        self._reference |= self._filled_by_revision()
         if self._blind is not None or not reversible:
             after = self._contents(self._tables)
             if self._blind is not None:
@@ -125,10 +122,28 @@ class RowValues:
                 yield from _compare(revision, lost(self._before, after, filling=True))
         yield from self._fill(revision)
 
+    def _filled_by_revision(self) -> set[str]:
+        """Return the new tables whose rows came with the revision.
+
+        No model declares a table that a later revision drops, so its rows say what it was.
+        """
+        new = [
+            table
+            for table in self._tables.tables
+            if table.name not in self._declared and table.name not in self._filled
+        ]
+        if not new:
+            return set()
+        with all_rows_visible(self._connection):
+            contents = read_contents(self._connection, new)
+        return {name for name, one in contents.items() if one.rows}
+
     def upgraded_again(self, revision: Script) -> Iterator[Failure]:
         """Add the rows again that the downgrade discarded; they are there before what follows."""
         yield from self._fill(revision)
         self._before = self._contents(self._tables)
+        empty = sorted(name for name, contents in self._before.items() if not contents.rows)
+        self.coverage.append(RowCoverage(revision.revision, len(self._before), empty))
 
     def _fill(self, revision: Script) -> Iterator[Failure]:
         # A table whose types or constraints have changed gets rows that use what is new.

@@ -72,6 +72,7 @@ def document(report: Report) -> str:
             "seconds": round(check.seconds, 3),
             "covered": check.result.covered if check.result else None,
             "failures": [vars(one) for one in check.result.failures] if check.result else [],
+            "rows": [vars(one) for one in check.result.rows] if check.result else [],
         }
         for check in report.checks
     ]

@@ -32,6 +32,7 @@ from schema.roles import APPLICATION, BETTER_AUTH
 DATABASE = "todo"
 SETTINGS = ROOT / ".venv" / "dev-server.json"
 LOCK = ROOT / ".venv" / "dev-server.lock"
+BUILDING = ROOT / ".venv" / "dev-server-building.lock"
 LOG = ROOT / ".venv" / "dev-server.log"
 
 _RUNS_ALREADY = (
@@ -96,11 +97,13 @@ def serve(postgres: str | int, port: int, build: Build, echo: Callable[[str], No
 
 
 def rebuild(settings: Settings, build: Build, maintenance: URL) -> None:
-    """Drop the development database if it is there, and build it anew."""
-    with connect(maintenance, autocommit=True) as connection:
-        connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
-        connection.exec_driver_sql(f"CREATE DATABASE {DATABASE}")
-    build(settings.url)
+    """Drop the development database if it is there, and build it anew, one process at a time."""
+    with BUILDING.open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with connect(maintenance, autocommit=True) as connection:
+            connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+            connection.exec_driver_sql(f"CREATE DATABASE {DATABASE}")
+        build(settings.url)
 
 
 def reset(build: Build) -> None:

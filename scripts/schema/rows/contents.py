@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from schema.postgres.connection import driver_of
-from schema.rows.tables import TableRows
+from schema.rows.tables import TableRows, quote
 
 type Values = tuple[str | None, ...]
 
@@ -40,7 +40,7 @@ def read_contents(connection: Connection, tables: Iterable[TableRows]) -> Conten
     # SQLAlchemy does not know of a transaction that the driver began, and would not end it.
     with driver.transaction(), driver.pipeline():
         for table in chosen:
-            columns = ", ".join(f'"{column.name}"::text' for column in table.columns)
+            columns = ", ".join(f"{quote(column.name)}::text" for column in table.columns)
             cursors.append(driver.execute(f"SELECT {columns} FROM {table.sql}".encode()))
     return {
         table.name: TableContents(

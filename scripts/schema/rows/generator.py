@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect, driver_of
 from schema.rows.maker import NAME_SAMPLES, Maker, Row, Values, describe
-from schema.rows.tables import USERS, Check, Column, TableRows, Tables, read_tables
+from schema.rows.tables import USERS, Check, Column, TableRows, Tables, quote, read_tables
 from schema.rows.values import candidates
 
 type Samples = Mapping[tuple[str, str], Sequence[str]]
@@ -158,7 +158,7 @@ class Generator:
         returning: str,
     ) -> list[tuple[Any, ...]]:
         """Insert through COPY, without the rows that a CHECK or a key refuses."""
-        quoted = ", ".join(f'"{name}"' for name in names)
+        quoted = ", ".join(map(quote, names))
         checks = [one for one in table.checks if set(one.columns) <= set(names)]
         valid = " AND ".join(f"({one.condition}) IS NOT FALSE" for one in checks) or "true"
         source = "pg_temp.schema_rows"
@@ -170,7 +170,7 @@ class Generator:
                     copy.write_row([row[name] for name in names])
         inserted = driver.execute(
             f"INSERT INTO {table.sql} ({quoted}) SELECT {quoted} FROM {source}"
-            f' AS "{table.name.rpartition(".")[2]}" WHERE {valid} ON CONFLICT DO NOTHING'
+            f" AS {quote(table.name.rpartition('.')[2])} WHERE {valid} ON CONFLICT DO NOTHING"
             f" {returning}".encode()
         ).fetchall()
         driver.execute(f"DROP TABLE {source}".encode())
@@ -186,9 +186,13 @@ class Generator:
     ) -> list[tuple[Any, ...]]:
         """Insert each row in a savepoint of its own, and leave out those that are refused."""
         types = {column.name: column.sql for column in table.columns}
-        quoted = ", ".join(f'"{name}"' for name in names)
-        values = ", ".join(f"CAST(%s AS {types[name]})" for name in names)
-        insert = f"INSERT INTO {table.sql} ({quoted}) VALUES ({values}) {returning}".encode()
+        quoted = ", ".join(map(quote, names))
+        # A name may contain a %, which is no parameter.
+        values = ", ".join(f"CAST(%s AS {types[name].replace('%', '%%')})" for name in names)
+        into, returning = (
+            part.replace("%", "%%") for part in (f"{table.sql} ({quoted})", returning)
+        )
+        insert = f"INSERT INTO {into} VALUES ({values}) {returning}".encode()
         inserted = []
         for row in rows:
             try:
@@ -206,7 +210,7 @@ class Generator:
 
     def _existing(self, table: TableRows) -> list[Values]:
         names = self._needed(table)
-        order = ", ".join(f'"{name}"::text' for name in names) or "1"
+        order = ", ".join(f"{quote(name)}::text" for name in names) or "1"
         rows = self._connection.exec_driver_sql(
             f"SELECT {_as_text(names)} FROM {table.sql} ORDER BY {order}".replace("%", "%%")
         )
@@ -276,13 +280,15 @@ class Generator:
     def _accepted(self, column: Column, checks: list[Check], values: list[str]) -> list[str]:
         """Let PostgreSQL choose the values that the type and the checks accept."""
         valid = " AND ".join(f"({check.condition}) IS NOT FALSE" for check in checks) or "true"
-        valid = valid.replace(":", r"\:")
+        # What comes from the catalogs may contain a colon, which is no parameter.
+        name, kind, valid = (
+            part.replace(":", r"\:") for part in (quote(column.name), column.sql, valid)
+        )
         query = text(
             'SELECT "schema value" FROM (SELECT u.x AS "schema value", u.y AS "schema place",'
-            f" CASE WHEN pg_input_is_valid(u.x, :type)"
-            f' THEN CAST(u.x AS {column.sql}) END AS "{column.name}"'
+            f" CASE WHEN pg_input_is_valid(u.x, :type) THEN CAST(u.x AS {kind}) END AS {name}"
             " FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS u (x, y)) AS c"
-            f' WHERE "{column.name}" IS NOT NULL AND {valid} ORDER BY "schema place"'
+            f' WHERE {name} IS NOT NULL AND {valid} ORDER BY "schema place"'
         )
         try:
             with self._connection.begin_nested():
@@ -319,4 +325,4 @@ def _extremes(values: list[str]) -> list[str]:
 
 
 def _as_text(names: Sequence[str]) -> str:
-    return ", ".join(f'"{name}"::text' for name in names) or "1"
+    return ", ".join(f"{quote(name)}::text" for name in names) or "1"

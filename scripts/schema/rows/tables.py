@@ -95,6 +95,11 @@ FROM used JOIN pg_type AS t USING (oid)
 """
 
 
+def quote(name: str) -> str:
+    """Return a name as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 @dataclass(frozen=True)
 class Type:
     """A type: its kind as in pg_type.typtype, or `array`, and the types that it consists of."""
