@@ -238,7 +238,8 @@ def test_time_grows_linearly(
         for name in seconds[50]:
             print(f"\n{name:20}", *(f"{one[name]:7.2f} s" for one in seconds.values()), end="")  # noqa: T201  # the figures are the point
     for name in ("history", "upgrade head", "round trip"):
-        assert seconds[200][name] < 2 * 4 * max(seconds[50][name], 0.05), seconds
+        # On a busy machine, what takes hundredths of a second may take half of one.
+        assert seconds[200][name] < 2 * 4 * max(seconds[50][name], 0.2), seconds
 
 
 def test_each_schema_is_read_once(
