@@ -27,7 +27,10 @@ class Account(BetterAuthTable, table=True):
 
     account_id: str = Field(
         sa_type=Text,
-        sa_column_kwargs={"name": "accountId", "comment": "The user's id at the provider"},
+        sa_column_kwargs={
+            "name": "accountId",
+            "comment": "PERSONAL: the user's id at the provider",
+        },
     )
     provider_id: str = Field(
         sa_type=Text,

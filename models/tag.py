@@ -28,7 +28,9 @@ class Tag(Owned, table=True):
 
     name: str = Field(
         sa_type=Text,
-        sa_column_kwargs={"comment": "As the user spells it, in 1 to 50 characters, not all blank"},
+        sa_column_kwargs={
+            "comment": "PERSONAL: as the user spells it, in 1 to 50 characters, not all blank"
+        },
     )
     name_lower: str = Field(
         default=None,

@@ -41,12 +41,12 @@ class Todo(Owned, table=True):
 
     title: str = Field(
         sa_type=Text,
-        sa_column_kwargs={"comment": "What to do, in 1 to 500 characters, not all blank"},
+        sa_column_kwargs={"comment": "PERSONAL: what to do, in 1 to 500 characters, not all blank"},
     )
     description: str | None = Field(
         default=None,
         sa_type=Text,
-        sa_column_kwargs={"comment": "More about it, in at most 10,000 characters"},
+        sa_column_kwargs={"comment": "PERSONAL: more about it, in at most 10,000 characters"},
     )
     due_at: datetime | None = Field(
         default=None, sa_type=TIMESTAMPTZ, sa_column_kwargs={"comment": "When it should be done"}

@@ -29,11 +29,13 @@ class User(BetterAuthTable, table=True):
         {"comment": "A person who can sign in; written by Better Auth"},
     )
 
-    name: str = Field(sa_type=Text, sa_column_kwargs={"comment": "The name shown to others"})
+    name: str = Field(
+        sa_type=Text, sa_column_kwargs={"comment": "PERSONAL: the name shown to others"}
+    )
     email: str = Field(
         unique=True,
         sa_type=Text,
-        sa_column_kwargs={"comment": "Lower case; what the user signs in with"},
+        sa_column_kwargs={"comment": "PERSONAL: lower case; what the user signs in with"},
     )
     email_verified: bool = Field(
         default=None,
@@ -44,7 +46,9 @@ class User(BetterAuthTable, table=True):
         },
     )
     image: str | None = Field(
-        default=None, sa_type=Text, sa_column_kwargs={"comment": "The address of a picture"}
+        default=None,
+        sa_type=Text,
+        sa_column_kwargs={"comment": "PERSONAL: the address of a picture"},
     )
     created_at: datetime = Field(
         default=None,

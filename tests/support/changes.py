@@ -450,15 +450,15 @@ RENAMING = Change(
             "models/todo.py",
             "    description: str | None = Field(\n        default=None,\n"
             "        sa_type=Text,\n"
-            '        sa_column_kwargs={"comment": "More about it, in at most 10,000'
+            '        sa_column_kwargs={"comment": "PERSONAL: more about it, in at most 10,000'
             ' characters"},\n    )\n',
-            "    retiring = (\n"
-            '        Column("description", Text, comment="More about it, in at most 10,000'
-            ' characters"),\n    )\n'
+            "    retiring: ClassVar = [\n"
+            '        Column("description", Text, comment="PERSONAL: more about it, in'
+            ' at most 10,000 characters"),\n    ]\n'
             "    body: str | None = Field(\n        default=None,\n        sa_type=Text,\n"
             '        sa_column_kwargs={"comment": "More about it"},\n    )\n',
         ),
-        _imported("from sqlalchemy import Column"),
+        _imported("from typing import ClassVar\nfrom sqlalchemy import Column"),
     ),
 )
 
@@ -678,7 +678,9 @@ CHANGES = (
         (
             "ALTER TABLE todo ADD COLUMN description text CONSTRAINT"
             " todo_description_length_check CHECK (char_length(description) <= 10000)",
-            *commented("todo", {"description": "More about it, in at most 10,000 characters"}),
+            *commented(
+                "todo", {"description": "PERSONAL: more about it, in at most 10,000 characters"}
+            ),
             "SELECT set_config('app.keep_updated_at', 'on', true)",
             "SELECT set_config('row_security', 'off', true)",
             "UPDATE todo SET description = left(body, 10000)",
@@ -686,9 +688,9 @@ CHANGES = (
         edits=(
             (
                 "models/todo.py",
-                "    retiring = (\n"
-                '        Column("description", Text, comment="More about it, in at most 10,000'
-                ' characters"),\n    )\n',
+                "    retiring: ClassVar = [\n"
+                '        Column("description", Text, comment="PERSONAL: more about it, in'
+                ' at most 10,000 characters"),\n    ]\n',
                 "",
             ),
             (
@@ -708,14 +710,16 @@ CHANGES = (
         (
             "ALTER TABLE todo ADD COLUMN description text CONSTRAINT"
             " todo_description_length_check CHECK (char_length(description) <= 10000)",
-            *commented("todo", {"description": "More about it, in at most 10,000 characters"}),
+            *commented(
+                "todo", {"description": "PERSONAL: more about it, in at most 10,000 characters"}
+            ),
         ),
         edits=(
             (
                 "models/todo.py",
                 "    description: str | None = Field(\n        default=None,\n"
                 "        sa_type=Text,\n"
-                '        sa_column_kwargs={"comment": "More about it, in at most 10,000'
+                '        sa_column_kwargs={"comment": "PERSONAL: more about it, in at most 10,000'
                 ' characters"},\n    )\n',
                 "",
             ),
