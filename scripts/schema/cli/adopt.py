@@ -1,7 +1,10 @@
 """`schema adopt`: print the result as a page or as JSON."""
 
+from collections.abc import Callable
+
 from rich.console import Group
 from rich.text import Text
+from sqlalchemy import URL
 
 from migrations.postgres import parse_url
 from schema.cli.exits import exit_codes, print_result
@@ -30,18 +33,23 @@ _FIELDS = (
 def run(database_url: str, *, as_json: bool) -> None:
     """Find the revision that the database equals, and stamp it."""
     with exit_codes(error_document if as_json else None), progress() as show:
-        target = parse_url(database_url)
-        directory = scripts()
-        history_schemas.require_linear_history(directory)
-        show("the database")
-        live = live_adopt.read_database(target)
-        with history_schemas.open_closest_server(live, show) as server:
-            history = history_schemas.build(server, directory)
-            found = live_adopt.match(live, history, server)
-        if not found.difference:
-            show("stamp")
-            live_adopt.stamp(target, directory, found.revision, history[found.revision], show)
+        found = adopt(parse_url(database_url), show)
     print_result(document(found) if as_json else page(found), ok=not found.difference)
+
+
+def adopt(target: URL, show: Callable[[str], None]) -> Match:
+    """Find the revision that the database equals, and stamp it if there is one."""
+    directory = scripts()
+    history_schemas.require_linear_history(directory)
+    show("the database")
+    live = live_adopt.read_database(target)
+    with history_schemas.open_closest_server(live, show) as server:
+        history = history_schemas.build(server, directory)
+        found = live_adopt.match(live, history, server)
+    if not found.difference:
+        show("stamp")
+        live_adopt.stamp(target, directory, found.revision, history[found.revision], show)
+    return found
 
 
 def document(found: Match) -> str:

@@ -192,6 +192,129 @@ def doctor(
     run(database_url, as_json=as_json)
 
 
+branch_app = typer.Typer(
+    help="Make, show and delete Neon branches: NEON_PROJECT_ID and NEON_API_KEY say where.",
+    no_args_is_help=True,
+)
+app.add_typer(branch_app, name="branch")
+
+BranchName = Annotated[
+    str | None, typer.Argument(help="Its name, without schema-.", show_default=False)
+]
+PullRequest = Annotated[
+    int | None,
+    typer.Option("--pr", help="The number of its pull request.", min=1, show_default=False),
+]
+Parent = Annotated[
+    str | None,
+    typer.Option(
+        help="Name or id of its parent; otherwise the project's default branch.",
+        metavar="BRANCH",
+        show_default=False,
+    ),
+]
+Days = Annotated[int, typer.Option(help="Neon deletes it after so many days.", min=1, max=30)]
+Database = Annotated[
+    str | None,
+    typer.Option(help="The database, if the branch has several.", show_default=False),
+]
+
+
+@branch_app.command("create")
+def branch_create(  # noqa: PLR0913  # its options
+    name: BranchName = None,
+    pull_request: PullRequest = None,
+    parent: Parent = None,
+    days: Days = 7,
+    database: Database = None,
+    *,
+    schema_only: Annotated[
+        bool, typer.Option("--schema-only", help="Copy the schema only, and make rows.")
+    ] = False,
+    anonymised: Annotated[
+        bool,
+        typer.Option(
+            "--anonymised", "--anonymized", help="Mask secrets and personal data (Neon's beta)."
+        ),
+    ] = False,
+    restore_point: Annotated[
+        bool, typer.Option("--restore-point", help="Keep the parent as it is now; no compute.")
+    ] = False,
+) -> None:
+    """Make a branch, or bring the one of that name to its parent's newest state.
+
+    A copy holds what its parent holds, users' secrets too. Its URL: schema branch url.
+    """
+    from schema.cli import branch
+
+    if restore_point:
+        if name or pull_request or schema_only or anonymised:
+            raise typer.BadParameter("--restore-point names the branch itself, and copies all.")
+        branch.create_restore_point(parent, days)
+        return
+    kind = branch.kind_from(schema_only=schema_only, anonymised=anonymised)
+    branch.create(branch.Target(name, pull_request, database), parent, kind, days)
+
+
+@branch_app.command("reset")
+def branch_reset(
+    name: BranchName = None,
+    pull_request: PullRequest = None,
+    parent: Parent = None,
+    days: Days = 7,
+    database: Database = None,
+) -> None:
+    """Bring a branch back to its parent's newest state; what was done on it is gone."""
+    from schema.cli import branch
+
+    branch.reset(branch.Target(name, pull_request, database), parent, days)
+
+
+@branch_app.command("url")
+def branch_url(
+    name: BranchName = None, pull_request: PullRequest = None, database: Database = None
+) -> None:
+    """Print the URL of a branch's database, with the password, on the direct host."""
+    from schema.cli import branch
+
+    branch.url(branch.Target(name, pull_request, database))
+
+
+@branch_app.command("list")
+def branch_list(*, as_json: AsJSON = False) -> None:
+    """List the branches that this command made."""
+    from schema.cli import branch
+
+    branch.show_all(as_json=as_json)
+
+
+@branch_app.command("delete")
+def branch_delete(name: BranchName = None, pull_request: PullRequest = None) -> None:
+    """Delete a branch; one that is gone already is no error."""
+    from schema.cli import branch
+
+    branch.delete(branch.Target(name, pull_request))
+
+
+@branch_app.command("prune")
+def branch_prune() -> None:
+    """Delete the branches whose pull requests are closed, in GITHUB_REPOSITORY."""
+    from schema.cli import branch
+
+    branch.prune()
+
+
+@branch_app.command("try")
+def branch_try(parent: Parent = None, database: Database = None) -> None:
+    """Run the life of a throwaway branch on a real project, and print what differs there.
+
+    It costs one branch for a minute, and always deletes it. Exit code 1: something differs.
+    """
+    from schema.cli import branch
+
+    branch.try_project(parent, database)
+
+
 def main() -> None:
     """Run the command in the arguments.
 

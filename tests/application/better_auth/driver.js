@@ -4,6 +4,7 @@
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { betterAuth } from "better-auth";
+import { getAuthTables } from "better-auth/db";
 import { getMigrations } from "better-auth/db/migration";
 import { toNodeHandler } from "better-auth/node";
 import { Kysely, PostgresDialect } from "kysely";
@@ -95,6 +96,13 @@ const commands = {
     const { runMigrations, compileMigrations, ...plan } = await getMigrations(auth.options);
     return plan;
   },
+  /** Lists the text columns that Better Auth never returns to a client: table and column. */
+  kept: () =>
+    Object.values(getAuthTables(auth.options)).flatMap(({ modelName, fields }) =>
+      Object.entries(fields)
+        .filter(([, field]) => field.returned === false && field.type === "string")
+        .map(([name, field]) => [modelName, field.fieldName ?? name]),
+    ),
   /** Hands over what was printed, mailed and asked of the database since the last time. */
   take: () => Object.fromEntries(Object.entries(seen).map(([kind, all]) => [kind, all.splice(0)])),
 };

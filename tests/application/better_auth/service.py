@@ -139,6 +139,10 @@ class Service:
         assert plan.keys() == PLAN, "this version of Better Auth returns other lists"
         return {kind: findings for kind, findings in plan.items() if findings}
 
+    def kept_from_clients(self) -> set[tuple[str, str]]:
+        """Return the table and name of each text column that it never returns to a client."""
+        return {(table, column) for table, column in self._driver.ask("kept")}
+
     def send(self, *requests: dict[str, Any]) -> list[dict[str, Any]]:
         """Send HTTP requests at the same time."""
         answers: list[dict[str, Any]] = self._driver.ask("send", requests=requests)

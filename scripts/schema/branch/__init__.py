@@ -1,0 +1,1 @@
+"""Neon branches: throwaway copies of a database, for a pull request or a person."""

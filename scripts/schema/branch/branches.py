@@ -1,0 +1,155 @@
+"""The branches of a project that this command made; it never changes another one."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from schema.branch.neon import Answer, Neon, NeonError
+from schema.errors import CannotRunError
+
+PREFIX = "schema-"
+"""What the names of our branches begin with. Every other branch belongs to somebody else."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,50}")
+_PULL_REQUEST = re.compile(rf"{PREFIX}pr-([1-9][0-9]*)")
+
+type Kind = Literal["copy", "schema-only", "anonymised"]
+"""A copy of its parent; its schema without rows; or a copy whose secrets are masked."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A branch, as Neon describes it."""
+
+    id: str
+    name: str
+    parent: str
+    """The id of its parent; "" for a root, as a schema-only branch is."""
+    state: str
+    default: bool
+    protected: bool
+    expires_at: datetime | None
+    created_at: datetime
+    lsn: str
+    """The place in its parent's log at which it was made; "" if Neon does not say."""
+    schema_only: bool
+    restorable: bool
+    """Whether Neon allows a reset to its parent."""
+
+    @property
+    def pull_request(self) -> int | None:
+        """The number of the pull request that it is for."""
+        found = _PULL_REQUEST.fullmatch(self.name)
+        return int(found[1]) if found else None
+
+
+def branch_name(name: str | None, pull_request: int | None) -> str:
+    """Return the full name of a branch of ours: for a pull request, or a name of one's own.
+
+    Raises:
+        CannotRunError: both or neither is given, or the name cannot be one.
+
+    """
+    if (name is None) == (pull_request is None):
+        raise CannotRunError("Give the branch a name, or the number of a pull request with --pr.")
+    if name is None:
+        return f"{PREFIX}pr-{pull_request}"
+    short = name.removeprefix(PREFIX)
+    if not _NAME.fullmatch(short):
+        raise CannotRunError(
+            "A branch's name has lower-case letters, digits and hyphens, 51 at most."
+        )
+    return PREFIX + short
+
+
+def our_branches(neon: Neon) -> list[Branch]:
+    """List our branches, by name."""
+    found = (_read(one) for one in neon.pages("branches", "branches", search=PREFIX))
+    return sorted((one for one in found if one.name.startswith(PREFIX)), key=lambda one: one.name)
+
+
+def find(neon: Neon, name: str) -> Branch | None:
+    """Return the branch of that name or id; None if there is none.
+
+    Raises:
+        CannotRunError: several have that name.
+
+    """
+    branches = (_read(one) for one in neon.pages("branches", "branches", search=name))
+    found = [one for one in branches if name in {one.name, one.id}]
+    if len(found) > 1:
+        raise CannotRunError(f"Several branches are called {name}; rename one in the console.")
+    return found[0] if found else None
+
+
+def read(neon: Neon, branch_id: str) -> Branch:
+    """Read a branch as it is now."""
+    return _read(neon.get(f"branches/{branch_id}")["branch"])
+
+
+def parent_of_new(neon: Neon, name: str | None) -> Branch:
+    """Return the branch of that name or id, or without one the project's default branch.
+
+    Raises:
+        CannotRunError: there is no such branch.
+
+    """
+    if name is not None:
+        found = find(neon, name)
+        if found is None:
+            raise CannotRunError(f"The project has no branch {name} to be the parent.")
+        return found
+    for one in neon.pages("branches", "branches"):
+        if one["default"]:
+            return _read(one)
+    raise CannotRunError("The project names no default branch; name a parent with --parent.")
+
+
+def require_ours(branch: Branch) -> None:
+    """Raise CannotRunError unless the branch is ours, and neither default nor protected."""
+    why = (
+        "it was not made by this command"
+        if not branch.name.startswith(PREFIX)
+        else "it is the project's default branch"
+        if branch.default
+        else "it is protected"
+        if branch.protected
+        else ""
+    )
+    if why:
+        raise CannotRunError(f"Branch {branch.name} stays as it is: {why}.")
+
+
+def kind_of(neon: Neon, branch: Branch) -> Kind:
+    """Return the kind of a branch; Neon has a status of anonymised ones only."""
+    if branch.schema_only:
+        return "schema-only"
+    try:
+        neon.get(f"branches/{branch.id}/anonymized_status")
+    except NeonError as error:
+        if error.status in {401, 403}:
+            raise
+        return "copy"
+    return "anonymised"
+
+
+def _read(answer: Answer) -> Branch:
+    expires = answer.get("expires_at")
+    restricted = {one.get("name", "") for one in answer.get("restricted_actions") or ()}
+    schema_only = answer.get("init_source") == "schema-only"
+    return Branch(
+        id=answer["id"],
+        name=answer["name"],
+        parent=answer.get("parent_id") or "",
+        state=answer["current_state"],
+        default=answer["default"],
+        protected=answer["protected"],
+        expires_at=datetime.fromisoformat(expires) if expires else None,
+        created_at=datetime.fromisoformat(answer["created_at"]),
+        lsn=answer.get("parent_lsn") or "",
+        schema_only=schema_only,
+        restorable=not schema_only
+        and bool(answer.get("parent_id"))
+        and not any("restore" in name or "reset" in name for name in restricted),
+    )

@@ -1,0 +1,87 @@
+"""The database of a branch: its URL, and whether one can connect to it."""
+
+from sqlalchemy import URL
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from migrations.postgres import is_pooled, parse_url
+from schema.branch.branches import Branch
+from schema.branch.neon import Neon, NeonError, Show
+from schema.errors import CannotRunError
+from schema.postgres.connection import connect
+
+START_TIMEOUT = 120
+"""Seconds that a compute may take to start."""
+
+
+def database_and_owner(neon: Neon, branch: Branch, name: str | None = None) -> tuple[str, str]:
+    """Return the name of the branch's database, and of the role that owns it.
+
+    Raises:
+        CannotRunError: there is none of that name, or without a name not exactly one.
+
+    """
+    databases = neon.get(f"branches/{branch.id}/databases")["databases"]
+    found = [one for one in databases if name in {None, one["name"]}]
+    if len(found) != 1:
+        names = ", ".join(sorted(one["name"] for one in databases)) or "none"
+        raise CannotRunError(
+            f"Branch {branch.name} has not exactly one database"
+            f"{f' {name}' if name else ''} (it has: {names}); name one with --database."
+        )
+    return found[0]["name"], found[0]["owner_name"]
+
+
+def database_url(neon: Neon, branch: Branch, name: str | None = None) -> URL:
+    """Return the URL of the branch's database, on the direct host, as the database's owner.
+
+    Raises:
+        CannotRunError: the branch has no compute, or not exactly one database to choose.
+
+    """
+    database, owner = database_and_owner(neon, branch, name)
+    try:
+        answer = neon.get(
+            "connection_uri",
+            branch_id=branch.id,
+            database_name=database,
+            role_name=owner,
+            pooled=False,
+        )
+    except NeonError as error:
+        if error.status != 404:
+            raise
+        raise CannotRunError(
+            f"Branch {branch.name} has no compute to connect to; make it anew: schema branch"
+            " create."
+        ) from error
+    url = parse_url(answer["uri"])
+    if is_pooled(url):
+        raise CannotRunError("Neon named the pooled host, on which no migration can run.")
+    return url
+
+
+def wait_until_reachable(url: URL, show: Show) -> None:
+    """Connect, until the compute has started: the first attempts may fail.
+
+    Raises:
+        CannotRunError: it cannot be reached.
+
+    """
+    show("waiting for the compute")
+    attempts = Retrying(
+        retry=retry_if_exception(_may_pass),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        stop=stop_after_delay(START_TIMEOUT),
+        reraise=True,
+    )
+    attempts(_connect, url)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether a later connection may succeed: with another password it may not."""
+    return isinstance(error, CannotRunError) and "authentication failed" not in str(error)
+
+
+def _connect(url: URL) -> None:
+    with connect(url) as connection:
+        connection.exec_driver_sql("SELECT 1")

@@ -1,0 +1,217 @@
+"""Make, reset and delete a branch of ours, whatever a crashed or repeated run has left.
+
+A change whose answer was lost is looked for by name before it is sent again.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from schema.branch import masking
+from schema.branch.branches import (
+    PREFIX,
+    Branch,
+    Kind,
+    find,
+    kind_of,
+    parent_of_new,
+    read,
+    require_ours,
+)
+from schema.branch.database import database_and_owner
+from schema.branch.neon import Answer, Neon, NeonError, Show, UnknownOutcomeError
+from schema.errors import CannotRunError
+
+MOST_DAYS = 30
+"""The longest expiry that Neon allows."""
+
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a branch should be."""
+
+    name: str
+    parent: str | None = None
+    """The name or id of its parent; without one, what it has, or the default branch."""
+    kind: Kind = "copy"
+    days: int = 7
+    compute: bool = True
+    """Whether one can connect to it."""
+
+
+def create(neon: Neon, wanted: Wanted, show: Show) -> Branch:
+    """Make a branch, or bring the one of that name to its parent's state, as a new one has it.
+
+    One that cannot be reset, or has another parent or kind, is deleted and made anew.
+
+    Raises:
+        CannotRunError: the branch is not ours, or Neon refuses; the message says what is left.
+
+    """
+    show(f"looking for {wanted.name}")
+    found = find(neon, wanted.name)
+    if found is not None:
+        require_ours(found)
+        parent = parent_of_new(neon, wanted.parent) if wanted.parent else None
+        same_parent = parent is None or parent.id == found.parent
+        if found.restorable and same_parent and kind_of(neon, found) == wanted.kind == "copy":
+            return _restore(neon, found, wanted, show)
+        parent = parent or parent_of_new(neon, found.parent or None)
+        _remove(neon, found, show)
+    else:
+        parent = parent_of_new(neon, wanted.parent)
+    return _make(neon, wanted, parent, show)
+
+
+def reset(neon: Neon, name: str, parent: str | None, days: int, show: Show) -> tuple[Branch, Kind]:
+    """Bring a branch back to its parent's state, and return it with its kind.
+
+    What was done on it is gone.
+
+    Raises:
+        CannotRunError: there is no such branch, it is not ours, or Neon refuses.
+
+    """
+    found = find(neon, name)
+    if found is None:
+        raise CannotRunError(f"There is no branch {name}; make it: schema branch create.")
+    require_ours(found)
+    kind = kind_of(neon, found)
+    return create(neon, Wanted(name, parent, kind, days), show), kind
+
+
+def create_restore_point(neon: Neon, parent: str | None, days: int, show: Show) -> Branch:
+    """Keep the state of a branch as it is now, as a branch without a compute.
+
+    Raises:
+        CannotRunError: Neon refuses.
+
+    """
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    wanted = Wanted(f"{PREFIX}restore-{now}", parent, days=days, compute=False)
+    return _make(neon, wanted, parent_of_new(neon, parent), show)
+
+
+def delete(neon: Neon, name: str, show: Show) -> bool:
+    """Delete a branch; return whether there was one.
+
+    Raises:
+        CannotRunError: it is not ours, or Neon refuses.
+
+    """
+    found = find(neon, name)
+    if found is None:
+        return False
+    require_ours(found)
+    _remove(neon, found, show)
+    return True
+
+
+def expiry(days: int) -> str:
+    """Return the time so many days from now, as Neon reads it."""
+    then = datetime.now(UTC) + timedelta(days=days)
+    return then.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _remove(neon: Neon, branch: Branch, show: Show) -> None:
+    """Delete the branch; one that is gone already is no error."""
+    show(f"deleting {branch.name}")
+    try:
+        neon.wait(neon.change("DELETE", f"branches/{branch.id}", repeatable=True), show)
+    except NeonError as error:
+        if error.status != 404:
+            raise
+
+
+def _make(neon: Neon, wanted: Wanted, parent: Branch, show: Show) -> Branch:
+    """Create the branch, which did not exist a moment ago."""
+    path, body = _request(neon, wanted, parent)
+    for _ in range(_TRIES):
+        show(f"creating {wanted.name}")
+        try:
+            answer = neon.change("POST", path, body)
+        except UnknownOutcomeError:
+            made = find(neon, wanted.name)
+            if made is None:
+                continue
+            answer = {"branch": {"id": made.id}, "operations": _operations(neon, made)}
+        except NeonError as error:
+            # Another run may have made it in the meantime.
+            if error.status not in {409, 422} or (made := find(neon, wanted.name)) is None:
+                raise
+            return create(neon, wanted, show)
+        return _finished(neon, answer, wanted, show)
+    raise CannotRunError(
+        f"Neon did not say whether it made {wanted.name}, and it cannot be found; run this again."
+    )
+
+
+def _request(neon: Neon, wanted: Wanted, parent: Branch) -> tuple[str, Answer]:
+    """Return the path and the body of the request that creates the branch."""
+    branch = {"name": wanted.name, "parent_id": parent.id, "expires_at": expiry(wanted.days)}
+    endpoints: Answer = {"endpoints": [{"type": "read_write"}]} if wanted.compute else {}
+    if wanted.kind == "schema-only":
+        branch["init_source"] = "schema-only"
+    body: Answer = {"branch": branch} | endpoints
+    if wanted.kind != "anonymised":
+        return "branches", body
+    database, _ = database_and_owner(neon, parent)
+    rules = masking.rules(database)
+    return "branch_anonymized", {
+        "branch_create": body,
+        "masking_rules": rules,
+        "start_anonymization": True,
+    }
+
+
+def _finished(neon: Neon, answer: Answer, wanted: Wanted, show: Show) -> Branch:
+    """Wait until a new branch is ready."""
+    name = wanted.name
+    try:
+        neon.wait(answer, show)
+        if wanted.kind == "anonymised":
+            masking.wait(neon, answer["branch"]["id"], show)
+    except CannotRunError as error:
+        left = f"Branch {name} is left; delete it: schema branch delete {name}."
+        raise CannotRunError(f"{error} {left}") from error
+    return read(neon, answer["branch"]["id"])
+
+
+def _restore(neon: Neon, branch: Branch, wanted: Wanted, show: Show) -> Branch:
+    """Bring the branch to the state that its parent has now."""
+    show(f"resetting {branch.name}")
+    # Twice is once: it ends at the parent's newest state.
+    answer = neon.change(
+        "POST",
+        f"branches/{branch.id}/restore",
+        {"source_branch_id": branch.parent},
+        repeatable=True,
+    )
+    neon.wait(answer, show)
+    body = {"branch": {"expires_at": expiry(wanted.days)}}
+    neon.wait(neon.change("PATCH", f"branches/{branch.id}", body, repeatable=True), show)
+    if wanted.compute:
+        _require_compute(neon, branch, show)
+    return read(neon, branch.id)
+
+
+def _require_compute(neon: Neon, branch: Branch, show: Show) -> None:
+    """Give the branch a compute unless it has one: somebody may have deleted it."""
+    for _ in range(_TRIES):
+        endpoints = neon.get(f"branches/{branch.id}/endpoints")["endpoints"]
+        if any(one["type"] == "read_write" for one in endpoints):
+            return
+        body = {"endpoint": {"branch_id": branch.id, "type": "read_write"}}
+        try:
+            neon.wait(neon.change("POST", "endpoints", body), show)
+        except UnknownOutcomeError:
+            continue
+        return
+
+
+def _operations(neon: Neon, branch: Branch) -> list[Answer]:
+    """List a new branch's operations: the answer that named them was lost."""
+    return [
+        one for one in neon.pages("operations", "operations") if one.get("branch_id") == branch.id
+    ]

@@ -1,0 +1,325 @@
+"""The life of branches, through the command line, against the stand-in for Neon.
+
+The theory: whatever a branch of that name was before, `create` leaves one at its parent's newest
+state, and `delete` none; nothing else in the project changes, and no output holds a secret.
+"""
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+
+from schema.project import ROOT, scripts
+from schema.revisions.history import single_head
+from tests.branch.conftest import KEY, Schema, execute, scalar, url_of
+from tests.branch.stand_in.server import REFUSED, UNCLEAR, StandIn
+from tests.support.repo_copy import Result
+
+HEAD = single_head(scripts()) or ""
+ROWS = 'SELECT count(*) FROM "user"'
+
+
+def done(result: Result) -> str:
+    """Assert that a command succeeded, and return what it printed."""
+    assert result.code == 0, result.everything
+    assert KEY not in result.out + result.err
+    return result.out
+
+
+def test_a_pull_request(neon: StandIn, schema: Schema) -> None:
+    """Opened, pushed to twice, closed: each push begins where the parent is, not where it was."""
+    first = done(schema("create", "--pr", "12"))
+    assert f"at revision {HEAD}" in first
+    url = done(schema("url", "--pr", "12")).strip()
+    assert scalar(url, ROWS) == scalar(url_of(neon.state.main), ROWS)
+    execute(url, "CREATE TABLE pushed (a integer)")
+    neon.state.main.compute.execute("neondb", "CREATE TABLE moved (a integer)")
+    for _ in range(2):
+        assert "schema-pr-12" in done(schema("create", "--pr", "12"))
+        url = done(schema("url", "--pr", "12")).strip()
+        assert scalar(url, "SELECT to_regclass('pushed') IS NULL AND to_regclass('moved') > 0")
+    made = neon.state.named("schema-pr-12")
+    assert made is not None
+    assert made.compute.starts >= 2  # each began cold
+    neon.state.main.compute.execute("neondb", "DROP TABLE moved")
+    assert done(schema("delete", "--pr", "12")) == "Branch schema-pr-12 is deleted.\n"
+    assert done(schema("delete", "--pr", "12")) == "There is no branch schema-pr-12.\n"
+    assert [one.api["name"] for one in neon.state.branches.values()] == ["main"]
+
+
+def test_the_commands_of_the_readme(neon: StandIn, schema: Schema) -> None:
+    """Each line of README.md's section, in its order, does what the section says."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Neon branches")[2]
+    lines = re.findall(r"^\$ \.venv/bin/schema branch (.*?)(?: +#.*)?$", section, re.MULTILINE)
+    neon.state.create({"branch": {"name": "staging"}})
+    neon.state.pull_requests = {12: "closed"}
+    for line in lines:
+        result = schema(*line.split())
+        assert result.code == (1 if line == "try" else 0), (line, result.everything)
+    assert {"create", "url", "reset", "list", "delete", "prune", "try"} <= {
+        line.split()[0] for line in lines
+    }
+
+
+def test_two_pull_requests(neon: StandIn, schema: Schema) -> None:
+    """Each has a branch of its own, and the list shows both, page by page."""
+    neon.state.page_size = 1
+    for number in ("1", "2"):
+        done(schema("create", "--pr", number, "--days", number))
+    document = json.loads(done(schema("list", "--json")))
+    assert [one["pull_request"] for one in document["branches"]] == [1, 2]
+    assert all(one["expires_at"] for one in document["branches"])
+    assert "schema-pr-1 " in done(schema("list"))
+
+
+def test_an_expiry_is_always_given(neon: StandIn, schema: Schema) -> None:
+    """A week by default, also after a reset, and never more than Neon allows."""
+    done(schema("create", "mine"))
+    made = neon.state.named("schema-mine")
+    assert made is not None
+    assert abs(made.api["ttl_interval_seconds"] - 7 * 86400) < 60
+    done(schema("reset", "mine", "--days", "2"))
+    assert abs(made.api["ttl_interval_seconds"] - 2 * 86400) < 60
+    assert schema("create", "mine", "--days", "31").code == 2
+
+
+def test_passwords_of_a_protected_parent(neon: StandIn, schema: Schema) -> None:
+    """The branch's owner has a new password; it is in the URL only, and masked on GitHub first."""
+    neon.state.main.api["protected"] = True
+    made = schema("create", "--pr", "3", GITHUB_ACTIONS="true")
+    branch = neon.state.named("schema-pr-3")
+    assert branch is not None
+    assert branch.password != neon.state.main.password
+    assert f"::add-mask::{branch.password}" in made.err
+    assert made.err.startswith(f"::add-mask::{KEY}\n")
+    assert branch.password not in made.out
+    url = schema("url", "--pr", "3", GITHUB_ACTIONS="true")
+    assert scalar(url.out.strip(), "SELECT 1") == 1
+    quiet = schema("create", "--pr", "3")
+    assert branch.password not in quiet.out + quiet.err
+
+
+@pytest.mark.parametrize("which", ["default", "protected", "foreign"])
+def test_what_is_not_ours_stays(neon: StandIn, schema: Schema, which: str) -> None:
+    """Neither the default branch, nor a protected one, nor one without our prefix changes."""
+    if which == "protected":
+        done(schema("create", "mine"))
+        made = neon.state.named("schema-mine")
+    else:
+        made = neon.state.main
+        made.api["name"] = "schema-mine" if which == "default" else "mine"
+    assert made is not None
+    made.api["protected"] = which == "protected"
+    try:
+        before = dict(made.api)
+        if which != "foreign":
+            for verb in ("create", "reset", "delete"):
+                result = schema(verb, "mine")
+                assert result.code == 2, result.everything
+                assert "stays as it is" in result.err
+        else:
+            assert "There is no branch schema-mine" in done(schema("delete", "mine"))
+        assert made.api == before
+        assert made.api["id"] in neon.state.branches
+    finally:
+        made.api["protected"] = False
+        neon.state.main.api["name"] = "main"
+
+
+def test_schema_only(neon: StandIn, schema: Schema) -> None:
+    """The rows are made, none is the parent's, and the revision is known; a reset makes it anew."""
+    neon.state.main.compute.execute("neondb", "UPDATE \"user\" SET name = 'a real person'")
+    assert f"at revision {HEAD}" in done(schema("create", "mine", "--schema-only"))
+    made = neon.state.named("schema-mine")
+    assert made is not None
+    url = done(schema("url", "mine")).strip()
+    assert scalar(url, ROWS) != 0
+    assert scalar(url, f"{ROWS} WHERE name = 'a real person'") == 0
+    done(schema("reset", "mine"))
+    again = neon.state.named("schema-mine")
+    assert again is not None
+    assert again.api["id"] != made.api["id"]
+    assert again.api["init_source"] == "schema-only"
+
+
+def test_another_kind_is_made_anew(neon: StandIn, schema: Schema) -> None:
+    """A copy where a schema-only branch was asked for would show users' rows."""
+    done(schema("create", "mine"))
+    done(schema("create", "mine", "--schema-only"))
+    made = neon.state.named("schema-mine")
+    assert made is not None
+    assert made.api["init_source"] == "schema-only"
+
+
+def test_restore_point(neon: StandIn, schema: Schema) -> None:
+    """It keeps the parent's rows as they were, has no compute, and nothing overwrites it."""
+    before = scalar(url_of(neon.state.main), ROWS)
+    said = done(schema("create", "--restore-point"))
+    (point,) = (one for one in neon.state.branches.values() if one is not neon.state.main)
+    assert point.api["id"] in said
+    assert point.endpoint is None
+    assert point.api["name"].startswith("schema-restore-")
+    assert point.compute.databases()
+    assert scalar(url_of(point), ROWS) == before
+    assert schema("create", "mine", "--restore-point").code == 2
+
+
+def test_prune(neon: StandIn, schema: Schema) -> None:
+    """Branches of closed pull requests go; one that cannot be looked up stays, and is named."""
+    for number in ("4", "5", "6"):
+        done(schema("create", "--pr", number))
+    neon.state.pull_requests = {4: "closed", 5: "open"}
+    result = schema("prune")
+    assert result.code == 2
+    assert "schema-pr-6: stays. GitHub says 404 of pull request 6" in result.err
+    assert "schema-pr-4: deleted" in result.out
+    left = {one.api["name"] for one in neon.state.branches.values()}
+    assert left == {"main", "schema-pr-5", "schema-pr-6"}
+
+
+def _limit(neon: StandIn) -> None:
+    neon.state.limit = 1
+
+
+def _no_key(neon: StandIn) -> None:
+    neon.state.keys = {}
+
+
+def _lost_rights(neon: StandIn) -> None:
+    neon.state.keys = {KEY: "read"}
+
+
+@pytest.mark.parametrize(
+    ("happens", "environment", "says"),
+    [
+        (_limit, {}, "as many branches as its plan allows; delete one (schema branch list"),
+        (_no_key, {}, "Neon does not accept NEON_API_KEY; make a new key"),
+        (_lost_rights, {}, "NEON_API_KEY may not do this in project"),
+        (None, {"NEON_PROJECT_ID": "nobodys"}, "Neon knows no project nobodys"),
+        (None, {"NEON_API_KEY": ""}, "NEON_API_KEY is not set"),
+        (None, {"NEON_PROJECT_ID": ""}, "NEON_PROJECT_ID is not set"),
+        (None, {"NEON_API_KEY": "two words"}, "contains characters that it cannot have"),
+        (None, {"NEON_API_URL": "http://example.com"}, "must begin with https://"),
+    ],
+)
+def test_what_a_person_can_fix(
+    neon: StandIn,
+    schema: Schema,
+    happens: Callable[[StandIn], None] | None,
+    environment: dict[str, str],
+    says: str,
+) -> None:
+    """One sentence, exit code 2, nothing changed."""
+    if happens is not None:
+        happens(neon)
+    result = schema("create", "--pr", "7", **environment)
+    assert (result.code, result.out) == (2, "")
+    assert says in result.err, result.everything
+    assert len(result.err.splitlines()) == 1
+    assert list(neon.state.branches.values()) == [neon.state.main]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("create",),
+        ("create", "a", "--pr", "1"),
+        ("create", "A B"),
+        ("create", "a", "--parent", "no-such"),
+        ("create", "a", "--database", "no-such"),
+        ("url", "no-such"),
+        ("reset", "no-such"),
+        ("create", "a", "--schema-only", "--anonymised"),
+    ],
+)
+def test_arguments_that_cannot_be(schema: Schema, arguments: tuple[str, ...]) -> None:
+    """One sentence, exit code 2, no traceback."""
+    result = schema(*arguments)
+    assert result.code == 2, result.everything
+    assert "Traceback" not in result.err
+    assert result.err.strip()
+
+
+def test_a_failed_operation_says_what_is_left(neon: StandIn, schema: Schema) -> None:
+    """The branch may be half made: the message names it, and the next run repairs it."""
+    neon.state.failing = 1
+    result = schema("create", "--pr", "8")
+    assert result.code == 2
+    assert "ended as failed" in result.err
+    assert "schema branch delete schema-pr-8" in result.err, result.everything
+    done(schema("create", "--pr", "8"))
+
+
+REQUESTS = {"create": 12, "create again": 14, "delete": 4}
+"""How many requests of a command are spoiled; there are fewer, unless one is repeated."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [*REFUSED, *UNCLEAR])
+@pytest.mark.parametrize("command", REQUESTS)
+def test_every_fault_at_every_request(
+    neon: StandIn, schema: Schema, command: str, fault: str
+) -> None:
+    """Each request is spoiled in turn: the end is what was asked for."""
+    spoiled = 0
+    for number in range(REQUESTS[command]):
+        if command != "create":
+            done(schema("create", "--pr", "9"))
+        neon.order({number: fault})
+        verb = command.split(maxsplit=1)[0]
+        result = schema(verb, "--pr", "9")
+        asked = list(neon.asked)
+        neon.order({})
+        assert result.code == 0, (number, asked[number:], result.everything)
+        spoiled += number < len(asked)
+        names = [one.api["name"] for one in neon.state.branches.values()]
+        if verb == "delete":
+            assert names == ["main"], asked
+            continue
+        assert sorted(names) == ["main", "schema-pr-9"], asked
+        made = neon.state.named("schema-pr-9")
+        assert made is not None
+        assert made.api["current_state"] == "ready"
+        assert made.api["expires_at"]
+        assert made.endpoint is not None
+        done(schema("delete", "--pr", "9"))
+        if number >= len(asked):
+            break
+    assert spoiled >= 3
+
+
+def test_a_crashed_run_left_a_branch(neon: StandIn, schema: Schema) -> None:
+    """What a run left that was killed after its request is found, finished and reset."""
+    neon.state.seconds = 0.5
+    try:
+        neon.state.create(
+            {
+                "branch": {"name": "schema-pr-10", "parent_id": neon.state.main.api["id"]},
+                "endpoints": [],
+            }
+        )
+        said = done(schema("create", "--pr", "10"))  # while its operations still run
+    finally:
+        neon.state.seconds = 0.1
+    assert f"at revision {HEAD}" in said
+    made = neon.state.named("schema-pr-10")
+    assert made is not None
+    assert made.api["expires_at"]
+
+
+def test_try(neon: StandIn, schema: Schema) -> None:
+    """The stand-in is what is assumed, except that it has no TLS; the branch is always gone."""
+    result = schema("try")
+    assert result.code == 1, result.everything
+    differing = [line for line in result.out.splitlines() if line.startswith("✗")]
+    assert len(differing) == 1, result.everything
+    assert "TLS" in differing[0]
+    assert list(neon.state.branches.values()) == [neon.state.main]
+
+
+def test_try_deletes_its_branch_whatever_happens(neon: StandIn, schema: Schema) -> None:
+    """A failed step ends with the branch deleted."""
+    neon.state.failing = 1
+    assert schema("try").code == 2
+    assert list(neon.state.branches.values()) == [neon.state.main]
