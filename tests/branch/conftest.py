@@ -51,17 +51,22 @@ def schema(run: Launcher, neon: StandIn) -> Schema:
     """Run `schema branch` with these arguments, as in a pull request's job."""
 
     def branch(*arguments: str, **environment: str) -> Result:
-        given = {
-            "NEON_PROJECT_ID": PROJECT,
-            "NEON_API_KEY": KEY,
-            "NEON_API_URL": neon.address,
-            "GITHUB_API_URL": neon.address,
-            "GITHUB_REPOSITORY": "owner/name",
-        }
-        code = f"import os; os.environ.update({given | environment!r}); {COMMAND}"
+        given = environment_of(neon) | environment
+        code = f"import os; os.environ.update({given!r}); {COMMAND}"
         return run.run(ROOT, "branch", *arguments, code=code)
 
     return branch
+
+
+def environment_of(neon: StandIn) -> dict[str, str]:
+    """Return the settings of a job that uses this project."""
+    return {
+        "NEON_PROJECT_ID": PROJECT,
+        "NEON_API_KEY": KEY,
+        "NEON_API_URL": neon.address,
+        "GITHUB_API_URL": neon.address,
+        "GITHUB_REPOSITORY": "owner/name",
+    }
 
 
 def url_of(branch: Branch) -> URL:

@@ -6,14 +6,20 @@ state, and `delete` none; nothing else in the project changes, and no output hol
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 
+import httpx
 import pytest
 
-from schema.project import ROOT, scripts
+from schema.branch.lifecycle import Wanted, create
+from schema.branch.neon import Neon
+from schema.project import ROOT, own_environment, scripts
 from schema.revisions.history import single_head
-from tests.branch.conftest import KEY, Schema, execute, scalar, url_of
+from tests.branch.conftest import KEY, Schema, environment_of, execute, scalar, url_of
 from tests.branch.stand_in.server import REFUSED, UNCLEAR, StandIn
+from tests.branch.stand_in.state import PROJECT
 from tests.support.repo_copy import Result
 
 HEAD = single_head(scripts()) or ""
@@ -63,14 +69,34 @@ def test_the_commands_of_the_readme(neon: StandIn, schema: Schema) -> None:
 
 
 def test_two_pull_requests(neon: StandIn, schema: Schema) -> None:
-    """Each has a branch of its own, and the list shows both, page by page."""
+    """Opened at once, one of them pushed to at once: each ends with one branch, listed by page."""
     neon.state.page_size = 1
-    for number in ("1", "2"):
-        done(schema("create", "--pr", number, "--days", number))
+    environment = own_environment() | environment_of(neon)
+    command = [sys.executable, "-P", "-m", "schema.cli.main", "branch", "create", "--pr"]
+    running = [
+        subprocess.Popen(
+            [*command, number], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for number in ("1", "2", "2")
+    ]
+    for process in running:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors.decode()
     document = json.loads(done(schema("list", "--json")))
     assert [one["pull_request"] for one in document["branches"]] == [1, 2]
     assert all(one["expires_at"] for one in document["branches"])
     assert "schema-pr-1 " in done(schema("list"))
+
+
+def test_a_timeout(neon: StandIn) -> None:
+    """An answer that comes too late is a lost one: the branch is found, and made once."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=f"{neon.address}/", headers=headers, timeout=1) as client:
+        for number in range(8):
+            neon.order({number: "late"})
+            branch = create(Neon(PROJECT, client), Wanted("schema-late"), lambda _: None)
+            assert (branch.name, branch.state) == ("schema-late", "ready")
+    assert len(neon.state.branches) == 2
 
 
 def test_an_expiry_is_always_given(neon: StandIn, schema: Schema) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +19,8 @@ from tests.branch.stand_in.state import PROJECT, Object, Refusal, State
 REFUSED = ("423", "429", "503", "dropped")
 """Faults before anything is done: a status, or a connection that breaks."""
 UNCLEAR = ("500", "504", "lost")
-"""Faults after it was done: a status instead of the answer, or a connection that breaks."""
+"""Faults after it was done: a status instead of the answer, or a connection that breaks; `late`
+breaks it after more than a second."""
 
 _BRANCH = r"/branches/(?P<branch>[a-z0-9-]+)"
 _ROUTES = (
@@ -183,6 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             status, answer = self._answer(parts.path, query, body)
             if fault == "lost":
+                self._break()
+            elif fault == "late":
+                time.sleep(1.5)
                 self._break()
             elif fault is not None:
                 self._send(int(fault), _error("ordered by a test"))
