@@ -54,6 +54,7 @@ def test_a_pull_request(neon: StandIn, schema: Schema) -> None:
     assert [one.api["name"] for one in neon.state.branches.values()] == ["main"]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme(neon: StandIn, schema: Schema) -> None:
     """Each line of README.md's section, in its order, does what the section says."""
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Neon branches")[2]
@@ -68,6 +69,7 @@ def test_the_commands_of_the_readme(neon: StandIn, schema: Schema) -> None:
     }
 
 
+@pytest.mark.slow
 def test_two_pull_requests(neon: StandIn, schema: Schema) -> None:
     """Opened at once, one of them pushed to at once: each ends with one branch, listed by page."""
     neon.state.page_size = 1
@@ -88,6 +90,7 @@ def test_two_pull_requests(neon: StandIn, schema: Schema) -> None:
     assert "schema-pr-1 " in done(schema("list"))
 
 
+@pytest.mark.slow
 def test_a_timeout(neon: StandIn) -> None:
     """An answer that comes too late is a lost one: the branch is found, and made once."""
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -99,6 +102,7 @@ def test_a_timeout(neon: StandIn) -> None:
     assert len(neon.state.branches) == 2
 
 
+@pytest.mark.slow
 def test_an_expiry_is_always_given(neon: StandIn, schema: Schema) -> None:
     """A week by default, also after a reset, and never more than Neon allows."""
     done(schema("create", "mine"))
@@ -110,6 +114,7 @@ def test_an_expiry_is_always_given(neon: StandIn, schema: Schema) -> None:
     assert schema("create", "mine", "--days", "31").code == 2
 
 
+@pytest.mark.slow
 def test_passwords_of_a_protected_parent(neon: StandIn, schema: Schema) -> None:
     """The branch's owner has a new password; it is in the URL only, and masked on GitHub first."""
     neon.state.main.api["protected"] = True
@@ -126,6 +131,7 @@ def test_passwords_of_a_protected_parent(neon: StandIn, schema: Schema) -> None:
     assert branch.password not in quiet.out + quiet.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["default", "protected", "foreign"])
 def test_what_is_not_ours_stays(neon: StandIn, schema: Schema, which: str) -> None:
     """Neither the default branch, nor a protected one, nor one without our prefix changes."""
@@ -153,6 +159,7 @@ def test_what_is_not_ours_stays(neon: StandIn, schema: Schema, which: str) -> No
         neon.state.main.api["name"] = "main"
 
 
+@pytest.mark.slow
 def test_schema_only(neon: StandIn, schema: Schema) -> None:
     """The rows are made, none is the parent's, and the revision is known; a reset makes it anew."""
     neon.state.main.compute.execute("neondb", "UPDATE \"user\" SET name = 'a real person'")
@@ -169,6 +176,7 @@ def test_schema_only(neon: StandIn, schema: Schema) -> None:
     assert again.api["init_source"] == "schema-only"
 
 
+@pytest.mark.slow
 def test_another_kind_is_made_anew(neon: StandIn, schema: Schema) -> None:
     """A copy where a schema-only branch was asked for would show users' rows."""
     done(schema("create", "mine"))
@@ -178,6 +186,7 @@ def test_another_kind_is_made_anew(neon: StandIn, schema: Schema) -> None:
     assert made.api["init_source"] == "schema-only"
 
 
+@pytest.mark.slow
 def test_restore_point(neon: StandIn, schema: Schema) -> None:
     """It keeps the parent's rows as they were, has no compute, and nothing overwrites it."""
     before = scalar(url_of(neon.state.main), ROWS)
@@ -191,6 +200,7 @@ def test_restore_point(neon: StandIn, schema: Schema) -> None:
     assert schema("create", "mine", "--restore-point").code == 2
 
 
+@pytest.mark.slow
 def test_prune(neon: StandIn, schema: Schema) -> None:
     """Branches of closed pull requests go; one that cannot be looked up stays, and is named."""
     for number in ("4", "5", "6"):
@@ -267,6 +277,7 @@ def test_arguments_that_cannot_be(schema: Schema, arguments: tuple[str, ...]) ->
     assert result.err.strip()
 
 
+@pytest.mark.slow
 def test_a_failed_operation_says_what_is_left(neon: StandIn, schema: Schema) -> None:
     """The branch may be half made: the message names it, and the next run repairs it."""
     neon.state.failing = 1
@@ -315,6 +326,7 @@ def test_every_fault_at_every_request(
     assert spoiled >= 3
 
 
+@pytest.mark.slow
 def test_a_crashed_run_left_a_branch(neon: StandIn, schema: Schema) -> None:
     """What a run left that was killed after its request is found, finished and reset."""
     neon.state.seconds = 0.5
@@ -334,6 +346,7 @@ def test_a_crashed_run_left_a_branch(neon: StandIn, schema: Schema) -> None:
     assert made.api["expires_at"]
 
 
+@pytest.mark.slow
 def test_try(neon: StandIn, schema: Schema) -> None:
     """The stand-in is what is assumed, except that it has no TLS; the branch is always gone."""
     result = schema("try")
@@ -344,6 +357,7 @@ def test_try(neon: StandIn, schema: Schema) -> None:
     assert list(neon.state.branches.values()) == [neon.state.main]
 
 
+@pytest.mark.slow
 def test_try_deletes_its_branch_whatever_happens(neon: StandIn, schema: Schema) -> None:
     """A failed step ends with the branch deleted."""
     neon.state.failing = 1

@@ -20,6 +20,7 @@ from tests.branch.stand_in.state import DATABASE
 from tests.branch.test_branches import done
 
 
+@pytest.mark.slow
 def test_an_anonymised_branch(neon: StandIn, schema: Schema) -> None:
     """No declared value of the parent is left, every constraint is kept, a reset masks again."""
     source = url_of(neon.state.main)
@@ -36,6 +37,7 @@ def test_an_anonymised_branch(neon: StandIn, schema: Schema) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_mask_that_fails(neon: StandIn, schema: Schema) -> None:
     """A branch whose masking failed holds real rows: the message says so, and how to delete it."""
     main = neon.state.main.compute
