@@ -1,5 +1,6 @@
 """A branch's compute: a copy of its parent's data, and a server that starts when one connects."""
 
+import shutil
 import signal
 import socket
 import struct
@@ -12,6 +13,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from migrations.postgres import DRIVER
+from schema.errors import CannotRunError
 from schema.postgres.connection import connect
 from schema.postgres.dev_server import free_port
 from schema.postgres.embedded import START_TIMEOUT, SUPERUSER
@@ -42,7 +44,7 @@ class Compute:
         self._identity = unprivileged_identity()
         self._port = free_port(0)
         self._process: subprocess.Popen[bytes] | None = None
-        self._starting = threading.Lock()
+        self._changing = threading.RLock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -54,32 +56,32 @@ class Compute:
         return URL.create(DRIVER, SUPERUSER, database="postgres", query=query)
 
     def copy(self, source: URL) -> None:
-        """Replace the data by a copy of another server's, as it is now."""
-        self.stop()
-        data = self.folder / "data"
-        subprocess.run(["rm", "-rf", str(self.folder)], check=True)
-        self.folder.mkdir(parents=True)
-        change_owner(self.folder, self._identity)
+        """Replace the data by a copy of another server's, as it is now; a start waits for it."""
         host, port = source.query["host"], source.query.get("port", "5432")
-        subprocess.run(
-            [
-                self.programs / "pg_basebackup",
-                f"--pgdata={data}",
-                f"--host={host!s}",
-                f"--port={port!s}",
-                f"--username={SUPERUSER}",
-                "--checkpoint=fast",
-                "--no-sync",
-            ],
-            **self._identity,
-            cwd=self.folder,
-            check=True,
-            capture_output=True,
-        )
+        with self._changing:
+            self.stop()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            change_owner(self.folder, self._identity)
+            subprocess.run(
+                [
+                    self.programs / "pg_basebackup",
+                    f"--pgdata={self.folder / 'data'}",
+                    f"--host={host!s}",
+                    f"--port={port!s}",
+                    f"--username={SUPERUSER}",
+                    "--checkpoint=fast",
+                    "--no-sync",
+                ],
+                **self._identity,
+                cwd=self.folder,
+                check=True,
+                capture_output=True,
+            )
 
     def start(self) -> None:
         """Start the server, unless it runs."""
-        with self._starting:
+        with self._changing:
             if self._process is not None and self._process.poll() is None:
                 return
             settings = _SETTINGS | {
@@ -101,15 +103,15 @@ class Compute:
             )
             self.starts += 1
             deadline = time.monotonic() + START_TIMEOUT
-            while time.monotonic() < deadline:
-                with suppress(Exception), connect(self.superuser):
+            while time.monotonic() < deadline and self._process.poll() is None:
+                with suppress(CannotRunError), connect(self.superuser):
                     return
                 time.sleep(0.02)
             raise TimeoutError("the compute did not start")
 
     def stop(self) -> None:
         """Stop the server; the next connection starts it."""
-        with self._starting:
+        with self._changing:
             if self._process is not None:
                 self._process.send_signal(signal.SIGINT)  # ends the clients, and loses nothing
                 self._process.wait()

@@ -44,6 +44,8 @@ class Branch:
     api: Object
     compute: Compute
     password: str
+    databases: list[tuple[str, str]]
+    """The databases and their owners: Neon knows them without starting the compute."""
     endpoint: Object | None = None
     anonymised: str = ""
     """The state of the masking; "" for another branch."""
@@ -92,6 +94,7 @@ class State:
         self.main.compute.copy(parent.superuser)
         self._set_password(self.main, "p@ss/word:of main")
         self.main.compute.execute("postgres", f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
+        self.main.databases = self.main.compute.databases()
         self._give_compute(self.main)
 
     def close(self) -> None:
@@ -231,14 +234,14 @@ class State:
                 "created_at": branch.api["created_at"],
                 "updated_at": branch.api["updated_at"],
             }
-            for number, (name, owner) in enumerate(branch.compute.databases(), start=1)
+            for number, (name, owner) in enumerate(branch.databases, start=1)
         ]
 
     def uri(self, branch: Branch, database: str, role: str) -> str:
         """Return the URI of a database, as that role."""
         if branch.endpoint is None:
             raise Refusal(404, "", "endpoint not found")
-        if (database, role) not in branch.compute.databases():
+        if (database, role) not in branch.databases:
             raise Refusal(404, "", "database or role not found")
         password = quote(branch.password, safe="")
         return f"postgresql://{role}:{password}@127.0.0.1:{branch.compute.port}/{database}"
@@ -298,7 +301,7 @@ class State:
         password = parent.password if parent else ""
         if parent is not None and parent.api["protected"]:
             password = f"n3w:{secrets.token_hex(6)}@"
-        made = Branch(api, compute, password)
+        made = Branch(api, compute, password, list(parent.databases) if parent else [])
         self.branches[identity] = made
         return made
 
