@@ -266,6 +266,7 @@ def test_what_a_person_can_fix(
         ("create", "a", "--database", "no-such"),
         ("url", "no-such"),
         ("reset", "no-such"),
+        ("create", "restore-20260101-000000"),
         ("create", "a", "--schema-only", "--anonymised"),
     ],
 )

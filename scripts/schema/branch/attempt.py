@@ -18,6 +18,7 @@ from schema.branch.branches import PREFIX, Branch, find, kind_of
 from schema.branch.database import database_url, wait_until_reachable
 from schema.branch.lifecycle import Wanted
 from schema.branch.neon import Neon, Show
+from schema.errors import CannotRunError
 from schema.postgres.connection import connect
 
 _ATTRIBUTES = """
@@ -72,7 +73,12 @@ def attempt(
     try:
         yield from _life(neon, wanted, database, show, mask)
     finally:
-        lifecycle.delete(neon, wanted.name, show)
+        try:
+            lifecycle.delete(neon, wanted.name, show)
+        except CannotRunError as error:
+            raise CannotRunError(
+                f"{error} Branch {wanted.name} may be left; it expires in a day."
+            ) from error
     yield _yes("a deleted branch is not listed", found=find(neon, wanted.name) is None)
 
 

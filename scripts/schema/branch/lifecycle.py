@@ -21,10 +21,8 @@ from schema.branch.database import database_and_owner
 from schema.branch.neon import Answer, Neon, NeonError, Show, UnknownOutcomeError
 from schema.errors import CannotRunError
 
-MOST_DAYS = 30
-"""The longest expiry that Neon allows."""
-
 _TRIES = 5
+_RESTORE_POINT = f"{PREFIX}restore-"
 
 
 @dataclass(frozen=True)
@@ -49,19 +47,22 @@ def create(neon: Neon, wanted: Wanted, show: Show) -> Branch:
         CannotRunError: the branch is not ours, or Neon refuses; the message says what is left.
 
     """
+    if wanted.name.startswith(_RESTORE_POINT):
+        raise CannotRunError(f"{wanted.name} is a restore point's name; choose another.")
     show(f"looking for {wanted.name}")
     found = find(neon, wanted.name)
-    if found is not None:
-        require_ours(found)
-        parent = parent_of_new(neon, wanted.parent) if wanted.parent else None
-        same_parent = parent is None or parent.id == found.parent
-        if found.restorable and same_parent and kind_of(neon, found) == wanted.kind == "copy":
-            return _restore(neon, found, wanted, show)
-        parent = parent or parent_of_new(neon, found.parent or None)
-        _remove(neon, found, show)
-    else:
-        parent = parent_of_new(neon, wanted.parent)
-    return _make(neon, wanted, parent, show)
+    if found is None:
+        request = _request(neon, wanted, parent_of_new(neon, wanted.parent))
+        return _make(neon, wanted, request, show)
+    require_ours(found)
+    parent = parent_of_new(neon, wanted.parent or found.parent or None)
+    # A reset of a masked branch would bring its parent's rows back, unmasked.
+    copies = found.restorable and kind_of(neon, found) == wanted.kind == "copy"
+    if copies and parent.id == found.parent:
+        return _restore(neon, found, wanted, show)
+    request = _request(neon, wanted, parent)  # what cannot be asked for deletes nothing
+    _remove(neon, found, show)
+    return _make(neon, wanted, request, show)
 
 
 def reset(neon: Neon, name: str, parent: str | None, days: int, show: Show) -> tuple[Branch, Kind]:
@@ -89,8 +90,8 @@ def create_restore_point(neon: Neon, parent: str | None, days: int, show: Show) 
 
     """
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    wanted = Wanted(f"{PREFIX}restore-{now}", parent, days=days, compute=False)
-    return _make(neon, wanted, parent_of_new(neon, parent), show)
+    wanted = Wanted(f"{_RESTORE_POINT}{now}", parent, days=days, compute=False)
+    return _make(neon, wanted, _request(neon, wanted, parent_of_new(neon, parent)), show)
 
 
 def delete(neon: Neon, name: str, show: Show) -> bool:
@@ -124,13 +125,12 @@ def _remove(neon: Neon, branch: Branch, show: Show) -> None:
             raise
 
 
-def _make(neon: Neon, wanted: Wanted, parent: Branch, show: Show) -> Branch:
+def _make(neon: Neon, wanted: Wanted, request: tuple[str, Answer], show: Show) -> Branch:
     """Create the branch, which did not exist a moment ago."""
-    path, body = _request(neon, wanted, parent)
     for _ in range(_TRIES):
         show(f"creating {wanted.name}")
         try:
-            answer = neon.change("POST", path, body)
+            answer = neon.change("POST", *request)
         except UnknownOutcomeError:
             made = find(neon, wanted.name)
             if made is None:
