@@ -1,6 +1,8 @@
 """The database of a branch: its URL, and whether one can connect to it."""
 
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import URL
+from sqlalchemy.exc import OperationalError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from migrations.postgres import is_pooled, parse_url
@@ -60,8 +62,10 @@ def database_url(neon: Neon, branch: Branch, name: str | None = None) -> URL:
     return url
 
 
-def wait_until_reachable(url: URL, show: Show) -> None:
-    """Connect, until the compute has started: the first attempts may fail.
+def wait_until_reachable(url: URL, show: Show) -> str:
+    """Connect until the compute has started, and return the database's revision, or "".
+
+    The first attempts may fail, and a connection may break: another run may reset the branch.
 
     Raises:
         CannotRunError: it cannot be reached.
@@ -74,14 +78,16 @@ def wait_until_reachable(url: URL, show: Show) -> None:
         stop=stop_after_delay(START_TIMEOUT),
         reraise=True,
     )
-    attempts(_connect, url)
+    return attempts(_read_revision, url)
 
 
 def _may_pass(error: BaseException) -> bool:
     """Whether a later connection may succeed: with another password it may not."""
-    return isinstance(error, CannotRunError) and "authentication failed" not in str(error)
+    if isinstance(error, CannotRunError):
+        return "authentication failed" not in str(error)
+    return isinstance(error, OperationalError)
 
 
-def _connect(url: URL) -> None:
+def _read_revision(url: URL) -> str:
     with connect(url) as connection:
-        connection.exec_driver_sql("SELECT 1")
+        return ", ".join(MigrationContext.configure(connection).get_current_heads())

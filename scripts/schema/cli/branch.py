@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 import typer
-from alembic.runtime.migration import MigrationContext
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +24,6 @@ from schema.cli.adopt import adopt
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import json_document, progress
 from schema.errors import CannotRunError
-from schema.postgres.connection import connect
 from schema.postgres.logins import url_with_password
 from schema.rows.generator import fill_database
 from schema.text import pluralize
@@ -176,16 +174,12 @@ def _started(neon: Neon, branch: Branch, kind: Kind, database: str | None, show:
     """Wait for the compute, fill a schema-only branch, and return the database's revision."""
     found = database_url(neon, branch, database)
     _mask(found.password)
-    wait_until_reachable(found, show)
-    if kind == "schema-only":
-        _fill(found, branch, show)
-    with connect(found) as connection:
-        heads = MigrationContext.configure(connection).get_current_heads()
-    return ", ".join(heads)
+    revision = wait_until_reachable(found, show)
+    return _fill(found, branch, show) if kind == "schema-only" else revision
 
 
-def _fill(target: URL, branch: Branch, show: Show) -> None:
-    """Stamp the revision, whose row was not copied, and make rows."""
+def _fill(target: URL, branch: Branch, show: Show) -> str:
+    """Stamp the revision, whose row was not copied, make rows, and return the revision."""
     found = adopt(target, show)
     if found.difference:
         raise CannotRunError(
@@ -194,6 +188,7 @@ def _fill(target: URL, branch: Branch, show: Show) -> None:
         )
     show("rows")
     fill_database(target, declared_samples())
+    return found.revision
 
 
 def _print_made(branch: Branch, kind: Kind, revision: str) -> None:
