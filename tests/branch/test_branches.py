@@ -208,7 +208,7 @@ def test_prune(neon: StandIn, schema: Schema) -> None:
     neon.state.pull_requests = {4: "closed", 5: "open"}
     result = schema("prune")
     assert result.code == 2
-    assert "schema-pr-6: stays. GitHub says 404 of pull request 6" in result.err
+    assert "schema-pr-6: stays. GitHub says 404 of pulls/6" in result.err
     assert "schema-pr-4: deleted" in result.out
     left = {one.api["name"] for one in neon.state.branches.values()}
     assert left == {"main", "schema-pr-5", "schema-pr-6"}

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import quote
+from pathlib import Path
 
 import typer
 from rich.console import Group
@@ -19,11 +19,13 @@ from schema.branch.branches import Branch, Kind, branch_name, find, our_branches
 from schema.branch.database import database_url, wait_until_reachable
 from schema.branch.lifecycle import Wanted
 from schema.branch.neon import Neon, open_project
-from schema.branch.pull_requests import is_closed
 from schema.cli.adopt import adopt
 from schema.cli.exits import exit_codes, print_result
+from schema.cli.github_log import mask
 from schema.cli.output import json_document, progress
 from schema.errors import CannotRunError
+from schema.github.api import open_repository
+from schema.github.pull_requests import is_closed
 from schema.postgres.logins import url_with_password
 from schema.rows.generator import fill_database
 from schema.text import pluralize
@@ -47,11 +49,16 @@ class Target:
         return branch_name(self.name, self.pull_request)
 
 
-def create(target: Target, parent: str | None, kind: Kind, days: int) -> None:
-    """Make the branch, or bring it to its parent's state, and wait until one can connect."""
+def create(target: Target, parent: str | None, kind: Kind, days: int, output: str | None) -> None:
+    """Make the branch, or bring it to its parent's state, and wait until one can connect.
+
+    `output` names an output of a GitHub job to which its URL is written, in hexadecimal.
+    """
     with _command() as (neon, show):
         branch = lifecycle.create(neon, Wanted(target.full_name, parent, kind, days), show)
-        revision = _started(neon, branch, kind, target.database, show)
+        url, revision = _started(neon, branch, kind, target.database, show)
+        if output is not None:
+            _write_output(output, url)
     _print_made(branch, kind, revision)
 
 
@@ -70,7 +77,7 @@ def reset(target: Target, parent: str | None, days: int) -> None:
     """Bring the branch back to its parent's state."""
     with _command() as (neon, show):
         branch, kind = lifecycle.reset(neon, target.full_name, parent, days, show)
-        revision = _started(neon, branch, kind, target.database, show)
+        _, revision = _started(neon, branch, kind, target.database, show)
     _print_made(branch, kind, revision)
 
 
@@ -83,7 +90,7 @@ def url(target: Target) -> None:
                 f"There is no branch {target.full_name}; make it: schema branch create."
             )
         found = database_url(neon, branch, target.database)
-        _mask(found.password)
+        mask(found.password)
     typer.echo(url_with_password(found))
 
 
@@ -106,12 +113,12 @@ def delete(target: Target) -> None:
 def prune() -> None:
     """Delete the branches of closed pull requests; go on after one that cannot be."""
     failed = 0
-    with _command() as (neon, show):
+    with _command() as (neon, show), open_repository() as github:
         branches = [one for one in our_branches(neon) if one.pull_request is not None]
         for branch in branches:
             show(branch.name)
             try:
-                if not is_closed(branch.pull_request or 0):
+                if not is_closed(github, branch.pull_request or 0):
                     typer.echo(f"{branch.name}: its pull request is open.")
                     continue
                 lifecycle.delete(neon, branch.name, show)
@@ -128,7 +135,7 @@ def prune() -> None:
 def try_project(parent: str | None, database: str | None) -> None:
     """Run the life of a throwaway branch, and print what differs from what is assumed."""
     with _command() as (neon, show):
-        found = list(attempt(neon, parent, database, show, _mask))
+        found = list(attempt(neon, parent, database, show, mask))
     different = [one for one in found if not one.true]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("", "what is assumed", "expected", "found"):
@@ -154,28 +161,29 @@ def kind_from(*, schema_only: bool, anonymised: bool) -> Kind:
 @contextmanager
 def _command(error_document: Callable[[str], str] | None = None) -> Iterator[tuple[Neon, Show]]:
     """Open the project for a command; the key is masked before anything is printed."""
-    _mask(os.environ.get("NEON_API_KEY"))
+    mask(os.environ.get("NEON_API_KEY"))
     with exit_codes(error_document), progress() as show, open_project() as neon:
         yield neon, show
 
 
-def _mask(secret: str | None) -> None:
-    """Tell GitHub's log to show *** instead: as it is, and as it stands in a URL.
-
-    The runner reads such commands on standard error too, and standard output may be captured.
-    """
-    if os.environ.get("GITHUB_ACTIONS") != "true" or not secret:
-        return
-    for text in {secret.strip(), quote(secret.strip(), safe="")}:
-        typer.echo(f"::add-mask::{text.replace('%', '%25')}", err=True)
-
-
-def _started(neon: Neon, branch: Branch, kind: Kind, database: str | None, show: Show) -> str:
-    """Wait for the compute, fill a schema-only branch, and return the database's revision."""
+def _started(
+    neon: Neon, branch: Branch, kind: Kind, database: str | None, show: Show
+) -> tuple[URL, str]:
+    """Wait for the compute, fill a schema-only branch; return the database's URL and revision."""
     found = database_url(neon, branch, database)
-    _mask(found.password)
+    mask(found.password)
     revision = wait_until_reachable(found, show)
-    return _fill(found, branch, show) if kind == "schema-only" else revision
+    return found, _fill(found, branch, show) if kind == "schema-only" else revision
+
+
+def _write_output(name: str, url: URL) -> None:
+    """Write the URL to GITHUB_OUTPUT: GitHub drops an output that contains a masked secret."""
+    path = os.environ.get("GITHUB_OUTPUT")
+    if not path:
+        raise CannotRunError("GITHUB_OUTPUT is not set: --github-output is for a job on GitHub.")
+    text = url_with_password(url).encode().hex()
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(f"{name}={text}\n")
 
 
 def _fill(target: URL, branch: Branch, show: Show) -> str:

@@ -7,6 +7,7 @@ Each subcommand imports its modules when it runs, so that `schema --help` is fas
 
 import re
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -240,6 +241,14 @@ def branch_create(  # noqa: PLR0913  # its options
     restore_point: Annotated[
         bool, typer.Option("--restore-point", help="Keep the parent as it is now; no compute.")
     ] = False,
+    github_output: Annotated[
+        str | None,
+        typer.Option(
+            help="An output of a GitHub job for the URL, in hexadecimal.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make a branch, or bring the one of that name to its parent's newest state.
 
@@ -253,7 +262,8 @@ def branch_create(  # noqa: PLR0913  # its options
         branch.create_restore_point(parent, days)
         return
     kind = branch.kind_from(schema_only=schema_only, anonymised=anonymised)
-    branch.create(branch.Target(name, pull_request, database), parent, kind, days)
+    target = branch.Target(name, pull_request, database)
+    branch.create(target, parent, kind, days, github_output)
 
 
 @branch_app.command("reset")
@@ -313,6 +323,58 @@ def branch_try(parent: Parent = None, database: Database = None) -> None:
     from schema.cli import branch
 
     branch.try_project(parent, database)
+
+
+@app.command()
+def review(
+    page: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+) -> None:
+    """Write a page in Markdown: what this branch does to the schema, tried on a database.
+
+    DATABASE_URL_HEX, in hexadecimal, names a database to throw away: the new revisions go up, down
+    and up again there. Without it, the embedded server is used. Exit code 1: something failed.
+    """
+    from schema.cli.review import run
+
+    run(page)
+
+
+github_app = typer.Typer(
+    help="Tell people on GitHub: GITHUB_REPOSITORY and GITHUB_TOKEN say where.",
+    no_args_is_help=True,
+)
+app.add_typer(github_app, name="github")
+
+
+@github_app.command("comment")
+def github_comment(
+    page: Annotated[Path, typer.Argument(help="The page, in Markdown.", show_default=False)],
+    head: Annotated[
+        str, typer.Option(help="The commit at the head of the pull request.", metavar="SHA")
+    ],
+) -> None:
+    """Write the page as the comment of the pull request with that head, in place.
+
+    The page is data: it calls nobody, loads nothing, and is cut to what a comment can hold.
+    """
+    from schema.cli import github
+
+    github.comment(page, head)
+
+
+@github_app.command("issue")
+def github_issue(
+    document: Annotated[
+        Path, typer.Argument(help="What schema drift --json printed.", show_default=False)
+    ],
+) -> None:
+    """Open, update or close the issue about drift, as the document says.
+
+    Exit code 2: the database could not be compared, and the issue stays as it is.
+    """
+    from schema.cli import github
+
+    github.issue(document)
 
 
 def main() -> None:

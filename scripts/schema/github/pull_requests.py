@@ -1,0 +1,35 @@
+"""Pull requests: whether one is closed, and which one a commit is the head of."""
+
+from schema.errors import CannotRunError
+from schema.github.api import GitHub
+
+
+def is_closed(github: GitHub, number: int) -> bool:
+    """Whether the pull request of that number is closed, merged included.
+
+    Raises:
+        CannotRunError: GitHub cannot be asked, or knows no such pull request.
+
+    """
+    return bool(github.get(f"pulls/{number}")["state"] == "closed")
+
+
+def number_of(github: GitHub, head: str) -> int:
+    """Return the number of the only open pull request whose head is that commit.
+
+    A forked repository's pull request is found too. What the run itself says of it is not asked:
+    the run belongs to whoever wrote the pull request.
+
+    Raises:
+        CannotRunError: there is none, or several.
+
+    """
+    found = [
+        one["number"]
+        for one in github.get(f"commits/{head}/pulls", per_page=100)
+        if one["state"] == "open" and one["head"]["sha"] == head
+    ]
+    if len(found) != 1:
+        what = "No open pull request has" if not found else "Several open pull requests have"
+        raise CannotRunError(f"{what} the head {head}; nothing was written.")
+    return int(found[0])

@@ -1,0 +1,131 @@
+"""The page of an untrusted job is data: it calls nobody, loads nothing, and fits.
+
+The theory: whatever text the job that runs a pull request's code leaves, the comment holds no
+working mention, picture, tag or reference; and a file that is no page changes nothing.
+"""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema.github.comment import MARKER, MOST_BYTES, MOST_CHARACTERS, harmless
+from schema.project import ROOT
+from tests.support.github import REPOSITORY, GitHub, github
+from tests.support.repo_copy import COMMAND, Launcher, Result
+
+HEAD = "a" * 40
+
+PIECES = st.sampled_from(
+    ["@everyone", "![x](https://example.com/x.png)", "<img src=x>", "<script>", "</details>", "`",
+     "```", "#1", "GH-1", "\u202e", "\x00", "owner/name#2", "text ", "\n", "<!--", "-->", "<b>"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES | st.text(max_size=20), max_size=30).map("".join))
+def test_nothing_works(text: str) -> None:
+    """No mention, picture, tag but a few, reference, or character that reorders text is left."""
+    page = harmless(text)
+    assert not re.search(r"@\w", page)
+    assert "![" not in page
+    assert not re.search(r"<(?!/?(details|summary|br|sub|sup|kbd|b|i)\s*/?>)", page, re.IGNORECASE)
+    assert not re.search(r"(?<![\w&])#\d", page)
+    assert not re.search("[\x00\u202a-\u202e]", page)
+
+
+def test_a_long_page_is_cut() -> None:
+    """A code block that is cut is closed, and the page says that there is more."""
+    page = harmless("```diff\n" + "+ a line\n" * 20_000)
+    assert len(page) < MOST_CHARACTERS + 200
+    assert page.count("```") == 2
+    assert "The page is longer" in page
+
+
+@pytest.fixture
+def hub() -> Iterator[GitHub]:
+    """A repository with one pull request."""
+    with github() as started:
+        started.pull_requests[5] = {"number": 5, "state": "open", "head": {"sha": HEAD}}
+        yield started
+
+
+def write(run: Launcher, hub: GitHub, page: Path, head: str = HEAD) -> Result:
+    """Run `schema github comment`."""
+    given = {"GITHUB_REPOSITORY": REPOSITORY, "GITHUB_API_URL": hub.address, "GITHUB_TOKEN": "t"}
+    code = f"import os; os.environ.update({given!r}); {COMMAND}"
+    return run.run(ROOT, "github", "comment", str(page), "--head", head, code=code)
+
+
+def test_one_comment_in_place(run: Launcher, hub: GitHub, tmp_path: Path) -> None:
+    """A second run writes over the first; another person's comment with the marker stays."""
+    theirs = {"id": 99, "body": f"{MARKER} mine", "user": {"type": "User"}, "html_url": "x"}
+    hub.comments[5] = [
+        theirs,
+        *({"id": n, "body": "a", "user": {"type": "User"}} for n in range(150)),
+    ]
+    page = tmp_path / "review.md"
+    for text in ("first", "second"):
+        page.write_text(text, encoding="utf-8")
+        result = write(run, hub, page)
+        assert result.code == 0, result.everything
+    (ours,) = (one for one in hub.comments[5] if one["user"]["type"] == "Bot")
+    assert "second" in ours["body"]
+    assert theirs["body"] == f"{MARKER} mine"
+
+
+@pytest.mark.parametrize("which", ["link", "large", "binary", "missing", "head", "closed", "two"])
+def test_what_is_no_page(run: Launcher, hub: GitHub, tmp_path: Path, which: str) -> None:
+    """One sentence, exit code 2, no comment."""
+    page = tmp_path / "review.md"
+    page.write_text("text", encoding="utf-8")
+    head = HEAD
+    match which:
+        case "link":
+            page.unlink()
+            page.symlink_to("/etc/passwd")
+        case "large":
+            os.truncate(page, MOST_BYTES + 1)
+        case "binary":
+            page.write_bytes(b"\xff\xfe")
+        case "missing":
+            page.unlink()
+        case "head":
+            head = "main; rm -rf /"
+        case "closed":
+            hub.pull_requests[5]["state"] = "closed"
+        case "two":
+            hub.pull_requests[6] = hub.pull_requests[5] | {"number": 6}
+    result = write(run, hub, page, head)
+    assert (result.code, result.out) == (2, ""), result.everything
+    assert len(result.err.splitlines()) == 1
+    assert "Traceback" not in result.err
+    assert not hub.comments.get(5)
+
+
+@pytest.mark.parametrize(
+    ("results", "allowed", "code"),
+    [
+        ({"lint": "success", "full": "skipped"}, ["full"], 0),
+        ({"lint": "success", "full": "failure"}, ["full"], 1),
+        ({"lint": "skipped", "full": "skipped"}, ["full"], 1),
+        ({"lint": "cancelled"}, [], 1),
+    ],
+)
+def test_the_gate(results: dict[str, str], allowed: list[str], code: int) -> None:
+    """It names every job, and passes only if each succeeded or may be skipped."""
+    needs = json.dumps({name: {"result": one, "outputs": {}} for name, one in results.items()})
+    done = subprocess.run(
+        [ROOT / "scripts" / "gate", *allowed],
+        env=os.environ | {"NEEDS": needs},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done
+    assert all(f"{name}: {one}" in done.stdout for name, one in results.items())
