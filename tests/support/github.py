@@ -18,6 +18,8 @@ _ROUTES = (
     (r"commits/([0-9a-f]{40})/pulls", "pulls_of"),
     (r"issues/(\d+)/comments", "comments"),
     (r"issues/comments/(\d+)", "comment"),
+    (r"releases", "releases"),
+    (r"releases/(\d+)", "release"),
     (r"issues", "issues"),
     (r"issues/(\d+)", "issue"),
 )
@@ -31,6 +33,8 @@ class GitHub:
         self.pull_requests: dict[int, Object] = {}
         self.comments: dict[int, list[Object]] = {}
         self.issues: list[Object] = []
+        self.releases: list[Object] = []
+        self.uploads: dict[str, bytes] = {}
         handler = type("Handler", (_Handler,), {"github": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
@@ -83,6 +87,20 @@ class GitHub:
         self.issues.append(issue)
         return issue
 
+    def _releases(
+        self, _parts: tuple[()], _method: str, _query: dict[str, str], body: Object
+    ) -> Object:
+        upload = f"{self.address}/upload{{?name,label}}"
+        self.releases.append(body | {"id": len(self.releases) + 1, "html_url": "a release"})
+        return self.releases[-1] | {"upload_url": upload}
+
+    def _release(
+        self, parts: tuple[str], _method: str, _query: dict[str, str], body: Object
+    ) -> Object:
+        release = self.releases[int(parts[0]) - 1]
+        release.update(body)
+        return release
+
     def _issue(
         self, parts: tuple[str], _method: str, _query: dict[str, str], body: Object
     ) -> Object:
@@ -100,11 +118,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:  # the base class's name
         """Answer a request."""
         length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length) or b"{}")
+        content = self.rfile.read(length)
         parts = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         path = parts.path.removeprefix(f"/repos/{REPOSITORY}/")
-        answer = self.github.answer(self.command, path, query, body)
+        if path == "/upload":
+            self.github.uploads[query["name"]] = content
+            answer: Any = {"name": query["name"]}
+        else:
+            answer = self.github.answer(self.command, path, query, json.loads(content or b"{}"))
         content = json.dumps({"message": "Not Found"} if answer is None else answer).encode()
         self.send_response(404 if answer is None else 201 if self.command == "POST" else 200)
         self.send_header("Content-Type", "application/json")

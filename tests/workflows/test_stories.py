@@ -257,3 +257,26 @@ def test_a_night(repository: Repository) -> None:
     done, _ = repository.job("drift", "prune")
     assert [one.code for one in done] == [0], done
     assert repository.neon.state.named(f"{PREFIX}pr-{NUMBER}") is None
+
+
+def test_a_release(repository: Repository) -> None:
+    """The wheel installs alone, suits a database at head, and is attached with its section."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    (repository.copy.root / "CHANGELOG.md").write_text(changelog, encoding="utf-8")
+    environment = repository.environment | {"GITHUB_REF_NAME": "v0.1.0"}
+    done, _ = run_steps("release", "release", repository.values, repository.copy.root, environment)
+    assert done[0].code == 2
+    assert "CHANGELOG.md has no section 0.1.0" in done[0].err
+    (repository.copy.root / "CHANGELOG.md").write_text(
+        changelog.replace("## Unreleased", "## 0.1.0"), encoding="utf-8"
+    )
+    done, _ = run_steps("release", "release", repository.values, repository.copy.root, environment)
+    assert [one.code for one in done] == [0, 0], done
+    (name,) = repository.hub.uploads
+    assert name.startswith("todo_schema-0.1.0")
+    (release,) = repository.hub.releases
+    assert release["draft"] is False
+    assert "### Added" in release["body"]
+    wrong = environment | {"GITHUB_REF_NAME": "v9.9.9"}
+    done, _ = run_steps("release", "release", repository.values, repository.copy.root, wrong)
+    assert "is not the version in models/version.py" in done[0].err

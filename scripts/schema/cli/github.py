@@ -11,6 +11,7 @@ from schema.cli.exits import exit_codes
 from schema.errors import CannotRunError
 from schema.github import comment as comments
 from schema.github import issue as issues
+from schema.github import release as releases
 from schema.github.api import open_repository
 from schema.github.pull_requests import number_of
 
@@ -38,6 +39,13 @@ def issue(document: Path) -> None:
         with open_repository() as github:
             said = issues.report(github, _page(found) if found["drift"] else None)
     typer.echo(said)
+
+
+def release(tag: str, folder: Path) -> None:
+    """Make the release of a tag, with what `schema release` wrote."""
+    with exit_codes(), open_repository() as github:
+        address = releases.publish(github, tag, folder)
+    typer.echo(f"Released {address}.")
 
 
 def _read(document: Path) -> dict[str, Any]:

@@ -377,6 +377,28 @@ def github_issue(
     github.issue(document)
 
 
+@github_app.command("release")
+def github_release(
+    tag: Annotated[str, typer.Argument(help="Its tag.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="What schema release wrote.", show_default=False)],
+) -> None:
+    """Make the release of a tag on GitHub, with the wheel attached."""
+    from schema.cli import github
+
+    github.release(tag, folder)
+
+
+@app.command()
+def release(
+    tag: Annotated[str, typer.Argument(help="Its tag, such as v0.1.0.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Where to write.", show_default=False)],
+) -> None:
+    """Build the wheel of the models, try it installed alone, and write the notes of a version."""
+    from schema.cli.release import run
+
+    run(tag, folder)
+
+
 def main() -> None:
     """Run the command in the arguments.
 

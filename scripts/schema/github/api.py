@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -62,6 +63,24 @@ class GitHub:
                 f"GitHub's answer was lost at {self.client.base_url.host}; run this again."
             ) from error
         return self._json(response, path)
+
+    def upload(self, url: str, file: Path) -> None:
+        """Attach a file, at the address that GitHub gave for it.
+
+        Raises:
+            CannotRunError: GitHub cannot be reached, or refuses.
+
+        """
+        try:
+            response = self.client.post(
+                url,
+                params={"name": file.name},
+                content=file.read_bytes(),
+                headers={"Content-Type": "application/octet-stream"},
+            )
+        except httpx.TransportError as error:
+            raise CannotRunError(f"{file.name} could not be attached; run this again.") from error
+        self._json(response, file.name)
 
     def _path(self, path: str) -> str:
         return f"repos/{self.repository}/{path}"
