@@ -6,8 +6,10 @@ state, and `delete` none; nothing else in the project changes, and no output hol
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import httpx
@@ -20,7 +22,7 @@ from schema.revisions.history import single_head
 from tests.branch.conftest import KEY, Schema, environment_of, execute, scalar, url_of
 from tests.branch.stand_in.server import REFUSED, UNCLEAR, StandIn
 from tests.branch.stand_in.state import PROJECT
-from tests.support.repo_copy import Result
+from tests.support.repo_copy import COMMAND, Checkout, Launcher, Result, sql
 
 HEAD = single_head(scripts()) or ""
 ROWS = 'SELECT count(*) FROM "user"'
@@ -35,14 +37,14 @@ def done(result: Result) -> str:
 
 def test_a_pull_request(neon: StandIn, schema: Schema) -> None:
     """Opened, pushed to twice, closed: each push begins where the parent is, not where it was."""
-    first = done(schema("create", "--pr", "12"))
+    first = done(schema("create", "--pr", "12", "--parent", "main"))
     assert f"at revision {HEAD}" in first
     url = done(schema("url", "--pr", "12")).strip()
     assert scalar(url, ROWS) == scalar(url_of(neon.state.main), ROWS)
     execute(url, "CREATE TABLE pushed (a integer)")
     neon.state.main.compute.execute("neondb", "CREATE TABLE moved (a integer)")
     for _ in range(2):
-        assert "schema-pr-12" in done(schema("create", "--pr", "12"))
+        assert "schema-pr-12" in done(schema("create", "--pr", "12", "--parent", "main"))
         url = done(schema("url", "--pr", "12")).strip()
         assert scalar(url, "SELECT to_regclass('pushed') IS NULL AND to_regclass('moved') > 0")
     made = neon.state.named("schema-pr-12")
@@ -74,7 +76,17 @@ def test_two_pull_requests(neon: StandIn, schema: Schema) -> None:
     """Opened at once, one of them pushed to at once: each ends with one branch, listed by page."""
     neon.state.page_size = 1
     environment = own_environment() | environment_of(neon)
-    command = [sys.executable, "-P", "-m", "schema.cli.main", "branch", "create", "--pr"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "schema.cli.main",
+        "branch",
+        "create",
+        "--parent",
+        "main",
+        "--pr",
+    ]
     running = [
         subprocess.Popen(
             [*command, number], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -97,7 +109,8 @@ def test_a_timeout(neon: StandIn) -> None:
     with httpx.Client(base_url=f"{neon.address}/", headers=headers, timeout=1) as client:
         for number in range(8):
             neon.order({number: "late"})
-            branch = create(Neon(PROJECT, client), Wanted("schema-late"), lambda _: None)
+            wanted = Wanted("schema-late", "main")
+            branch = create(Neon(PROJECT, client), wanted, lambda _: None).branch
             assert (branch.name, branch.state) == ("schema-late", "ready")
     assert len(neon.state.branches) == 2
 
@@ -105,20 +118,20 @@ def test_a_timeout(neon: StandIn) -> None:
 @pytest.mark.slow
 def test_an_expiry_is_always_given(neon: StandIn, schema: Schema) -> None:
     """A week by default, also after a reset, and never more than Neon allows."""
-    done(schema("create", "mine"))
+    done(schema("create", "mine", "--parent", "main"))
     made = neon.state.named("schema-mine")
     assert made is not None
     assert abs(made.api["ttl_interval_seconds"] - 7 * 86400) < 60
     done(schema("reset", "mine", "--days", "2"))
     assert abs(made.api["ttl_interval_seconds"] - 2 * 86400) < 60
-    assert schema("create", "mine", "--days", "31").code == 2
+    assert schema("create", "mine", "--parent", "main", "--days", "31").code == 2
 
 
 @pytest.mark.slow
 def test_passwords_of_a_protected_parent(neon: StandIn, schema: Schema) -> None:
     """The branch's owner has a new password; it is in the URL only, and masked on GitHub first."""
     neon.state.main.api["protected"] = True
-    made = schema("create", "--pr", "3", GITHUB_ACTIONS="true")
+    made = schema("create", "--pr", "3", "--parent", "main", GITHUB_ACTIONS="true")
     branch = neon.state.named("schema-pr-3")
     assert branch is not None
     assert branch.password != neon.state.main.password
@@ -127,7 +140,7 @@ def test_passwords_of_a_protected_parent(neon: StandIn, schema: Schema) -> None:
     assert branch.password not in made.out
     url = schema("url", "--pr", "3", GITHUB_ACTIONS="true")
     assert scalar(url.out.strip(), "SELECT 1") == 1
-    quiet = schema("create", "--pr", "3")
+    quiet = schema("create", "--pr", "3", "--parent", "main")
     assert branch.password not in quiet.out + quiet.err
 
 
@@ -136,7 +149,7 @@ def test_passwords_of_a_protected_parent(neon: StandIn, schema: Schema) -> None:
 def test_what_is_not_ours_stays(neon: StandIn, schema: Schema, which: str) -> None:
     """Neither the default branch, nor a protected one, nor one without our prefix changes."""
     if which == "protected":
-        done(schema("create", "mine"))
+        done(schema("create", "mine", "--parent", "main"))
         made = neon.state.named("schema-mine")
     else:
         made = neon.state.main
@@ -147,7 +160,8 @@ def test_what_is_not_ours_stays(neon: StandIn, schema: Schema, which: str) -> No
         before = dict(made.api)
         if which != "foreign":
             for verb in ("create", "reset", "delete"):
-                result = schema(verb, "mine")
+                parent = ["--parent", "main"] if verb == "create" else []
+                result = schema(verb, "mine", *parent)
                 assert result.code == 2, result.everything
                 assert "stays as it is" in result.err
         else:
@@ -163,13 +177,16 @@ def test_what_is_not_ours_stays(neon: StandIn, schema: Schema, which: str) -> No
 def test_schema_only(neon: StandIn, schema: Schema) -> None:
     """The rows are made, none is the parent's, and the revision is known; a reset makes it anew."""
     neon.state.main.compute.execute("neondb", "UPDATE \"user\" SET name = 'a real person'")
-    assert f"at revision {HEAD}" in done(schema("create", "mine", "--schema-only"))
+    assert f"at revision {HEAD}" in done(
+        schema("create", "mine", "--parent", "main", "--schema-only")
+    )
     made = neon.state.named("schema-mine")
     assert made is not None
     url = done(schema("url", "mine")).strip()
     assert scalar(url, ROWS) != 0
     assert scalar(url, f"{ROWS} WHERE name = 'a real person'") == 0
-    done(schema("reset", "mine"))
+    assert "Name the parent of schema-mine again" in schema("reset", "mine").err
+    done(schema("reset", "mine", "--parent", "main"))
     again = neon.state.named("schema-mine")
     assert again is not None
     assert again.api["id"] != made.api["id"]
@@ -177,38 +194,102 @@ def test_schema_only(neon: StandIn, schema: Schema) -> None:
 
 
 @pytest.mark.slow
-def test_another_kind_is_made_anew(neon: StandIn, schema: Schema) -> None:
-    """A copy where a schema-only branch was asked for would show users' rows."""
-    done(schema("create", "mine"))
-    done(schema("create", "mine", "--schema-only"))
-    made = neon.state.named("schema-mine")
-    assert made is not None
-    assert made.api["init_source"] == "schema-only"
+def test_another_kind_is_made_anew(schema: Schema) -> None:
+    """The kind changes only where another one is asked for: a forgotten option shows no row."""
+
+    def kind() -> str:
+        (one,) = json.loads(done(schema("list", "--json")))["branches"]
+        return str(one["kind"])
+
+    done(schema("create", "mine", "--parent", "main"))
+    done(schema("create", "mine", "--parent", "main", "--schema-only"))
+    assert kind() == "schema-only"
+    done(schema("create", "mine", "--parent", "main"))
+    assert kind() == "schema-only"
+    done(schema("create", "mine", "--parent", "main", "--anonymised"))
+    done(schema("create", "mine", "--parent", "main"))
+    assert kind() == "anonymised"
+    done(schema("create", "mine", "--parent", "main", "--copy"))
+    assert kind() == "copy"
+
+
+@pytest.mark.slow
+def test_what_cannot_be_made_deletes_nothing(neon: StandIn, schema: Schema) -> None:
+    """A parent that Neon would refuse is refused before the old branch goes."""
+    for name in ("mine", "other"):
+        done(schema("create", name, "--parent", "main"))
+    for parent, says in (("schema-mine", "its own parent"), ("schema-other", "expires itself")):
+        result = schema("create", "mine", "--parent", parent)
+        assert result.code == 2
+        assert says in result.err, result.everything
+        assert neon.state.named("schema-mine") is not None
+
+
+@pytest.mark.slow
+def test_a_schema_only_branch_is_at_its_parents_revision(
+    neon: StandIn, run: Launcher, copy: Checkout
+) -> None:
+    """A revision that changes rows only is not taken as run: it is what the branch is for."""
+    copy.add(sql("UPDATE todo SET title = 'x' WHERE false"), sql("SELECT 1"))
+    given = environment_of(neon)
+    code = f"import os; os.environ.update({given!r}); {COMMAND}"
+    arguments = ("branch", "create", "mine", "--parent", "main", "--schema-only")
+    assert f"at revision {HEAD}" in done(run.run(copy.root, *arguments, code=code))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_try_is_interrupted(neon: StandIn, number: signal.Signals) -> None:
+    """Whatever ends it, the branch is deleted."""
+    command = [sys.executable, "-P", "-m", "schema.cli.main", "branch", "try"]
+    environment = own_environment() | environment_of(neon)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        while len(neon.state.branches) < 2:
+            time.sleep(0.02)
+        process.send_signal(number)
+        process.communicate()
+    assert process.returncode in {130, 143}
+    assert len(neon.state.branches) == 1
 
 
 @pytest.mark.slow
 def test_restore_point(neon: StandIn, schema: Schema) -> None:
-    """It keeps the parent's rows as they were, has no compute, and nothing overwrites it."""
-    before = scalar(url_of(neon.state.main), ROWS)
-    said = done(schema("create", "--restore-point"))
-    (point,) = (one for one in neon.state.branches.values() if one is not neon.state.main)
-    assert point.api["id"] in said
+    """It keeps the parent's rows, has no compute, and the printed request goes back to them."""
+    main = neon.state.main
+    before = scalar(url_of(main), ROWS)
+    said = done(schema("create", "--restore-point", "--parent", "main"))
+    (point,) = (one for one in neon.state.branches.values() if one is not main)
     assert point.endpoint is None
     assert point.api["name"].startswith("schema-restore-")
-    assert point.compute.databases()
-    assert scalar(url_of(point), ROWS) == before
-    assert schema("create", "mine", "--restore-point").code == 2
+    for arguments in (("create", "mine", "--restore-point"), ("reset", point.api["name"])):
+        assert schema(*arguments).code == 2
+    main.compute.execute("neondb", 'DELETE FROM "user"')
+    path = re.search(r"/projects/\S+/restore", said)
+    body = re.search(r"-d '(.*)'", said)
+    assert path is not None
+    assert body is not None
+    headers = {"Authorization": f"Bearer {KEY}"}
+    answer = httpx.post(f"{neon.address}{path[0]}", content=body[1], headers=headers)
+    assert answer.status_code == 200, answer.text
+    while main.api["current_state"] != "ready":
+        time.sleep(0.05)
+    main.compute.start()
+    assert scalar(url_of(main), ROWS) == before
+    kept = neon.state.named("before-going-back")
+    assert kept is not None
+    kept.compute.start()
+    assert scalar(url_of(kept), ROWS) == 0
 
 
 @pytest.mark.slow
 def test_prune(neon: StandIn, schema: Schema) -> None:
     """Branches of closed pull requests go; one that cannot be looked up stays, and is named."""
     for number in ("4", "5", "6"):
-        done(schema("create", "--pr", number))
+        done(schema("create", "--pr", number, "--parent", "main"))
     neon.state.pull_requests = {4: "closed", 5: "open"}
     result = schema("prune")
     assert result.code == 2
-    assert "schema-pr-6: stays. GitHub says 404 of pulls/6" in result.err
+    assert "schema-pr-6: stays. owner/name has no pull request 6" in result.err
     assert "schema-pr-4: deleted" in result.out
     left = {one.api["name"] for one in neon.state.branches.values()}
     assert left == {"main", "schema-pr-5", "schema-pr-6"}
@@ -229,7 +310,7 @@ def _lost_rights(neon: StandIn) -> None:
 @pytest.mark.parametrize(
     ("happens", "environment", "says"),
     [
-        (_limit, {}, "as many branches as its plan allows; delete one (schema branch list"),
+        (_limit, {}, "as many branches as its plan allows; delete one, or let schema branch prune"),
         (_no_key, {}, "Neon does not accept NEON_API_KEY; make a new key"),
         (_lost_rights, {}, "NEON_API_KEY may not do this in project"),
         (None, {"NEON_PROJECT_ID": "nobodys"}, "Neon knows no project nobodys"),
@@ -249,7 +330,7 @@ def test_what_a_person_can_fix(
     """One sentence, exit code 2, nothing changed."""
     if happens is not None:
         happens(neon)
-    result = schema("create", "--pr", "7", **environment)
+    result = schema("create", "--pr", "7", "--parent", "main", **environment)
     assert (result.code, result.out) == (2, "")
     assert says in result.err, result.everything
     assert len(result.err.splitlines()) == 1
@@ -282,11 +363,11 @@ def test_arguments_that_cannot_be(schema: Schema, arguments: tuple[str, ...]) ->
 def test_a_failed_operation_says_what_is_left(neon: StandIn, schema: Schema) -> None:
     """The branch may be half made: the message names it, and the next run repairs it."""
     neon.state.failing = 1
-    result = schema("create", "--pr", "8")
+    result = schema("create", "--pr", "8", "--parent", "main")
     assert result.code == 2
     assert "ended as failed" in result.err
     assert "schema branch delete schema-pr-8" in result.err, result.everything
-    done(schema("create", "--pr", "8"))
+    done(schema("create", "--pr", "8", "--parent", "main"))
 
 
 REQUESTS = {"create": 12, "create again": 14, "delete": 4}
@@ -303,10 +384,11 @@ def test_every_fault_at_every_request(
     spoiled = 0
     for number in range(REQUESTS[command]):
         if command != "create":
-            done(schema("create", "--pr", "9"))
+            done(schema("create", "--pr", "9", "--parent", "main"))
         neon.order({number: fault})
         verb = command.split(maxsplit=1)[0]
-        result = schema(verb, "--pr", "9")
+        parent = ["--parent", "main"] if verb == "create" else []
+        result = schema(verb, "--pr", "9", *parent)
         asked = list(neon.asked)
         neon.order({})
         assert result.code == 0, (number, asked[number:], result.everything)
@@ -338,7 +420,9 @@ def test_a_crashed_run_left_a_branch(neon: StandIn, schema: Schema) -> None:
                 "endpoints": [],
             }
         )
-        said = done(schema("create", "--pr", "10"))  # while its operations still run
+        said = done(
+            schema("create", "--pr", "10", "--parent", "main")
+        )  # while its operations still run
     finally:
         neon.state.seconds = 0.1
     assert f"at revision {HEAD}" in said

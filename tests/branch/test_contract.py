@@ -84,23 +84,23 @@ def test_every_request_and_answer(neon: StandIn, schema: Schema, proxy: Proxy) -
     def through(*arguments: str) -> str:
         return done(schema(*arguments, NEON_API_URL=proxy.address))
 
-    through("create", "--pr", "1")
-    through("create", "--pr", "1")
-    through("create", "mine", "--schema-only")
-    through("create", "masked", "--anonymised")
+    through("create", "--pr", "1", "--parent", "main")
+    through("create", "--pr", "1", "--parent", "main")
+    through("create", "mine", "--parent", "main", "--schema-only")
+    through("create", "masked", "--parent", "main", "--anonymised")
     through("create", "--restore-point")
-    through("reset", "mine")
+    through("reset", "mine", "--parent", "main")
     through("url", "mine")
     assert len(json.loads(through("list", "--json"))["branches"]) == 4
     made = neon.state.named("schema-pr-1")
     assert made is not None
     made.endpoint = None
-    through("create", "--pr", "1")
+    through("create", "--pr", "1", "--parent", "main")
     for name in ("pr-1", "mine", "masked"):
         through("delete", name)
     assert schema("try", NEON_API_URL=proxy.address).code == 1  # there is no TLS
     neon.state.limit = 1
-    refused = schema("create", "mine", NEON_API_URL=proxy.address)
+    refused = schema("create", "mine", "--parent", "main", NEON_API_URL=proxy.address)
     assert "as many branches as its plan allows" in refused.err
     assert proxy.violations == []
 

@@ -25,7 +25,7 @@ def test_an_anonymised_branch(neon: StandIn, schema: Schema) -> None:
     """No declared value of the parent is left, every constraint is kept, a reset masks again."""
     source = url_of(neon.state.main)
     for _ in range(2):
-        done(schema("create", "mine", "--anonymised"))
+        done(schema("create", "mine", "--parent", "main", "--anonymised"))
         made = neon.state.named("schema-mine")
         assert made is not None
         assert made.anonymised == "anonymized"
@@ -43,7 +43,7 @@ def test_a_mask_that_fails(neon: StandIn, schema: Schema) -> None:
     main = neon.state.main.compute
     main.execute(DATABASE, "ALTER TABLE todo ADD CONSTRAINT c CHECK (title !~ '-') NOT VALID")
     try:
-        result = schema("create", "mine", "--anonymised")
+        result = schema("create", "mine", "--parent", "main", "--anonymised")
     finally:
         main.execute(DATABASE, "ALTER TABLE todo DROP CONSTRAINT c")
     assert result.code == 2

@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, text
 
 from migrations.postgres import OLDEST_VERSION
 from schema.branch import lifecycle
-from schema.branch.branches import PREFIX, Branch, find, kind_of
+from schema.branch.branches import PREFIX, Branch, find, kind_of, parent_of_new
 from schema.branch.database import database_url, wait_until_reachable
 from schema.branch.lifecycle import Wanted
 from schema.branch.neon import Neon, Show
@@ -69,7 +69,8 @@ def attempt(
         CannotRunError: a step of it failed.
 
     """
-    wanted = Wanted(f"{PREFIX}try-{secrets.token_hex(4)}", parent, days=1)
+    of = parent_of_new(neon, parent)
+    wanted = Wanted(f"{PREFIX}try-{secrets.token_hex(4)}", of.id, days=1)
     try:
         yield from _life(neon, wanted, database, show, mask)
     finally:
@@ -89,12 +90,11 @@ def _life(
     show: Show,
     mask: Callable[[str | None], None],
 ) -> Iterator[Assumption]:
-    branch = lifecycle.create(neon, wanted, show)
+    branch = lifecycle.create(neon, wanted, show).branch
     yield Assumption("a new branch's state", "ready", branch.state)
     yield Assumption("a new branch's name", wanted.name, branch.name)
     yield _yes("it has a parent", found=bool(branch.parent))
     yield _yes("it expires in a day", found=_expires_in_a_day(branch))
-    yield _yes("it can be reset", found=branch.restorable)
     yield Assumption("its kind, by anonymized_status", "copy", kind_of(neon, branch))
     url = database_url(neon, branch, database)
     mask(url.password)
@@ -105,7 +105,7 @@ def _life(
     yield from _of_the_database(url)
     with connect(url, autocommit=True) as connection:
         connection.exec_driver_sql("CREATE TABLE public.schema_try (a integer)")
-    again = lifecycle.create(neon, wanted, show)
+    again = lifecycle.create(neon, wanted, show).branch
     yield _yes("a second create keeps the branch", found=again.id == branch.id)
     url = database_url(neon, again, database)
     mask(url.password)

@@ -14,8 +14,10 @@ PREFIX = "schema-"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,50}")
 _PULL_REQUEST = re.compile(rf"{PREFIX}pr-([1-9][0-9]*)")
 
-type Kind = Literal["copy", "schema-only", "anonymised"]
-"""A copy of its parent; its schema without rows; or a copy whose secrets are masked."""
+type Kind = Literal["copy", "schema-only", "anonymised", "restore point"]
+"""A copy of its parent; its schema without rows; a copy with masked secrets; a copy to keep."""
+
+RESTORE_POINT = f"{PREFIX}restore-"
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,7 @@ class Branch:
     created_at: datetime
     lsn: str
     """The place in its parent's log at which it was made; "" if Neon does not say."""
-    schema_only: bool
-    restorable: bool
-    """Whether Neon allows a reset to its parent."""
+    kind: Kind
 
     @property
     def pull_request(self) -> int | None:
@@ -51,10 +51,14 @@ def branch_name(name: str | None, pull_request: int | None) -> str:
         CannotRunError: both or neither is given, or the name cannot be one.
 
     """
-    if (name is None) == (pull_request is None):
+    if name is None and pull_request is None:
         raise CannotRunError("Give the branch a name, or the number of a pull request with --pr.")
     if name is None:
         return f"{PREFIX}pr-{pull_request}"
+    if pull_request is not None:
+        raise CannotRunError("Give the branch a name or --pr, not both.")
+    if name.isdecimal():
+        raise CannotRunError(f"A number is a pull request's: --pr {name}.")
     short = name.removeprefix(PREFIX)
     if not _NAME.fullmatch(short):
         raise CannotRunError(
@@ -63,10 +67,10 @@ def branch_name(name: str | None, pull_request: int | None) -> str:
     return PREFIX + short
 
 
-def our_branches(neon: Neon) -> list[Branch]:
-    """List our branches, by name."""
-    found = (_read(one) for one in neon.pages("branches", "branches", search=PREFIX))
-    return sorted((one for one in found if one.name.startswith(PREFIX)), key=lambda one: one.name)
+def all_branches(neon: Neon) -> list[Branch]:
+    """List the project's branches, by name."""
+    found = (_read(one) for one in neon.pages("branches", "branches"))
+    return sorted(found, key=lambda one: one.name)
 
 
 def find(neon: Neon, name: str) -> Branch | None:
@@ -98,7 +102,10 @@ def parent_of_new(neon: Neon, name: str | None) -> Branch:
     if name is not None:
         found = find(neon, name)
         if found is None:
-            raise CannotRunError(f"The project has no branch {name} to be the parent.")
+            names = ", ".join(sorted(one["name"] for one in neon.pages("branches", "branches")))
+            raise CannotRunError(
+                f"The project has no branch {name} to be the parent; it has {names}."
+            )
         return found
     for one in neon.pages("branches", "branches"):
         if one["default"]:
@@ -121,10 +128,20 @@ def require_ours(branch: Branch) -> None:
         raise CannotRunError(f"Branch {branch.name} stays as it is: {why}.")
 
 
+def require_parent(parent: Branch, name: str) -> None:
+    """Raise CannotRunError if Neon would refuse the parent: before anything is deleted."""
+    if parent.name == name:
+        raise CannotRunError(f"Branch {name} cannot be its own parent.")
+    if parent.expires_at is not None:
+        raise CannotRunError(
+            f"Branch {parent.name} expires itself and cannot be a parent; choose one that does not."
+        )
+
+
 def kind_of(neon: Neon, branch: Branch) -> Kind:
-    """Return the kind of a branch; Neon has a status of anonymised ones only."""
-    if branch.schema_only:
-        return "schema-only"
+    """Return the kind of a branch, and ask Neon whether a copy is masked."""
+    if branch.kind != "copy":
+        return branch.kind
     try:
         neon.get(f"branches/{branch.id}/anonymized_status")
     except NeonError as error:
@@ -136,8 +153,6 @@ def kind_of(neon: Neon, branch: Branch) -> Kind:
 
 def _read(answer: Answer) -> Branch:
     expires = answer.get("expires_at")
-    restricted = {one.get("name", "") for one in answer.get("restricted_actions") or ()}
-    schema_only = answer.get("init_source") == "schema-only"
     return Branch(
         id=answer["id"],
         name=answer["name"],
@@ -148,8 +163,15 @@ def _read(answer: Answer) -> Branch:
         expires_at=datetime.fromisoformat(expires) if expires else None,
         created_at=datetime.fromisoformat(answer["created_at"]),
         lsn=answer.get("parent_lsn") or "",
-        schema_only=schema_only,
-        restorable=not schema_only
-        and bool(answer.get("parent_id"))
-        and not any("restore" in name or "reset" in name for name in restricted),
+        kind=_kind(answer),
     )
+
+
+def _kind(answer: Answer) -> Kind:
+    """Tell the kind from what Neon lists: it restricts the restore of a masked branch."""
+    if answer["name"].startswith(RESTORE_POINT):
+        return "restore point"
+    if answer.get("init_source") == "schema-only":
+        return "schema-only"
+    restricted = {one.get("name", "") for one in answer.get("restricted_actions") or ()}
+    return "anonymised" if "restore" in restricted else "copy"

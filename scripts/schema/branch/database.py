@@ -23,12 +23,14 @@ def database_and_owner(neon: Neon, branch: Branch, name: str | None = None) -> t
 
     """
     databases = neon.get(f"branches/{branch.id}/databases")["databases"]
+    names = ", ".join(sorted(one["name"] for one in databases)) or "none"
     found = [one for one in databases if name in {None, one["name"]}]
-    if len(found) != 1:
-        names = ", ".join(sorted(one["name"] for one in databases)) or "none"
+    if not found:
+        what = f"database {name}" if name else "database"
+        raise CannotRunError(f"Branch {branch.name} has no {what}; it has: {names}.")
+    if len(found) > 1:
         raise CannotRunError(
-            f"Branch {branch.name} has not exactly one database"
-            f"{f' {name}' if name else ''} (it has: {names}); name one with --database."
+            f"Branch {branch.name} has several databases ({names}); name one with --database."
         )
     return found[0]["name"], found[0]["owner_name"]
 
@@ -52,10 +54,7 @@ def database_url(neon: Neon, branch: Branch, name: str | None = None) -> URL:
     except NeonError as error:
         if error.status != 404:
             raise
-        raise CannotRunError(
-            f"Branch {branch.name} has no compute to connect to; make it anew: schema branch"
-            " create."
-        ) from error
+        raise CannotRunError(f"Branch {branch.name} has no compute to connect to.") from error
     url = parse_url(answer["uri"])
     if is_pooled(url):
         raise CannotRunError("Neon named the pooled host, on which no migration can run.")

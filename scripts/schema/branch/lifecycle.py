@@ -3,12 +3,13 @@
 A change whose answer was lost is looked for by name before it is sent again.
 """
 
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from schema.branch import masking
 from schema.branch.branches import (
-    PREFIX,
+    RESTORE_POINT,
     Branch,
     Kind,
     find,
@@ -16,13 +17,13 @@ from schema.branch.branches import (
     parent_of_new,
     read,
     require_ours,
+    require_parent,
 )
 from schema.branch.database import database_and_owner
 from schema.branch.neon import Answer, Neon, NeonError, Show, UnknownOutcomeError
 from schema.errors import CannotRunError
 
 _TRIES = 5
-_RESTORE_POINT = f"{PREFIX}restore-"
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,23 @@ class Wanted:
 
     name: str
     parent: str | None = None
-    """The name or id of its parent; without one, what it has, or the default branch."""
-    kind: Kind = "copy"
+    """The name or id of its parent; without one, the parent that the branch has."""
+    kind: Kind | None = None
+    """Without one, what the branch is, and for a new one a copy."""
     days: int = 7
-    compute: bool = True
-    """Whether one can connect to it."""
 
 
-def create(neon: Neon, wanted: Wanted, show: Show) -> Branch:
+@dataclass(frozen=True)
+class Made:
+    """A branch that was made or reset."""
+
+    branch: Branch
+    kind: Kind
+    parent: Branch
+    """What it is a copy of; Neon forgets it for a schema-only branch."""
+
+
+def create(neon: Neon, wanted: Wanted, show: Show) -> Made:
     """Make a branch, or bring the one of that name to its parent's state, as a new one has it.
 
     One that cannot be reset, or has another parent or kind, is deleted and made anew.
@@ -47,42 +57,72 @@ def create(neon: Neon, wanted: Wanted, show: Show) -> Branch:
         CannotRunError: the branch is not ours, or Neon refuses; the message says what is left.
 
     """
-    if wanted.name.startswith(_RESTORE_POINT):
-        raise CannotRunError(f"{wanted.name} is a restore point's name; choose another.")
+    if wanted.name.startswith(RESTORE_POINT):
+        raise CannotRunError(
+            f"{wanted.name} is a restore point: it has no compute, and is not reset."
+        )
+    for _ in range(_TRIES):
+        try:
+            return _create(neon, wanted, show)
+        except NeonError as error:
+            if error.status != 404:
+                raise
+            neon.get("branches", limit=1)  # raises if it is the project that is unknown
+    raise CannotRunError(f"Another run changes {wanted.name} at the same time; run this again.")
+
+
+def _create(neon: Neon, wanted: Wanted, show: Show) -> Made:
     show(f"looking for {wanted.name}")
     found = find(neon, wanted.name)
     if found is None:
-        request = _request(neon, wanted, parent_of_new(neon, wanted.parent))
-        return _make(neon, wanted, request, show)
+        kind = wanted.kind or "copy"
+        if wanted.parent is None and kind == "copy":
+            raise CannotRunError(
+                "Name the parent with --parent: a copy holds every row of it, and a pull request's"
+                " code can read them."
+            )
+        parent = parent_of_new(neon, wanted.parent)
+        require_parent(parent, wanted.name)
+        request = _request(neon, wanted, kind, parent)
+        return Made(_make(neon, wanted, request, show), kind, parent)
     require_ours(found)
-    parent = parent_of_new(neon, wanted.parent or found.parent or None)
+    is_now = kind_of(neon, found)
+    kind = wanted.kind or is_now
+    if wanted.parent is None and not found.parent:
+        raise CannotRunError(
+            f"Name the parent of {found.name} again, with --parent: Neon does not keep the parent"
+            " of a schema-only branch."
+        )
+    parent = parent_of_new(neon, wanted.parent or found.parent)
+    require_parent(parent, wanted.name)
     # A reset of a masked branch would bring its parent's rows back, unmasked.
-    copies = found.restorable and kind_of(neon, found) == wanted.kind == "copy"
-    if copies and parent.id == found.parent:
-        return _restore(neon, found, wanted, show)
-    request = _request(neon, wanted, parent)  # what cannot be asked for deletes nothing
+    if kind == is_now == "copy" and parent.id == found.parent:
+        return Made(_restore(neon, found, wanted, show), kind, parent)
+    request = _request(neon, wanted, kind, parent)  # what cannot be asked for deletes nothing
     _remove(neon, found, show)
-    return _make(neon, wanted, request, show)
+    try:
+        return Made(_make(neon, wanted, request, show), kind, parent)
+    except NeonError as error:
+        if error.status == 404:
+            raise
+        raise CannotRunError(
+            f"{error} Branch {found.name} was deleted and not made anew."
+        ) from error
 
 
-def reset(neon: Neon, name: str, parent: str | None, days: int, show: Show) -> tuple[Branch, Kind]:
-    """Bring a branch back to its parent's state, and return it with its kind.
-
-    What was done on it is gone.
+def reset(neon: Neon, wanted: Wanted, show: Show) -> Made:
+    """Bring a branch back to its parent's state; what was done on it is gone.
 
     Raises:
         CannotRunError: there is no such branch, it is not ours, or Neon refuses.
 
     """
-    found = find(neon, name)
-    if found is None:
-        raise CannotRunError(f"There is no branch {name}; make it: schema branch create.")
-    require_ours(found)
-    kind = kind_of(neon, found)
-    return create(neon, Wanted(name, parent, kind, days), show), kind
+    if find(neon, wanted.name) is None:
+        raise CannotRunError(f"There is no branch {wanted.name}; make it: schema branch create.")
+    return create(neon, wanted, show)
 
 
-def create_restore_point(neon: Neon, parent: str | None, days: int, show: Show) -> Branch:
+def create_restore_point(neon: Neon, parent: str | None, days: int, show: Show) -> Made:
     """Keep the state of a branch as it is now, as a branch without a compute.
 
     Raises:
@@ -90,8 +130,12 @@ def create_restore_point(neon: Neon, parent: str | None, days: int, show: Show) 
 
     """
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    wanted = Wanted(f"{_RESTORE_POINT}{now}", parent, days=days, compute=False)
-    return _make(neon, wanted, _request(neon, wanted, parent_of_new(neon, parent)), show)
+    # Two in one second must not meet.
+    wanted = Wanted(f"{RESTORE_POINT}{now}-{secrets.token_hex(2)}", parent, "restore point", days)
+    of = parent_of_new(neon, parent)
+    require_parent(of, wanted.name)
+    request = _request(neon, wanted, "restore point", of)
+    return Made(_make(neon, wanted, request, show), "restore point", of)
 
 
 def delete(neon: Neon, name: str, show: Show) -> bool:
@@ -138,23 +182,23 @@ def _make(neon: Neon, wanted: Wanted, request: tuple[str, Answer], show: Show) -
             answer = {"branch": {"id": made.id}, "operations": _operations(neon, made)}
         except NeonError as error:
             # Another run may have made it in the meantime.
-            if error.status not in {409, 422} or (made := find(neon, wanted.name)) is None:
+            if error.status not in {409, 422} or find(neon, wanted.name) is None:
                 raise
-            return create(neon, wanted, show)
+            return create(neon, wanted, show).branch
         return _finished(neon, answer, wanted, show)
     raise CannotRunError(
         f"Neon did not say whether it made {wanted.name}, and it cannot be found; run this again."
     )
 
 
-def _request(neon: Neon, wanted: Wanted, parent: Branch) -> tuple[str, Answer]:
+def _request(neon: Neon, wanted: Wanted, kind: Kind, parent: Branch) -> tuple[str, Answer]:
     """Return the path and the body of the request that creates the branch."""
     branch = {"name": wanted.name, "parent_id": parent.id, "expires_at": expiry(wanted.days)}
-    endpoints: Answer = {"endpoints": [{"type": "read_write"}]} if wanted.compute else {}
-    if wanted.kind == "schema-only":
+    compute: Answer = {} if kind == "restore point" else {"endpoints": [{"type": "read_write"}]}
+    if kind == "schema-only":
         branch["init_source"] = "schema-only"
-    body: Answer = {"branch": branch} | endpoints
-    if wanted.kind != "anonymised":
+    body: Answer = {"branch": branch} | compute
+    if kind != "anonymised":
         return "branches", body
     database, _ = database_and_owner(neon, parent)
     rules = masking.rules(database)
@@ -170,8 +214,11 @@ def _finished(neon: Neon, answer: Answer, wanted: Wanted, show: Show) -> Branch:
     name = wanted.name
     try:
         neon.wait(answer, show)
-        if wanted.kind == "anonymised":
-            masking.wait(neon, answer["branch"]["id"], show)
+        made = read(neon, answer["branch"]["id"])
+        if made.kind == "anonymised":
+            masking.wait(neon, made.id, show)
+    except NeonError:  # another run has taken it away
+        raise
     except CannotRunError as error:
         left = f"Branch {name} is left; delete it: schema branch delete {name}."
         raise CannotRunError(f"{error} {left}") from error
@@ -191,8 +238,7 @@ def _restore(neon: Neon, branch: Branch, wanted: Wanted, show: Show) -> Branch:
     neon.wait(answer, show)
     body = {"branch": {"expires_at": expiry(wanted.days)}}
     neon.wait(neon.change("PATCH", f"branches/{branch.id}", body, repeatable=True), show)
-    if wanted.compute:
-        _require_compute(neon, branch, show)
+    _require_compute(neon, branch, show)
     return read(neon, branch.id)
 
 

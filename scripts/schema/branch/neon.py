@@ -21,13 +21,18 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
+    stop_any,
     stop_before_delay,
     wait_random_exponential,
 )
+from tenacity.stop import stop_base
 
 from schema.errors import CannotRunError
 
 API = "https://console.neon.tech/api/v2"
+
+UNREACHABLE = 20
+"""Seconds after which an address that never answered counts as wrong."""
 
 PATIENCE = 300
 """Seconds for which a request is repeated or an operation waited for, as in Neon's own client."""
@@ -68,6 +73,10 @@ class _TryAgainError(Exception):
         super().__init__(why)
         self.after = after
         """Seconds that Neon asks to wait."""
+
+
+class _UnreachableError(_TryAgainError):
+    """Nobody answered at the address."""
 
 
 @dataclass(frozen=True)
@@ -154,12 +163,17 @@ class Neon:
         attempts = Retrying(
             retry=retry_if_exception_type(_TryAgainError),
             wait=_pause,
-            stop=stop_before_delay(self.patience),
+            stop=stop_any(stop_before_delay(self.patience), _NeverReached()),
             reraise=True,
         )
         try:
             return attempts(self._once, method, path, parameters, body, repeatable=repeatable)
         except _TryAgainError as error:
+            if isinstance(error, _UnreachableError):
+                raise CannotRunError(
+                    f"Neon cannot be reached at {self.client.base_url.host}; check the network and"
+                    " NEON_API_URL."
+                ) from None
             raise CannotRunError(
                 f"Neon did not do it for {self.patience:.0f} seconds ({error}); run this again"
                 " later."
@@ -178,7 +192,7 @@ class Neon:
         try:
             response = self.client.request(method, url, params=parameters, json=body)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:  # nothing was sent
-            raise _TryAgainError(f"no connection to {self.client.base_url.host}") from error
+            raise _UnreachableError("no connection") from error
         except httpx.TransportError as error:
             if repeatable:
                 raise _TryAgainError("the connection broke") from error
@@ -234,6 +248,16 @@ def _pause(state: RetryCallState) -> float:
     return max(asked, wait_random_exponential(multiplier=0.25, max=8)(state))
 
 
+class _NeverReached(stop_base):
+    """Stops when connections fail for long: the address may be wrong."""
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        """Look at the last attempt."""
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        waited = retry_state.seconds_since_start or 0
+        return isinstance(error, _UnreachableError) and waited > UNREACHABLE
+
+
 def _retry_after(response: httpx.Response) -> float:
     """Read Retry-After: seconds, or a date."""
     text = response.headers.get("Retry-After", "").strip()
@@ -272,9 +296,10 @@ def _refusal(response: httpx.Response, project: str) -> NeonError:
         412: "Neon's plan for this project forbids this",
     }.get(status)
     if code == "BRANCHES_LIMIT_EXCEEDED":
-        advice = "The project has as many branches as its plan allows; delete one (schema branch"
-        advice += " list, schema branch prune)"
-    if advice is None and status == 404 and not response.url.path.rpartition("/branches/")[1]:
+        advice = "The project has as many branches as its plan allows; delete one, or let schema"
+        advice += " branch prune do it"
+    listing = response.request.method == "GET" and response.url.path.endswith("/branches")
+    if status == 404 and listing:
         advice = f"Neon knows no project {project} that NEON_API_KEY may see; check NEON_PROJECT_ID"
     why = f" ({said})" if said else f" (status {status})"
     message = f"{advice}{why}." if advice else f"Neon refuses it with status {status}{why}."

@@ -9,6 +9,7 @@ from sqlalchemy import URL
 from migrations.postgres import parse_url
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import coloured, json_document, progress
+from schema.errors import CannotRunError
 from schema.live import adopt as live_adopt
 from schema.live import history_schemas
 from schema.live.adopt import REMEDY, Match
@@ -37,15 +38,21 @@ def run(database_url: str, *, as_json: bool) -> None:
     print_result(document(found) if as_json else page(found), ok=not found.difference)
 
 
-def adopt(target: URL, show: Callable[[str], None]) -> Match:
-    """Find the revision that the database equals, and stamp it if there is one."""
+def adopt(target: URL, show: Callable[[str], None], recorded: str | None = None) -> Match:
+    """Find the revision that the database equals, and stamp it if there is one.
+
+    `recorded` is the only revision that it may be, where that is known from elsewhere.
+    """
     directory = scripts()
     history_schemas.require_linear_history(directory)
     show("the database")
     live = live_adopt.read_database(target)
     with history_schemas.open_closest_server(live, show) as server:
         history = history_schemas.build(server, directory)
-        found = live_adopt.match(live, history, server)
+        if recorded is not None and recorded not in history:
+            raise CannotRunError(f"This checkout has no revision {recorded}; check out another.")
+        known = history if recorded is None else {recorded: history[recorded]}
+        found = live_adopt.match(live, known, server)
     if not found.difference:
         show("stamp")
         live_adopt.stamp(target, directory, found.revision, history[found.revision], show)

@@ -1,7 +1,7 @@
 """`schema branch`: make, show and delete Neon branches. No output but `url`'s has a password."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ from sqlalchemy import URL
 from schema.access.declared import declared_samples
 from schema.branch import lifecycle
 from schema.branch.attempt import attempt
-from schema.branch.branches import Branch, Kind, branch_name, find, our_branches
+from schema.branch.branches import PREFIX, Branch, Kind, all_branches, branch_name, find
 from schema.branch.database import database_url, wait_until_reachable
-from schema.branch.lifecycle import Wanted
-from schema.branch.neon import Neon, open_project
+from schema.branch.lifecycle import Made, Wanted
+from schema.branch.neon import API, Neon, open_project
 from schema.cli.adopt import adopt
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.github_log import mask
@@ -27,6 +27,7 @@ from schema.errors import CannotRunError
 from schema.github.api import open_repository
 from schema.github.pull_requests import is_closed
 from schema.postgres.logins import url_with_password
+from schema.postgres.signals import terminable
 from schema.rows.generator import fill_database
 from schema.text import pluralize
 
@@ -49,36 +50,41 @@ class Target:
         return branch_name(self.name, self.pull_request)
 
 
-def create(target: Target, parent: str | None, kind: Kind, days: int, output: str | None) -> None:
+def create(
+    target: Target, parent: str | None, kind: Kind | None, days: int, output: str | None
+) -> None:
     """Make the branch, or bring it to its parent's state, and wait until one can connect.
 
     `output` names an output of a GitHub job to which its URL is written, in hexadecimal.
     """
-    with _command() as (neon, show):
-        branch = lifecycle.create(neon, Wanted(target.full_name, parent, kind, days), show)
-        url, revision = _started(neon, branch, kind, target.database, show)
+    with _command(target) as (neon, show):
+        made = lifecycle.create(neon, Wanted(target.full_name, parent, kind, days), show)
+        url, revision = _started(neon, made, target.database, show)
         if output is not None:
             _write_output(output, url)
-    _print_made(branch, kind, revision)
+    _print_made(made, revision)
 
 
 def create_restore_point(parent: str | None, days: int) -> None:
     """Keep the parent's state as it is now."""
     with _command() as (neon, show):
-        branch = lifecycle.create_restore_point(neon, parent, days, show)
+        made = lifecycle.create_restore_point(neon, parent, days, show)
+    point, of = made.branch, made.parent
     typer.echo(
-        f"Restore point {branch.name} ({branch.id}) keeps branch {branch.parent} as it was at"
-        f" {branch.lsn or 'that moment'}, until {_time(branch)}. How to go back: README.md,"
-        " Neon branches."
+        f"Restore point {point.name} keeps branch {of.name} as it was at"
+        f" {point.lsn or 'that moment'}, until {_time(point)}. To go back to it:\n\n"
+        f"curl -X POST {API}/projects/{neon.project}/branches/{of.id}/restore \\\n"
+        '  -H "Authorization: Bearer $NEON_API_KEY" -H "Content-Type: application/json" \\\n'
+        f'  -d \'{{"source_branch_id": "{point.id}", "preserve_under_name": "before-going-back"}}\''
     )
 
 
 def reset(target: Target, parent: str | None, days: int) -> None:
     """Bring the branch back to its parent's state."""
-    with _command() as (neon, show):
-        branch, kind = lifecycle.reset(neon, target.full_name, parent, days, show)
-        _, revision = _started(neon, branch, kind, target.database, show)
-    _print_made(branch, kind, revision)
+    with _command(target) as (neon, show):
+        made = lifecycle.reset(neon, Wanted(target.full_name, parent, days=days), show)
+        _, revision = _started(neon, made, target.database, show)
+    _print_made(made, revision)
 
 
 def url(target: Target) -> None:
@@ -87,7 +93,8 @@ def url(target: Target) -> None:
         branch = find(neon, target.full_name)
         if branch is None:
             raise CannotRunError(
-                f"There is no branch {target.full_name}; make it: schema branch create."
+                f"There is no branch {target.full_name}; make it: schema branch create"
+                f" {target.full_name}."
             )
         found = database_url(neon, branch, target.database)
         mask(found.password)
@@ -96,10 +103,12 @@ def url(target: Target) -> None:
 
 def show_all(*, as_json: bool) -> None:
     """List our branches."""
-    with _command(_error if as_json else None) as (neon, show):
+    with _command(error_document=_error if as_json else None) as (neon, show):
         show("branches")
-        branches = our_branches(neon)
-    print_result(_document(branches) if as_json else _page(branches), ok=True)
+        branches = all_branches(neon)
+    names = {one.id: one.name for one in branches}
+    ours = [one for one in branches if one.name.startswith(PREFIX)]
+    print_result(_document(ours, names) if as_json else _page(ours, names), ok=True)
 
 
 def delete(target: Target) -> None:
@@ -114,7 +123,7 @@ def prune() -> None:
     """Delete the branches of closed pull requests; go on after one that cannot be."""
     failed = 0
     with _command() as (neon, show), open_repository() as github:
-        branches = [one for one in our_branches(neon) if one.pull_request is not None]
+        branches = [one for one in all_branches(neon) if one.pull_request is not None]
         for branch in branches:
             show(branch.name)
             try:
@@ -151,29 +160,72 @@ def try_project(parent: str | None, database: str | None) -> None:
     print_result(Group(table, Text(), Text(verdict, "bold")), ok=not different)
 
 
-def kind_from(*, schema_only: bool, anonymised: bool) -> Kind:
-    """Return the kind that the options ask for."""
-    if schema_only and anonymised:
-        raise typer.BadParameter("--schema-only and --anonymised contradict each other.")
-    return "schema-only" if schema_only else "anonymised" if anonymised else "copy"
+def kind_from(*, copy: bool, schema_only: bool, anonymised: bool) -> Kind | None:
+    """Return the kind that the options ask for; None if they ask for none."""
+    if copy + schema_only + anonymised > 1:
+        raise typer.BadParameter("--copy, --schema-only and --anonymised contradict each other.")
+    kinds: dict[Kind, bool] = {
+        "copy": copy,
+        "schema-only": schema_only,
+        "anonymised": anonymised,
+    }
+    return next((kind for kind, asked in kinds.items() if asked), None)
 
 
 @contextmanager
-def _command(error_document: Callable[[str], str] | None = None) -> Iterator[tuple[Neon, Show]]:
-    """Open the project for a command; the key is masked before anything is printed."""
+def _command(
+    target: Target | None = None, error_document: Callable[[str], str] | None = None
+) -> Iterator[tuple[Neon, Show]]:
+    """Open the project for a command; the key is masked before anything is printed.
+
+    A signal unwinds the program; the message then says which branch may be left.
+    """
     mask(os.environ.get("NEON_API_KEY"))
-    with exit_codes(error_document), progress() as show, open_project() as neon:
-        yield neon, show
+    with exit_codes(error_document), terminable(), progress() as show, open_project() as neon:
+        show("Neon")
+        try:
+            yield neon, show
+        except KeyboardInterrupt:
+            if target is not None:
+                name = target.full_name
+                typer.echo(
+                    f"schema: interrupted; branch {name} may be left half made: run this again, or"
+                    f" schema branch delete {name}.",
+                    err=True,
+                )
+            raise
 
 
-def _started(
-    neon: Neon, branch: Branch, kind: Kind, database: str | None, show: Show
-) -> tuple[URL, str]:
+def _started(neon: Neon, made: Made, database: str | None, show: Show) -> tuple[URL, str]:
     """Wait for the compute, fill a schema-only branch; return the database's URL and revision."""
-    found = database_url(neon, branch, database)
+    found = database_url(neon, made.branch, database)
     mask(found.password)
     revision = wait_until_reachable(found, show)
-    return found, _fill(found, branch, show) if kind == "schema-only" else revision
+    if made.kind == "schema-only":
+        revision = _fill(neon, made, found, database, show)
+    return found, revision
+
+
+def _fill(neon: Neon, made: Made, target: URL, database: str | None, show: Show) -> str:
+    """Stamp the parent's revision, whose row was not copied, make rows, return the revision.
+
+    The schema alone does not say it: a revision may change rows only.
+    """
+    of = database_url(neon, made.parent, database)
+    mask(of.password)
+    recorded = wait_until_reachable(of, show)
+    left = f"Branch {made.branch.name} is left, without rows."
+    if not recorded:
+        raise CannotRunError(f"Its parent {made.parent.name} records no revision. {left}")
+    found = adopt(target, show, recorded)
+    if found.difference:
+        raise CannotRunError(
+            f"Its parent {made.parent.name} records {recorded}, but has another schema; compare"
+            f" them: schema drift. {left}"
+        )
+    show("rows")
+    fill_database(target, declared_samples())
+    return recorded
 
 
 def _write_output(name: str, url: URL) -> None:
@@ -186,34 +238,21 @@ def _write_output(name: str, url: URL) -> None:
         file.write(f"{name}={text}\n")
 
 
-def _fill(target: URL, branch: Branch, show: Show) -> str:
-    """Stamp the revision, whose row was not copied, make rows, and return the revision."""
-    found = adopt(target, show)
-    if found.difference:
-        raise CannotRunError(
-            f"The schema of {branch.name} equals no revision (the nearest is {found.revision}), so"
-            " no rows were made; compare its parent with the history: schema drift."
-        )
-    show("rows")
-    fill_database(target, declared_samples())
-    return found.revision
-
-
-def _print_made(branch: Branch, kind: Kind, revision: str) -> None:
+def _print_made(made: Made, revision: str) -> None:
     what = {
-        "copy": "a copy of its parent",
-        "schema-only": "the parent's schema with made rows",
-        "anonymised": "a copy of its parent with masked columns",
-    }[kind]
+        "copy": f"a copy of {made.parent.name}",
+        "schema-only": f"the schema of {made.parent.name} with made rows",
+        "anonymised": f"a copy of {made.parent.name} with masked columns",
+    }[made.kind]
     at = f"at revision {revision}" if revision else "without a revision"
-    typer.echo(f"Branch {branch.name} ({branch.id}), {what}, {at}, until {_time(branch)}.")
+    typer.echo(f"Branch {made.branch.name}, {what}, {at}, until {_time(made.branch)}.")
 
 
 def _time(branch: Branch) -> str:
     return f"{branch.expires_at:%Y-%m-%d %H:%M} UTC" if branch.expires_at else "it is deleted"
 
 
-def _document(branches: Sequence[Branch]) -> str:
+def _document(branches: Sequence[Branch], names: Mapping[str, str]) -> str:
     """Format the branches as JSON; README.md describes the fields."""
     return json_document(
         _FIELDS,
@@ -221,9 +260,9 @@ def _document(branches: Sequence[Branch]) -> str:
             {
                 "name": one.name,
                 "id": one.id,
-                "parent": one.parent or None,
+                "kind": one.kind,
+                "parent": names.get(one.parent),
                 "pull_request": one.pull_request,
-                "schema_only": one.schema_only,
                 "created_at": one.created_at.isoformat(),
                 "expires_at": one.expires_at.isoformat() if one.expires_at else None,
                 "state": one.state,
@@ -237,19 +276,14 @@ def _error(message: str) -> str:
     return json_document(_FIELDS, error=message, branches=[])
 
 
-def _page(branches: Sequence[Branch]) -> Group:
+def _page(branches: Sequence[Branch], names: Mapping[str, str]) -> Group:
     if not branches:
-        return Group(Text("There is no branch of ours."))
+        return Group(Text(f"There is no branch whose name begins with {PREFIX}."))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("branch", "id", "parent", "made", "until", "state"):
-        table.add_column(heading)
+    table.add_column("branch", no_wrap=True)
+    for heading in ("kind", "parent", "until", "state"):
+        table.add_column(heading, overflow="fold")
     for one in branches:
-        table.add_row(
-            one.name,
-            one.id,
-            one.parent or "-",
-            f"{one.created_at:%Y-%m-%d %H:%M}",
-            f"{one.expires_at:%Y-%m-%d %H:%M}" if one.expires_at else "no expiry",
-            one.state,
-        )
+        until = f"{one.expires_at:%Y-%m-%d}" if one.expires_at else "no expiry"
+        table.add_row(one.name, one.kind, names.get(one.parent, "-"), until, one.state)
     return Group(table)

@@ -209,7 +209,7 @@ PullRequest = Annotated[
 Parent = Annotated[
     str | None,
     typer.Option(
-        help="Name or id of its parent; otherwise the project's default branch.",
+        help="Name or id of its parent; otherwise the parent that the branch has.",
         metavar="BRANCH",
         show_default=False,
     ),
@@ -229,6 +229,9 @@ def branch_create(  # noqa: PLR0913  # its options
     days: Days = 7,
     database: Database = None,
     *,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy all rows; the default for a new branch.")
+    ] = False,
     schema_only: Annotated[
         bool, typer.Option("--schema-only", help="Copy the schema only, and make rows.")
     ] = False,
@@ -257,11 +260,11 @@ def branch_create(  # noqa: PLR0913  # its options
     from schema.cli import branch
 
     if restore_point:
-        if name or pull_request or schema_only or anonymised:
+        if name or pull_request or copy or schema_only or anonymised:
             raise typer.BadParameter("--restore-point names the branch itself, and copies all.")
         branch.create_restore_point(parent, days)
         return
-    kind = branch.kind_from(schema_only=schema_only, anonymised=anonymised)
+    kind = branch.kind_from(copy=copy, schema_only=schema_only, anonymised=anonymised)
     target = branch.Target(name, pull_request, database)
     branch.create(target, parent, kind, days, github_output)
 

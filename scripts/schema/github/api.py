@@ -15,7 +15,17 @@ from schema.errors import CannotRunError
 
 API = "https://api.github.com"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 _PASSING = {500, 502, 503, 504}
+
+
+class GitHubError(CannotRunError):
+    """GitHub refused a request."""
+
+    def __init__(self, message: str, status: int) -> None:
+        """Keep GitHub's status."""
+        super().__init__(message)
+        self.status = status
 
 
 class _PassingError(Exception):
@@ -93,9 +103,10 @@ class GitHub:
 
     def _json(self, response: httpx.Response, path: str) -> Any:  # noqa: ANN401
         if not response.is_success:
-            raise CannotRunError(
+            raise GitHubError(
                 f"GitHub says {response.status_code} of {path} in {self.repository}; may"
-                " GITHUB_TOKEN do this?"
+                " GITHUB_TOKEN do this?",
+                response.status_code,
             )
         return response.json()
 
@@ -110,13 +121,16 @@ def open_repository() -> Iterator[GitHub]:
     """
     repository = os.environ.get("GITHUB_REPOSITORY", "").strip()
     if not _REPOSITORY.fullmatch(repository):
-        raise CannotRunError(
-            "GITHUB_REPOSITORY is not set; set it to the repository, as owner/name."
-        )
+        raise CannotRunError("GITHUB_REPOSITORY must name the repository, as owner/name.")
     token = os.environ.get("GITHUB_TOKEN", "").strip()
+    if token and not _TOKEN.fullmatch(token):  # an error of httpx would repeat it
+        raise CannotRunError("GITHUB_TOKEN contains characters that it cannot have; copy it anew.")
     headers = {"Accept": "application/vnd.github+json"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     base = (os.environ.get("GITHUB_API_URL", "").strip() or API).rstrip("/")
+    address = httpx.URL(base)
+    if address.scheme != "https" and address.host not in {"127.0.0.1", "localhost", "::1"}:
+        raise CannotRunError("GITHUB_API_URL must begin with https://: the token is sent there.")
     with httpx.Client(base_url=f"{base}/", headers=headers, timeout=30) as client:
         yield GitHub(repository, client)

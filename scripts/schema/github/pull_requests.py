@@ -1,7 +1,7 @@
 """Pull requests: whether one is closed, and which one a commit is the head of."""
 
 from schema.errors import CannotRunError
-from schema.github.api import GitHub
+from schema.github.api import GitHub, GitHubError
 
 
 def is_closed(github: GitHub, number: int) -> bool:
@@ -11,7 +11,14 @@ def is_closed(github: GitHub, number: int) -> bool:
         CannotRunError: GitHub cannot be asked, or knows no such pull request.
 
     """
-    return bool(github.get(f"pulls/{number}")["state"] == "closed")
+    try:
+        return bool(github.get(f"pulls/{number}")["state"] == "closed")
+    except GitHubError as error:
+        if error.status != 404:
+            raise
+        raise CannotRunError(
+            f"{github.repository} has no pull request {number}, or GITHUB_TOKEN may not read it."
+        ) from error
 
 
 def number_of(github: GitHub, head: str) -> int:

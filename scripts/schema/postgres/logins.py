@@ -10,6 +10,7 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -135,8 +136,16 @@ def make(database: URL, logins: list[Login]) -> list[tuple[Login, bool]]:
 
 
 def url_with_password(url: URL) -> str:
-    """Return the URL as libpq reads it, with the password: only for output that must show it."""
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+    """Return the URL as libpq reads it, with the password: only for output that must show it.
+
+    Every special character of the password is encoded; SQLAlchemy would leave blanks.
+    """
+    plain = url.set(drivername="postgresql")
+    if plain.password is None:
+        return plain.render_as_string()
+    place = "-" * 40
+    shown = plain.set(password=place).render_as_string(hide_password=False)
+    return shown.replace(f":{place}@", f":{quote(plain.password, safe='')}@", 1)
 
 
 def _make(connection: Connection, wanted: Login) -> bool:

@@ -159,21 +159,33 @@ class State:
         source = self.get(body["source_branch_id"])
         if source is branch:
             raise Refusal(400, "", "source_lsn or source_timestamp is required")
+        kept = body.get("preserve_under_name")
+        identity = branch.api["id"]
+        children = [one for one in self.branches.values() if one.api.get("parent_id") == identity]
+        if not kept and (source is branch or children):
+            raise Refusal(400, "", "preserve_under_name is required")
+        old = self._add(kept, branch) if kept else None
+        for child in children:
+            child.api["parent_id"] = old.api["id"] if old else None
         branch.api |= {"current_state": "resetting", "last_reset_at": now()}
         if branch.api.get("ttl_interval_seconds"):
             ttl = timedelta(seconds=branch.api["ttl_interval_seconds"])
             branch.api["expires_at"] = stamp(datetime.now(UTC) + ttl)
 
         def work() -> None:
+            if old is not None:
+                self._copy(branch, old)
+                old.api["current_state"] = "ready"
             self._copy(source, branch)
             branch.api["current_state"] = "ready"
 
         return {"branch": branch.api, "operations": self._begin(branch, ["create_branch"], work)}
 
     def update(self, branch: Branch, body: Object) -> Object:
-        """Change a branch's expiry."""
+        """Change a branch's expiry, name or protection."""
         self._require_idle()
         changes = body["branch"]
+        branch.api |= {name: changes[name] for name in ("name", "protected") if name in changes}
         if "expires_at" in changes:
             if branch.api["protected"] or branch.api["default"]:
                 raise Refusal(400, "", "this branch cannot expire")
