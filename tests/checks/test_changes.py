@@ -99,17 +99,14 @@ LEAKS = {
 }
 """Policies of shared tables that are wrong: what is replaced, and by what."""
 
-QUICK_LEAKS = {"item-of-any-list"}
 UNSEEN = {
     "another-owners-list-of-that-id": "ids are random: two owners' lists never share one",
     "any-members-list": "row security shows the member no membership but their own",
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in QUICK_LEAKS else pytest.mark.slow) for name in LEAKS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEAKS)
 def test_a_wrong_policy_of_a_shared_table_is_found(
     changed: Callable[..., Callable[..., Result]], name: str
 ) -> None:
@@ -277,7 +274,9 @@ BLIND = (
     ("first", "autocommit"),
     [
         ("", False),
-        ("SELECT set_config('row_security', 'off', true)", False),
+        pytest.param(
+            "SELECT set_config('row_security', 'off', true)", False, marks=pytest.mark.slow
+        ),
         pytest.param("", True, marks=pytest.mark.slow),
         pytest.param(
             "SELECT set_config('row_security', 'off', false)", True, marks=pytest.mark.slow
@@ -338,6 +337,7 @@ def test_a_reference_table_that_is_dropped_later(
     assert "round trip" in result.checks("✓ passes"), result.everything
 
 
+@pytest.mark.slow
 def test_a_member_by_a_column_that_is_not_there(
     changed: Callable[..., Callable[..., Result]], copy: Checkout
 ) -> None:

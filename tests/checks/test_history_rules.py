@@ -411,7 +411,7 @@ def _foreign(copy: Checkout) -> Path:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (_without_git, "the checkout is no git repository"),
+        pytest.param(_without_git, "the checkout is no git repository", marks=pytest.mark.slow),
         pytest.param(_shallow, "there is no branch main", marks=pytest.mark.slow),
         pytest.param(
             _foreign,

@@ -214,6 +214,7 @@ def check_long(copy: Checkout, schema: Callable[..., Result], number: int) -> di
     return checks
 
 
+@pytest.mark.slow
 def test_generated_history(copy: Checkout, schema: Callable[..., Result]) -> None:
     """Every check passes for a history of tables, columns, checks, indexes, data and comments."""
     check_long(copy, schema, 20)  # 50, 100 and 200: below

@@ -312,7 +312,7 @@ class State:
         compute = Compute(self.programs, self.folder / identity)
         password = parent.password if parent else ""
         if parent is not None and parent.api["protected"]:
-            password = f"n3w:{secrets.token_hex(6)}@"
+            password = f"n3w: {secrets.token_hex(6)}+@%"
         made = Branch(api, compute, password, list(parent.databases) if parent else [])
         self.branches[identity] = made
         return made
