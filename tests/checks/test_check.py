@@ -186,7 +186,7 @@ PARITY = (
         "type",
         edit(TODO, "sa_type=Text,", 'sa_type=__import__("sqlalchemy").String(500),'),
         [ALEMBIC],
-        (OTHER_BY_ALEMBIC, "character varying(500)", "alembic revision"),
+        (OTHER_BY_ALEMBIC, "type_=sa.String(length=500)", "alembic revision"),
         slow=True,
     ),
     Broken(
