@@ -24,6 +24,7 @@ from schema.branch.neon import Answer, Neon, NeonError, Show, UnknownOutcomeErro
 from schema.errors import CannotRunError
 
 _TRIES = 5
+_ANONYMISED = "branch_anonymized"
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _make(neon: Neon, wanted: Wanted, request: tuple[str, Answer], show: Show) -
             if error.status not in {409, 422} or find(neon, wanted.name) is None:
                 raise
             return create(neon, wanted, show).branch
-        return _finished(neon, answer, wanted, show)
+        return _finished(neon, answer, wanted, show, masked=request[0] == _ANONYMISED)
     raise CannotRunError(
         f"Neon did not say whether it made {wanted.name}, and it cannot be found; run this again."
     )
@@ -202,27 +203,26 @@ def _request(neon: Neon, wanted: Wanted, kind: Kind, parent: Branch) -> tuple[st
         return "branches", body
     database, _ = database_and_owner(neon, parent)
     rules = masking.rules(database)
-    return "branch_anonymized", {
+    return _ANONYMISED, {
         "branch_create": body,
         "masking_rules": rules,
         "start_anonymization": True,
     }
 
 
-def _finished(neon: Neon, answer: Answer, wanted: Wanted, show: Show) -> Branch:
-    """Wait until a new branch is ready."""
-    name = wanted.name
+def _finished(neon: Neon, answer: Answer, wanted: Wanted, show: Show, *, masked: bool) -> Branch:
+    """Wait until a new branch is ready, and its rows are masked if that was asked for."""
+    name, identity = wanted.name, answer["branch"]["id"]
     try:
         neon.wait(answer, show)
-        made = read(neon, answer["branch"]["id"])
-        if made.kind == "anonymised":
-            masking.wait(neon, made.id, show)
+        if masked:
+            masking.wait(neon, identity, show)
     except NeonError:  # another run has taken it away
         raise
     except CannotRunError as error:
         left = f"Branch {name} is left; delete it: schema branch delete {name}."
         raise CannotRunError(f"{error} {left}") from error
-    return read(neon, answer["branch"]["id"])
+    return read(neon, identity)
 
 
 def _restore(neon: Neon, branch: Branch, wanted: Wanted, show: Show) -> Branch:

@@ -2,7 +2,7 @@
 
 Neon has no idempotency keys. Its document says when a request may be repeated: always after 423
 (another operation runs) and 503, and a read always. 429 (too many requests) was refused before
-anything was done. After any other failure of a change nobody knows whether it happened:
+anything was done. After any other failure of a change it is not known whether it happened:
 `UnknownOutcomeError` tells the caller to look.
 """
 
@@ -28,6 +28,7 @@ from tenacity import (
 from tenacity.stop import stop_base
 
 from schema.errors import CannotRunError
+from schema.web import SECRET, RefusedError, read_address, require_form
 
 API = "https://console.neon.tech/api/v2"
 
@@ -38,7 +39,6 @@ PATIENCE = 300
 """Seconds for which a request is repeated or an operation waited for, as in Neon's own client."""
 
 _PROJECT = re.compile(r"[a-z0-9-]{1,60}")
-_KEY = re.compile(r"[\x21-\x7e]+")
 _ALWAYS_SAFE = {423, 429, 503}
 _UNCLEAR = {500, 502, 504, 408, 520, 521, 522, 523, 524}
 
@@ -52,14 +52,8 @@ type Show = Callable[[str], None]
 """Shows the current step."""
 
 
-class NeonError(CannotRunError):
+class NeonError(RefusedError):
     """Neon refused a request; the message is one sentence."""
-
-    def __init__(self, message: str, status: int, code: str) -> None:
-        """Keep Neon's status and code."""
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 class UnknownOutcomeError(CannotRunError):
@@ -76,7 +70,7 @@ class _TryAgainError(Exception):
 
 
 class _UnreachableError(_TryAgainError):
-    """Nobody answered at the address."""
+    """No server answered at the address."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,7 @@ class Neon:
 
         Raises:
             NeonError: Neon refuses it.
-            UnknownOutcomeError: it was sent, and nobody knows whether it happened.
+            UnknownOutcomeError: it was sent, and it is not known whether it happened.
             CannotRunError: Neon cannot be reached.
 
         """
@@ -208,7 +202,7 @@ class Neon:
 
 
 @contextmanager
-def open_project(patience: float = PATIENCE) -> Iterator[Neon]:
+def open_project() -> Iterator[Neon]:
     """Talk to the project of NEON_PROJECT_ID with the key in NEON_API_KEY.
 
     NEON_API_URL is another place for the API than Neon's own.
@@ -222,23 +216,19 @@ def open_project(patience: float = PATIENCE) -> Iterator[Neon]:
     )
     for name, value, form in (
         ("NEON_PROJECT_ID", project, _PROJECT),
-        ("NEON_API_KEY", key, _KEY),
+        ("NEON_API_KEY", key, SECRET),
     ):
         if not value:
             raise CannotRunError(
                 f"{name} is not set; set it to {'the id of' if form is _PROJECT else 'a key for'}"
                 " the Neon project (console, Settings)."
             )
-        if not form.fullmatch(value):  # an error of httpx would repeat the key
-            raise CannotRunError(f"{name} contains characters that it cannot have; copy it anew.")
-    base = os.environ.get("NEON_API_URL", "").strip() or API
-    address = httpx.URL(base)
-    if address.scheme != "https" and address.host not in {"127.0.0.1", "localhost", "::1"}:
-        raise CannotRunError("NEON_API_URL must begin with https://: the key is sent there.")
+        require_form(name, value, form)
+    base = read_address("NEON_API_URL", API, "key")
     headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
     timeout = httpx.Timeout(60, connect=10)
-    with httpx.Client(base_url=f"{base.rstrip('/')}/", headers=headers, timeout=timeout) as client:
-        yield Neon(project, client, patience)
+    with httpx.Client(base_url=f"{base}/", headers=headers, timeout=timeout) as client:
+        yield Neon(project, client)
 
 
 def _pause(state: RetryCallState) -> float:
@@ -303,7 +293,7 @@ def _refusal(response: httpx.Response, project: str) -> NeonError:
         advice = f"Neon knows no project {project} that NEON_API_KEY may see; check NEON_PROJECT_ID"
     why = f" ({said})" if said else f" (status {status})"
     message = f"{advice}{why}." if advice else f"Neon refuses it with status {status}{why}."
-    return NeonError(message, status, code)
+    return NeonError(message, status)
 
 
 def _one_line(text: str) -> str:

@@ -17,7 +17,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class RowCoverage:
-    """The tables that a revision builds, or leaves, and how many of them held rows."""
+    """How many tables there are at a revision, and which of them held no rows."""
 
     revision: str
     tables: int

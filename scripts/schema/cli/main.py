@@ -358,7 +358,7 @@ def github_comment(
 ) -> None:
     """Write the page as the comment of the pull request with that head, in place.
 
-    The page is data: it calls nobody, loads nothing, and is cut to what a comment can hold.
+    The page is data: it calls no person, loads nothing, and is cut to what a comment can hold.
     """
     from schema.cli import github
 

@@ -12,20 +12,15 @@ import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from schema.errors import CannotRunError
+from schema.web import SECRET, RefusedError, read_address, require_form
 
 API = "https://api.github.com"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_TOKEN = re.compile(r"[\x21-\x7e]+")
 _PASSING = {500, 502, 503, 504}
 
 
-class GitHubError(CannotRunError):
+class GitHubError(RefusedError):
     """GitHub refused a request."""
-
-    def __init__(self, message: str, status: int) -> None:
-        """Keep GitHub's status."""
-        super().__init__(message)
-        self.status = status
 
 
 class _PassingError(Exception):
@@ -123,14 +118,10 @@ def open_repository() -> Iterator[GitHub]:
     if not _REPOSITORY.fullmatch(repository):
         raise CannotRunError("GITHUB_REPOSITORY must name the repository, as owner/name.")
     token = os.environ.get("GITHUB_TOKEN", "").strip()
-    if token and not _TOKEN.fullmatch(token):  # an error of httpx would repeat it
-        raise CannotRunError("GITHUB_TOKEN contains characters that it cannot have; copy it anew.")
     headers = {"Accept": "application/vnd.github+json"}
     if token:
+        require_form("GITHUB_TOKEN", token, SECRET)
         headers["Authorization"] = f"Bearer {token}"
-    base = (os.environ.get("GITHUB_API_URL", "").strip() or API).rstrip("/")
-    address = httpx.URL(base)
-    if address.scheme != "https" and address.host not in {"127.0.0.1", "localhost", "::1"}:
-        raise CannotRunError("GITHUB_API_URL must begin with https://: the token is sent there.")
+    base = read_address("GITHUB_API_URL", API, "token")
     with httpx.Client(base_url=f"{base}/", headers=headers, timeout=30) as client:
         yield GitHub(repository, client)

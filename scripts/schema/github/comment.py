@@ -45,7 +45,7 @@ def read_page(path: Path) -> str:
 
 
 def harmless(text: str) -> str:
-    """Return Markdown that calls nobody, loads nothing and hides nothing, cut to a length."""
+    """Return Markdown that calls no person, loads nothing and hides nothing, cut to a length."""
     text = _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
     text = _TAG.sub("&lt;", text)
     text = _MENTION.sub(f"@{_JOINER}", text)

@@ -25,7 +25,7 @@ def number_of(github: GitHub, head: str) -> int:
     """Return the number of the only open pull request whose head is that commit.
 
     A forked repository's pull request is found too. What the run itself says of it is not asked:
-    the run belongs to whoever wrote the pull request.
+    the run belongs to the author of the pull request.
 
     Raises:
         CannotRunError: there is none, or several.

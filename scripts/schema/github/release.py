@@ -21,5 +21,5 @@ def publish(github: GitHub, tag: str, folder: Path) -> str:
     made = github.change("POST", "releases", body)
     upload = str(made["upload_url"]).partition("{")[0]
     github.upload(upload, wheels[0])
-    # A draft until the wheel is there: nobody sees a release without it.
+    # A draft until the wheel is there: no release is seen without it.
     return str(github.change("PATCH", f"releases/{made['id']}", {"draft": False})["html_url"])
