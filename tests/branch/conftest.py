@@ -14,6 +14,7 @@ from schema.revisions.runner import upgrade_database
 from schema.rows.generator import fill_database
 from tests.branch.stand_in.server import StandIn, stand_in
 from tests.branch.stand_in.state import DATABASE, PROJECT, Branch
+from tests.support.github import REPOSITORY, GitHub, github
 from tests.support.repo_copy import COMMAND, Launcher, Result
 
 KEY = "key-of-the-tests"
@@ -37,7 +38,7 @@ def neon(project: StandIn) -> Iterator[StandIn]:
     yield project
     state = project.state
     project.order({})
-    state.limit, state.page_size, state.failing, state.pull_requests = 10, 100, 0, {}
+    state.limit, state.page_size, state.failing = 10, 100, 0
     state.keys = {KEY: "all"}
     state.main.api["protected"] = False
     for branch in list(state.branches.values()):
@@ -47,11 +48,19 @@ def neon(project: StandIn) -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def schema(run: Launcher, neon: StandIn) -> Schema:
+def hub() -> Iterator[GitHub]:
+    """A repository on GitHub, without a pull request."""
+    with github() as started:
+        yield started
+
+
+@pytest.fixture
+def schema(run: Launcher, neon: StandIn, hub: GitHub) -> Schema:
     """Run `schema branch` with these arguments, as in a pull request's job."""
 
     def branch(*arguments: str, **environment: str) -> Result:
-        given = environment_of(neon) | environment
+        of_the_job = {"GITHUB_API_URL": hub.address, "GITHUB_REPOSITORY": REPOSITORY}
+        given = environment_of(neon) | of_the_job | environment
         code = f"import os; os.environ.update({given!r}); {COMMAND}"
         return run.run(ROOT, "branch", *arguments, code=code)
 
@@ -59,13 +68,11 @@ def schema(run: Launcher, neon: StandIn) -> Schema:
 
 
 def environment_of(neon: StandIn) -> dict[str, str]:
-    """Return the settings of a job that uses this project."""
+    """Return the settings of a command that uses this project."""
     return {
         "NEON_PROJECT_ID": PROJECT,
         "NEON_API_KEY": KEY,
         "NEON_API_URL": neon.address,
-        "GITHUB_API_URL": neon.address,
-        "GITHUB_REPOSITORY": "owner/name",
     }
 
 

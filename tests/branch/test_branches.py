@@ -23,6 +23,7 @@ from schema.revisions.history import single_head
 from tests.branch.conftest import KEY, Schema, environment_of, execute, scalar, url_of
 from tests.branch.stand_in.server import REFUSED, UNCLEAR, StandIn
 from tests.branch.stand_in.state import PROJECT
+from tests.support.github import GitHub
 from tests.support.repo_copy import COMMAND, Checkout, Launcher, Result, sql
 
 HEAD = single_head(scripts()) or ""
@@ -58,12 +59,12 @@ def test_a_pull_request(neon: StandIn, schema: Schema) -> None:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme(neon: StandIn, schema: Schema) -> None:
+def test_the_commands_of_the_readme(neon: StandIn, hub: GitHub, schema: Schema) -> None:
     """Each line of README.md's section, in its order, does what the section says."""
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Neon branches")[2]
     lines = re.findall(r"^\$ \.venv/bin/schema branch (.*?)(?: +#.*)?$", section, re.MULTILINE)
     neon.state.create({"branch": {"name": "staging"}})
-    neon.state.pull_requests = {12: "closed"}
+    hub.pull_requests = {12: {"state": "closed"}}
     for line in lines:
         result = schema(*line.split())
         assert result.code == (1 if line == "try" else 0), (line, result.everything)
@@ -288,11 +289,11 @@ def test_restore_point(neon: StandIn, schema: Schema) -> None:
 
 
 @pytest.mark.slow
-def test_prune(neon: StandIn, schema: Schema) -> None:
+def test_prune(neon: StandIn, hub: GitHub, schema: Schema) -> None:
     """Branches of closed pull requests go; one that cannot be looked up stays, and is named."""
     for number in ("4", "5", "6"):
         done(schema("create", "--pr", number, "--parent", "main"))
-    neon.state.pull_requests = {4: "closed", 5: "open"}
+    hub.pull_requests = {4: {"state": "closed"}, 5: {"state": "open"}}
     result = schema("prune")
     assert result.code == 2
     assert "schema-pr-6: stays. owner/name has no pull request 6" in result.err

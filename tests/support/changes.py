@@ -435,6 +435,31 @@ LINK = '''
         )
 '''
 
+COMMENT = "PERSONAL: more about it, in at most 10,000 characters"
+DESCRIPTION = f"""\
+    description: str | None = Field(
+        default=None,
+        sa_type=Text,
+        sa_column_kwargs={{"comment": "{COMMENT}"}},
+    )
+"""
+RETIRING = f"""\
+    retiring: ClassVar = [
+        Column("description", Text, comment="{COMMENT}"),
+    ]
+"""
+WITHOUT_ITS_LENGTH = (
+    "models/todo.py",
+    '        CheckConstraint("char_length(description) <= 10000", name="description_length"),\n',
+    "",
+)
+DESCRIPTION_AGAIN = (
+    "ALTER TABLE todo ADD COLUMN description text CONSTRAINT"
+    " todo_description_length_check CHECK (char_length(description) <= 10000)",
+    *commented("todo", {"description": COMMENT}),
+)
+"""What the downgrade of a revision that drops todo.description does."""
+
 RENAMING = Change(
     "rename in steps",
     (
@@ -448,13 +473,8 @@ RENAMING = Change(
     edits=(
         (
             "models/todo.py",
-            "    description: str | None = Field(\n        default=None,\n"
-            "        sa_type=Text,\n"
-            '        sa_column_kwargs={"comment": "PERSONAL: more about it, in at most 10,000'
-            ' characters"},\n    )\n',
-            "    retiring: ClassVar = [\n"
-            '        Column("description", Text, comment="PERSONAL: more about it, in'
-            ' at most 10,000 characters"),\n    ]\n'
+            DESCRIPTION,
+            f"{RETIRING}"
             "    body: str | None = Field(\n        default=None,\n        sa_type=Text,\n"
             '        sa_column_kwargs={"comment": "More about it"},\n    )\n',
         ),
@@ -676,11 +696,7 @@ CHANGES = (
         "rename, last step",
         ("ALTER TABLE todo DROP COLUMN description",),
         (
-            "ALTER TABLE todo ADD COLUMN description text CONSTRAINT"
-            " todo_description_length_check CHECK (char_length(description) <= 10000)",
-            *commented(
-                "todo", {"description": "PERSONAL: more about it, in at most 10,000 characters"}
-            ),
+            *DESCRIPTION_AGAIN,
             "SELECT set_config('app.keep_updated_at', 'on', true)",
             "SELECT set_config('row_security', 'off', true)",
             "UPDATE todo SET description = left(body, 10000)",
@@ -688,17 +704,10 @@ CHANGES = (
         edits=(
             (
                 "models/todo.py",
-                "    retiring: ClassVar = [\n"
-                '        Column("description", Text, comment="PERSONAL: more about it, in'
-                ' at most 10,000 characters"),\n    ]\n',
+                RETIRING,
                 "",
             ),
-            (
-                "models/todo.py",
-                '        CheckConstraint("char_length(description) <= 10000",'
-                ' name="description_length"),\n',
-                "",
-            ),
+            WITHOUT_ITS_LENGTH,
         ),
         allows=(("DROP COLUMN", "ban-drop-column"),),
         attributes='loses = {"todo.description": "the application writes body only"}',
@@ -707,28 +716,14 @@ CHANGES = (
     Change(
         "dropped column",
         ("ALTER TABLE todo DROP COLUMN description",),
-        (
-            "ALTER TABLE todo ADD COLUMN description text CONSTRAINT"
-            " todo_description_length_check CHECK (char_length(description) <= 10000)",
-            *commented(
-                "todo", {"description": "PERSONAL: more about it, in at most 10,000 characters"}
-            ),
-        ),
+        (*DESCRIPTION_AGAIN,),
         edits=(
             (
                 "models/todo.py",
-                "    description: str | None = Field(\n        default=None,\n"
-                "        sa_type=Text,\n"
-                '        sa_column_kwargs={"comment": "PERSONAL: more about it, in at most 10,000'
-                ' characters"},\n    )\n',
+                DESCRIPTION,
                 "",
             ),
-            (
-                "models/todo.py",
-                '        CheckConstraint("char_length(description) <= 10000",'
-                ' name="description_length"),\n',
-                "",
-            ),
+            WITHOUT_ITS_LENGTH,
         ),
         allows=(("DROP COLUMN", "ban-drop-column"),),
         attributes='loses = {"todo.description": "nobody reads it any more"}',

@@ -69,9 +69,7 @@ class GitHub:
         self, parts: tuple[str], _method: str, _query: dict[str, str], body: Object
     ) -> Object:
         every = (one for comments in self.comments.values() for one in comments)
-        comment: Object = next(one for one in every if one["id"] == int(parts[0]))
-        comment.update(body)
-        return comment
+        return _updated(next(one for one in every if one["id"] == int(parts[0])), body)
 
     def _issues(
         self, _parts: tuple[()], method: str, query: dict[str, str], body: Object
@@ -97,16 +95,17 @@ class GitHub:
     def _release(
         self, parts: tuple[str], _method: str, _query: dict[str, str], body: Object
     ) -> Object:
-        release = self.releases[int(parts[0]) - 1]
-        release.update(body)
-        return release
+        return _updated(self.releases[int(parts[0]) - 1], body)
 
     def _issue(
         self, parts: tuple[str], _method: str, _query: dict[str, str], body: Object
     ) -> Object:
-        issue = self.issues[int(parts[0]) - 1]
-        issue.update(body)
-        return issue
+        return _updated(self.issues[int(parts[0]) - 1], body)
+
+
+def _updated(found: Object, body: Object) -> Object:
+    found.update(body)
+    return found
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The page of an untrusted job is data: it calls nobody, loads nothing, and fits.
+"""The page of an untrusted job is data: it calls no person, loads nothing, and fits.
 
 The theory: whatever text the job that runs a pull request's code leaves, the comment holds no
 working mention, picture, tag or reference; and a file that is no page changes nothing.

@@ -67,9 +67,6 @@ class StandIn:
         self, method: str, path: str, query: dict[str, str], body: Object
     ) -> tuple[int, Any]:
         """Return the status and the document that answer a request."""
-        if found := re.fullmatch(r"/repos/[\w.-]+/[\w.-]+/pulls/(\d+)", path):
-            state = self.state.pull_requests.get(int(found[1]))
-            return (200, {"state": state}) if state else (404, {"message": "Not Found"})
         prefix = f"/projects/{PROJECT}"
         if not path.startswith(f"{prefix}/"):
             raise Refusal(404, "", "project not found")

@@ -89,7 +89,6 @@ class State:
         """How many of the next operations fail."""
         self.branches: dict[str, Branch] = {}
         self.operations: list[Operation] = []
-        self.pull_requests: dict[int, str] = {}
         self.main = self._add("main", None, default=True)
         self.main.compute.copy(parent.superuser)
         self._set_password(self.main, "p@ss/word:of main")
