@@ -2,12 +2,15 @@
 
 The migrations are the source of truth. `schema check` compares the models with them:
 `metadata.create_all` builds the same schema, with all policies and grants.
+
+`from todo_schema import *` leaves Better Auth's `Session` out: SQLModel has a class of that name.
 """
 
 from .account import Account
 from .base import metadata
-from .identity import IdentityError, acting_as
-from .session import Session
+from .identity import acting_as
+from .identity_psycopg import IdentityError
+from .session import Session as Session
 from .startup import (
     IncompatibleDatabaseError,
     NotIsolatedError,
@@ -26,7 +29,6 @@ __all__ = [
     "IdentityError",
     "IncompatibleDatabaseError",
     "NotIsolatedError",
-    "Session",
     "Tag",
     "Todo",
     "TodoTag",

@@ -1,253 +1,323 @@
 """Set the user of a transaction: row security shows the rows of that user only.
 
 The identity ends with the transaction, on a pooled connection too. A transaction without an
-identity sees no rows.
+identity sees no rows. This file is for SQLAlchemy, identity_psycopg.py for psycopg's connections.
 """
 
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 from uuid import UUID
 
 import psycopg
-from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
-from sqlalchemy import Connection, event, text
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection, TwoPhaseTransaction, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.util import ScopedRegistry
+
+from .identity_psycopg import (
+    ALREADY_BEGUN,
+    HIDDEN_ERROR,
+    IDENTIFY,
+    AsyncPsycopgBlock,
+    IdentityError,
+    PsycopgBlock,
+    begin_as,
+    has_failed,
+)
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
-IDENTIFY = "SELECT set_config('app.user_id', %s, true)"
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+    from sqlalchemy.orm import scoped_session
 
 type Kind = type[BaseException] | None
 type Trace = TracebackType | None
 
 _KEY = "todo_schema.acting_as"
-_DRIVER = "todo_schema.driver"
-
-# PostgreSQL answers COMMIT of a failed transaction with ROLLBACK, without an error.
-_HIDDEN_ERROR = (
-    "A statement of the block failed and its error was caught inside, so the block was rolled back;"
-    " put a statement that may fail into a savepoint (session.begin_nested() or"
-    " connection.transaction())."
-)
-_UNREAD = (
-    "An answer was not read to its end (a stream or a COPY), so nothing was committed and the"
-    " connection was closed; close the generator, or end the COPY, inside the block."
-)
 
 
-class IdentityError(RuntimeError):
-    """The block cannot act for this user, or could not commit."""
+@overload
+def acting_as(
+    target: "Session | scoped_session[Any] | Connection | psycopg.Connection[Any]", user_id: UUID
+) -> AbstractContextManager[None, None]: ...
+
+
+@overload
+def acting_as(
+    target: (
+        "AsyncSession | async_scoped_session[Any] | AsyncConnection | psycopg.AsyncConnection[Any]"
+    ),
+    user_id: UUID,
+) -> AbstractAsyncContextManager[None, None]: ...
 
 
 def acting_as(
-    session: "Session | AsyncSession | psycopg.Connection[Any] | psycopg.AsyncConnection[Any]",
-    user_id: UUID,
-) -> "_Acting":
-    """Act for a user in a `with` block, or in an `async with` block for an async session.
+    target: Any, user_id: UUID
+) -> AbstractContextManager[None, None] | AbstractAsyncContextManager[None, None]:
+    """Act for a user in a `with` block, or in an `async with` block for what is async.
 
-    The block commits at its end, and rolls back if it raises. In a SQLAlchemy session each
-    transaction of the block gets the identity. On a psycopg connection the block is one
-    transaction. With psycopg, BEGIN and the identity take one round trip.
+    The target is idle when the block begins, and is idle without identity when it has ended. The
+    block commits at its end, and rolls back if it raises. BEGIN and the identity take one round
+    trip. A block can be used once.
 
-    Blocks of one session can be nested, but only for the same user.
+    The block is one transaction. In a session a commit inside the block is followed by another
+    transaction for the same user. A session's objects leave it at both ends of the block; they
+    keep the values that they had, a commit inside the block does not expire them either.
 
     Raises:
-        IdentityError: at the start of the block, if the session acts for another user or has begun
-            a transaction without an identity; at the end of a psycopg connection's block, if a
-            statement failed or a result was not read to its end, so that nothing was committed.
+        ValueError: the id is not a uuid.
+        TypeError: the target is none of these, or the `with` is of the other kind.
+        IdentityError: at the start, if the target is in a transaction, holds unwritten objects, or
+            is in autocommit mode (psycopg's own connections may be); at the end, if a statement
+            failed and its error was caught, or a result was not read to its end, so that nothing
+            was committed.
 
     """
     # An invalid uuid should fail here, not in SQL.
-    return _Acting(session, UUID(str(user_id)))
+    user = str(UUID(str(user_id)))
+    target = _scoped(target)
+    if isinstance(target, Session):
+        return _Block(_SessionBlock(target, user))
+    if isinstance(target, Connection):
+        return _Block(_ConnectionBlock(target, user))
+    if isinstance(target, psycopg.Connection):
+        return _Block(PsycopgBlock(target, user))
+    if isinstance(target, psycopg.AsyncConnection):
+        return _AsyncBlock(AsyncPsycopgBlock(target, user))
+    # Not isinstance: an application without async need not load SQLAlchemy's asyncio package.
+    if isinstance(session := getattr(target, "sync_session", None), Session):
+        return _AsyncBlock(_InGreenlet(target, _SessionBlock(session, user)))
+    if isinstance(connection := getattr(target, "sync_connection", None), Connection):
+        return _AsyncBlock(_InGreenlet(target, _ConnectionBlock(connection, user)))
+    raise TypeError(
+        "acting_as takes a session or a connection of SQLAlchemy or psycopg, opened already; it got"
+        f" {type(target).__name__}."
+    )
 
 
-class _Acting:
-    """Context manager returned by `acting_as`."""
+def _scoped(target: Any) -> Any:  # noqa: ANN401  # anything
+    """Return the session of a scoped session, and anything else as it is."""
+    registry = getattr(target, "registry", None)
+    return registry() if isinstance(registry, ScopedRegistry) else target
 
-    def __init__(self, session: Any, user_id: UUID) -> None:  # noqa: ANN401  # see acting_as
-        self._session = getattr(session, "sync_session", session)
-        self._async = session
-        self._user_id = user_id
-        self._outermost = True
-        self._transaction: Any = None
-        self._autocommit = False
+
+class _Block:
+    """The context manager of what is sync. It can be used once."""
+
+    asynchronous: ClassVar[bool] = False
+
+    def __init__(self, block: Any) -> None:  # noqa: ANN401  # each class below, and psycopg's
+        self._block = block
+        self._used = False
+
+    def _begin(self, *, asynchronous: bool) -> Any:  # noqa: ANN401  # None, or a coroutine
+        if asynchronous is not self.asynchronous:
+            wanted = "async with" if self.asynchronous else "with"
+            raise TypeError(f"Use `{wanted} acting_as(…)` for this session or connection.")
+        if self._used:
+            raise IdentityError("A block can be used once; call acting_as again.")
+        self._used = True
+        return self._block.begin()
 
     def __enter__(self) -> None:
-        connection = self._session
-        if isinstance(connection, Session):
-            self._enter_session(connection)
-            return
-        _require_idle(connection)
-        self._autocommit = connection.autocommit
-        # connection.transaction() would keep a pipeline open in the block.
-        self._transaction = psycopg.Transaction(connection)
-        with ExitStack() as undo:
-            undo.callback(self._leave_connection)
-            # Without autocommit psycopg sends its own BEGIN and waits for the answer.
-            connection.autocommit = True
-            # Only BEGIN and the identity share a pipeline, so that each statement of the block
-            # raises its own error.
-            with connection.pipeline():
-                undo.enter_context(self._transaction)
-                connection.execute(IDENTIFY, [str(self._user_id)], prepare=False)
-            undo.pop_all()
+        self._begin(asynchronous=False)
 
-    def __exit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> None:
-        session = self._session
-        if isinstance(session, Session):
-            if self._outermost:
-                try:
-                    session.rollback() if kind else session.commit()
-                except IdentityError:
-                    session.rollback()
-                    raise
-                finally:
-                    self._leave_session(session)
-            return
-        with ExitStack() as leave:
-            leave.callback(self._leave_connection)
-            if _is_busy(session):
-                if kind is None:
-                    raise IdentityError(_UNREAD)
-                return
-            if kind is None and session.info.transaction_status == TransactionStatus.INERROR:
-                hidden = IdentityError(_HIDDEN_ERROR)
-                self._transaction.__exit__(type(hidden), hidden, None)
-                raise hidden
-            self._transaction.__exit__(kind, error, trace)
-
-    def _leave_connection(self) -> None:
-        """Restore the autocommit setting, or close a connection that a pool must not reuse."""
-        if self._session.info.transaction_status == TransactionStatus.IDLE:
-            self._session.autocommit = self._autocommit
-        else:
-            self._session.close()
+    def __exit__(self, _kind: Kind, error: BaseException | None, _trace: Trace) -> None:
+        self._block.end(error)
 
     async def __aenter__(self) -> None:
-        connection = self._session
-        if isinstance(connection, Session):
-            self._enter_session(connection)
-            return
-        _require_idle(connection)
-        self._autocommit = connection.autocommit
-        self._transaction = psycopg.AsyncTransaction(connection)
-        async with AsyncExitStack() as undo:
-            undo.push_async_callback(self._leave_async_connection)
-            await connection.set_autocommit(True)
-            async with connection.pipeline():
-                await undo.enter_async_context(self._transaction)
-                await connection.execute(IDENTIFY, [str(self._user_id)], prepare=False)
+        await self._begin(asynchronous=True)
+
+    async def __aexit__(self, _kind: Kind, error: BaseException | None, _trace: Trace) -> None:
+        await self._block.end(error)
+
+
+class _AsyncBlock(_Block):
+    """The context manager of what is async."""
+
+    asynchronous = True
+
+
+class _InGreenlet:
+    """A block of SQLAlchemy's sync classes below an async session or connection."""
+
+    def __init__(self, target: Any, block: "_SessionBlock | _ConnectionBlock") -> None:  # noqa: ANN401  # AsyncSession or AsyncConnection
+        self._target = target
+        self._block = block
+
+    async def begin(self) -> None:
+        await self._target.run_sync(lambda _sync: self._block.begin())
+
+    async def end(self, error: BaseException | None) -> None:
+        await self._target.run_sync(lambda _sync: self._block.end(error))
+
+
+class _SessionBlock:
+    """The transactions of a session that act for one user."""
+
+    def __init__(self, session: Session, user_id: str) -> None:
+        self._session = session
+        self._user_id = user_id
+        self._expires = session.expire_on_commit
+        self._connections: list[Connection] = []
+
+    def begin(self) -> None:
+        """Begin on an idle connection; afterwards the session holds no object."""
+        session = self._session
+        if _KEY in session.info:
+            raise IdentityError("The session acts for a user already; end that block first.")
+        bound = session.bind
+        if isinstance(bound, Connection) and bound.in_transaction():
+            raise IdentityError(ALREADY_BEGUN)
+        # SQLAlchemy writes them before the next statement, under the identity of this block.
+        if session.new or session.dirty or session.deleted:
+            raise IdentityError(
+                "The session holds objects that are not written yet; add and change them inside the"
+                " block."
+            )
+        with ExitStack() as undo:
+            undo.callback(self._leave)
+            session.info[_KEY] = self._user_id
+            event.listen(session, "after_begin", self._identify)
+            event.listen(session, "before_commit", self._refuse_failed)
+            begun = session.get_transaction()
+            try:
+                session.connection()
+            except BaseException:
+                if begun is None:
+                    _end_whatever_happens(session)
+                raise
+            if not self._connections:
+                raise IdentityError(ALREADY_BEGUN)
+            session.expunge_all()
+            session.expire_on_commit = False
             undo.pop_all()
 
-    async def __aexit__(self, kind: Kind, error: BaseException | None, trace: Trace) -> None:
+    def end(self, error: BaseException | None) -> None:
+        """Commit, or roll back after an error; the objects leave the session with their values."""
         session = self._session
-        if isinstance(session, Session):
-            if self._outermost:
-                try:
-                    await (self._async.rollback() if kind else self._async.commit())
-                except IdentityError:
-                    await self._async.rollback()
-                    raise
-                finally:
-                    self._leave_session(session)
-            return
-        async with AsyncExitStack() as leave:
-            leave.push_async_callback(self._leave_async_connection)
-            if _is_busy(session):
-                if kind is None:
-                    raise IdentityError(_UNREAD)
-                return
-            if kind is None and session.info.transaction_status == TransactionStatus.INERROR:
-                hidden = IdentityError(_HIDDEN_ERROR)
-                await self._transaction.__aexit__(type(hidden), hidden, None)
-                raise hidden
-            await self._transaction.__aexit__(kind, error, trace)
+        with ExitStack() as leave:
+            leave.callback(self._leave)
+            leave.callback(_end_whatever_happens, session)
+            if error is None:
+                self._refuse_failed(session)
+                session.flush()
+            # Before the end: a session expires the objects that it still holds.
+            session.expunge_all()
+            if error is None:
+                session.commit()
 
-    async def _leave_async_connection(self) -> None:
-        if self._session.info.transaction_status == TransactionStatus.IDLE:
-            await self._session.set_autocommit(self._autocommit)
-        else:
-            await self._session.close()
+    def _identify(
+        self, _session: Session, transaction: SessionTransaction, connection: Connection
+    ) -> None:
+        if not transaction.nested:  # a savepoint begins inside a transaction that has the identity
+            _identify(connection, self._user_id)
+            self._connections.append(connection)
 
-    def _enter_session(self, session: Session) -> None:
-        current = session.info.get(_KEY)
-        if current is not None:
-            if current != self._user_id:
-                raise IdentityError(
-                    f"The session acts for user {current} already; end that block before acting"
-                    f" for user {self._user_id}."
-                )
-            self._outermost = False
-            return
-        if session.in_transaction():
-            raise IdentityError(
-                "The session is already in a transaction, without an identity; commit or roll back"
-                " before acting_as."
-            )
-        session.info[_KEY] = self._user_id
-        event.listen(session, "after_begin", _identify)
-        event.listen(session, "before_commit", _refuse_failed_transaction)
+    def _refuse_failed(self, _session: Session) -> None:
+        for connection in self._connections:
+            if not connection.closed:
+                _refuse_failed(connection)
 
-    @staticmethod
-    def _leave_session(session: Session) -> None:
-        event.remove(session, "after_begin", _identify)
-        event.remove(session, "before_commit", _refuse_failed_transaction)
+    def _leave(self) -> None:
+        session = self._session
+        event.remove(session, "after_begin", self._identify)
+        event.remove(session, "before_commit", self._refuse_failed)
         del session.info[_KEY]
-        session.info.pop(_DRIVER, None)
+        session.expire_on_commit = self._expires
 
 
-def _require_idle(connection: Any) -> None:  # noqa: ANN401  # psycopg's, sync or async
-    # In a pipeline the transaction status is not known yet.
-    info = connection.info
-    if info.pipeline_status or info.transaction_status != TransactionStatus.IDLE:
-        raise IdentityError(
-            "The connection is in a transaction or a pipeline already; end it before acting_as."
-        )
+def _end_whatever_happens(session: Session) -> None:
+    """Roll back what is open; discard the connection if that is interrupted."""
+    session.expunge_all()
+    try:
+        session.rollback()
+    except BaseException:
+        session.invalidate()
+        raise
 
 
-def _is_busy(connection: Any) -> bool:  # noqa: ANN401  # psycopg's, sync or async
-    """Whether a result is still being read: a wait for psycopg's lock would then hang."""
-    return bool(connection.info.transaction_status == TransactionStatus.ACTIVE)
+class _ConnectionBlock:
+    """The transaction of a connection of SQLAlchemy that acts for one user."""
+
+    def __init__(self, connection: Connection, user_id: str) -> None:
+        self._connection = connection
+        self._user_id = user_id
+        self._leave = ExitStack()
+
+    def begin(self) -> None:
+        """Begin on an idle connection."""
+        if self._connection.in_transaction():
+            raise IdentityError(ALREADY_BEGUN)
+        with ExitStack() as undo:
+            # Inside it, SQLAlchemy refuses statements after a commit.
+            undo.enter_context(self._connection.begin())
+            _identify(self._connection, self._user_id)
+            self._leave = undo.pop_all()
+
+    def end(self, error: BaseException | None) -> None:
+        """Commit, or roll back after an error."""
+        if error is not None:
+            self._leave.__exit__(type(error), error, error.__traceback__)
+            return
+        with self._leave:
+            if self._connection.in_transaction():
+                _refuse_failed(self._connection)
 
 
-def _refuse_failed_transaction(session: Session) -> None:
-    """Raise instead of a COMMIT that PostgreSQL would answer by rolling back."""
-    driver = session.info.get(_DRIVER)
-    if (
-        isinstance(driver, psycopg.Connection | psycopg.AsyncConnection)
-        and driver.info.transaction_status == TransactionStatus.INERROR
-    ):
-        raise IdentityError(_HIDDEN_ERROR)
+def _refuse_failed(connection: Connection) -> None:
+    """Raise if a statement failed: PostgreSQL would answer COMMIT by rolling back, in silence."""
+    driver = connection.connection.driver_connection
+    if isinstance(driver, psycopg.Connection | psycopg.AsyncConnection):
+        if has_failed(driver):
+            raise IdentityError(HIDDEN_ERROR)
+        return
+    # Only psycopg knows the transaction's state.
+    try:
+        connection.execute(text("SELECT 1"))
+    except DBAPIError as error:
+        raise error if error.connection_invalidated else IdentityError(HIDDEN_ERROR) from error
 
 
-def _identify(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
-    """Set the identity of a new transaction.
-
-    psycopg waits for the answer to its own BEGIN, so a BEGIN without options is sent here, in one
-    message with the identity.
-    """
-    user_id = session.info[_KEY]
-    driver = session.info[_DRIVER] = connection.connection.driver_connection
-    if getattr(driver, "autocommit", False):
-        raise IdentityError(
-            "The session is in autocommit mode, in which an identity ends with its statement."
-        )
-    if isinstance(driver, psycopg.Connection) and _uses_default_begin(driver):
-        result = driver.pgconn.exec_(
-            f"BEGIN; SELECT set_config('app.user_id', '{user_id}', true)".encode()
-        )
-        if result.status != ExecStatus.TUPLES_OK:
-            raise psycopg.OperationalError(result.get_error_message())
-    else:
-        connection.execute(
-            text("SELECT set_config('app.user_id', :user_id, true)"), {"user_id": str(user_id)}
-        )
+def _identify(connection: Connection, user_id: str) -> None:
+    """Begin the connection's transaction, which is still to be sent, with an identity."""
+    pooled: Any = connection.connection
+    driver = pooled.driver_connection
+    if connection.dialect.detect_autocommit_setting(pooled.dbapi_connection):
+        raise IdentityError("In autocommit mode an identity ends with its statement.")
+    two_phase = isinstance(connection.get_transaction(), TwoPhaseTransaction)
+    if isinstance(driver, psycopg.Connection | psycopg.AsyncConnection) and not two_phase:
+        if driver.info.transaction_status != TransactionStatus.IDLE:
+            raise IdentityError(ALREADY_BEGUN)
+        # With options, psycopg's own BEGIN has them.
+        if not any((driver.isolation_level, driver.read_only, driver.deferrable)):
+            _begin_in_one_round_trip(connection, driver, user_id)
+            return
+    connection.execute(text(IDENTIFY.replace("%s", ":user_id")), {"user_id": user_id})
 
 
-def _uses_default_begin(driver: "psycopg.Connection[Any]") -> bool:
-    """Whether the transaction has not begun, and psycopg would send BEGIN without options."""
-    idle = driver.info.transaction_status == TransactionStatus.IDLE
-    options = (driver.isolation_level, driver.read_only, driver.deferrable)
-    return idle and driver.info.pipeline_status == PipelineStatus.OFF and not any(options)
+def _begin_in_one_round_trip(
+    connection: Connection,
+    driver: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]",
+    user_id: str,
+) -> None:
+    """Raise SQLAlchemy's errors, and discard the connection after any."""
+    try:
+        if isinstance(driver, psycopg.Connection):
+            driver.wait(begin_as(driver.pgconn, user_id))
+        else:
+            waiting: Any = connection.connection.dbapi_connection
+            waiting.run_async(lambda own: own.wait(begin_as(own.pgconn, user_id)))
+    except BaseException as error:
+        connection.invalidate(error if isinstance(error, Exception) else None)
+        if isinstance(error, psycopg.Error):
+            raise DBAPIError.instance(
+                IDENTIFY,
+                None,
+                error,
+                psycopg.Error,
+                connection_invalidated=True,
+                dialect=connection.dialect,
+            ) from error
+        raise

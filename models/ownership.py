@@ -16,6 +16,9 @@ from .access import Access, Members, Rule
 from .base import NOW, TIMESTAMPTZ, Base, mappings, metadata
 from .roles import APPLICATION
 
+_ACTING = text("app_user_id()")
+"""The acting user: an INSERT need not name the owner."""
+
 
 class _UsersOwn(Base):
     """The access that owned tables have in common."""
@@ -34,9 +37,10 @@ class OwnedLink(_UsersOwn):
     """
 
     user_id: UUID = Field(
+        default=None,
         primary_key=True,
         sa_type=Uuid,
-        sa_column_kwargs={"comment": "The user who owns this row"},
+        sa_column_kwargs={"server_default": _ACTING, "comment": "The user who owns this row"},
     )
 
 
@@ -47,12 +51,16 @@ class Owned(_UsersOwn):
     ordered by time, so that the primary key returns a user's newest rows first.
     """
 
+    # What the trigger sets comes back with the UPDATE, so that an object has it after its session.
+    __mapper_args__: ClassVar[dict[str, bool]] = {"eager_defaults": True}
+
     user_id: UUID = Field(
+        default=None,
         primary_key=True,
         foreign_key="user.id",
         ondelete="CASCADE",
         sa_type=Uuid,
-        sa_column_kwargs={"comment": "The user who owns this row"},
+        sa_column_kwargs={"server_default": _ACTING, "comment": "The user who owns this row"},
     )
     id: UUID = Field(
         default=None,
@@ -129,7 +137,10 @@ def _owner(table: str) -> Rule:
 
 @event.listens_for(metadata, "after_create")
 def create_triggers(_metadata: MetaData, connection: Connection, **_options: object) -> None:
-    """Let a trigger set `updated_at`, so that no client can omit or forge it."""
+    """Let a trigger set `updated_at`, so that no UPDATE can omit or forge it.
+
+    An INSERT may say both times, as an import does.
+    """
     for mapper in mappings.mappers:
         if issubclass(mapper.class_, Owned):
             name = mapper.class_.__tablename__

@@ -26,6 +26,7 @@ from psycopg.pq import PipelineStatus, Trace, TransactionStatus
 from sqlalchemy import URL
 
 from models import IdentityError, acting_as
+from tests.application.test_wheel import snippets
 from tests.support.servers import conninfo, proxy
 from tests.support.users import ALICE, BOB
 from tests.support.wire import trips
@@ -271,16 +272,31 @@ def test_the_isolation_level_of_the_connection_holds(connection: Plain) -> None:
     assert level == ("serializable",)
 
 
-def test_a_psycopg_transaction_takes_three_round_trips(application: URL, tmp_path: Path) -> None:
-    """One for BEGIN and the identity, one for the query, one for COMMIT."""
-    with psycopg.connect(conninfo(application)) as connection:
-        with (tmp_path / "trace").open("w") as trace:
-            connection.pgconn.trace(trace.fileno())
-            connection.pgconn.set_trace_flags(Trace.SUPPRESS_TIMESTAMPS)
-            with acting_as(connection, ALICE):
-                connection.execute("SELECT title FROM todo").fetchall()
-            connection.pgconn.untrace()
-    assert trips(tmp_path / "trace") == 3
+def test_the_readmes_pipeline_takes_two_round_trips(
+    application: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One to the query's answer, one for COMMIT."""
+    connect = psycopg.connect
+    with connect(conninfo(application)) as connection, acting_as(connection, ALICE):
+        write(connection)
+    (piped,) = (code for code in snippets("The application") if "pipeline" in code)
+    with (tmp_path / "trace").open("w") as trace:
+
+        def traced(*arguments: Any, **named: Any) -> Plain:  # noqa: ANN401  # psycopg's
+            opened = connect(*arguments, **named)
+            opened.pgconn.trace(trace.fileno())
+            opened.pgconn.set_trace_flags(Trace.SUPPRESS_TIMESTAMPS)
+            return opened
+
+        monkeypatch.setattr(psycopg, "connect", traced)
+        names: dict[str, Any] = {
+            "psycopg": psycopg,
+            "DATABASE_URL": conninfo(application),
+            "user_id": ALICE,
+        }
+        exec(piped, names)  # noqa: S102  # the page's code
+    assert names["titles"] == [("b",), ("a",)]
+    assert trips(tmp_path / "trace") == 2
 
 
 @pytest.mark.parametrize("pause", [0, PAUSE], ids=["at-once", "slow-client"])

@@ -5,29 +5,45 @@ answer of success means that the data is committed. The test runs the page's cod
 the real Better Auth and the application's login.
 """
 
+import base64
+import json
+import secrets
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import URL, text
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from schema.postgres.connection import connect
-from tests.application.better_auth.service import Browser, Service, sign_up
+from tests.application.better_auth.service import Browser, Driver, Service, sign_up
 from tests.application.test_wheel import snippets
 
 ORIGIN = "https://todo.example"
 COOKIE = "better-auth.session_token"
 
+ISSUER = "http://localhost:3000"
+"""Better Auth's `baseURL` in driver.js."""
+
 PRELUDE = f"""
 import os
-DATABASE_URL, AUTH_URL, ORIGIN = os.environ["URL"], os.environ["AUTH_URL"], "{ORIGIN}"
+DATABASE_URL, AUTH_URL = os.environ["URL"], os.environ["AUTH_URL"]
+ORIGIN, ISSUER = "{ORIGIN}", os.environ["ISSUER"]
 """
+
+BOTH = pytest.mark.parametrize(
+    "prefix", ["", pytest.param("/async", marks=pytest.mark.slow)], ids=["sync", "async"]
+)
+"""For a test of both forms of the recipe."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +67,18 @@ class Person:
 
 
 @contextmanager
-def served(python: Path, folder: Path, url: URL, auth: str) -> Iterator[httpx.Client]:
-    """Serve the recipe, and open a client without cookies."""
-    start, recipe = snippets("The application")[0], snippets("With FastAPI")[0]
-    (folder / "recipe.py").write_text(PRELUDE + start + recipe, encoding="utf-8")
+def served(
+    python: Path, folder: Path, environment: dict[str, str], prefix: str
+) -> Iterator[httpx.Client]:
+    """Serve the recipe, and open a client without cookies for the paths below the prefix."""
+    parts = [PRELUDE, snippets("The application")[0], *snippets("With FastAPI")]
+    (folder / "recipe.py").write_text("".join(parts), encoding="utf-8")
     address = folder / "socket"
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [python, "-m", "uvicorn", "recipe:app", "--uds", address],
             cwd=folder,
-            env={"URL": url.render_as_string(hide_password=False), "AUTH_URL": auth},
+            env=environment,
             stdout=log,
             stderr=log,
         )
@@ -68,7 +86,8 @@ def served(python: Path, folder: Path, url: URL, auth: str) -> Iterator[httpx.Cl
     transport = httpx.HTTPTransport(
         uds=str(address), limits=httpx.Limits(max_keepalive_connections=0)
     )
-    with httpx.Client(transport=transport, base_url="http://todo.example", timeout=30) as client:
+    base = f"http://todo.example{prefix}"
+    with httpx.Client(transport=transport, base_url=base, timeout=30) as client:
 
         @retry(
             retry=retry_if_exception_type(OSError),
@@ -89,9 +108,36 @@ def served(python: Path, folder: Path, url: URL, auth: str) -> Iterator[httpx.Cl
 
 
 @pytest.fixture
-def app(python: Path, application: URL, service: Service, tmp_path: Path) -> Iterator[httpx.Client]:
+def prefix() -> str:
+    """Where the recipe's paths begin; a test that is marked with BOTH says another."""
+    return ""
+
+
+type Serve = Callable[[str, str, str], AbstractContextManager[httpx.Client]]
+"""Serve the recipe beside a Better Auth: its address, the paths' prefix, and its issuer."""
+
+
+@pytest.fixture
+def serve(python: Path, application: URL, tmp_path: Path) -> Serve:
+    """Serve the recipe as the application's login."""
+
+    def opened(auth: str, prefix: str, issuer: str) -> AbstractContextManager[httpx.Client]:
+        environment = {
+            "URL": application.render_as_string(hide_password=False),
+            "AUTH_URL": auth,
+            "ISSUER": issuer,
+        }
+        folder = tmp_path / secrets.token_hex(4)
+        folder.mkdir()
+        return served(python, folder, environment, prefix)
+
+    return opened
+
+
+@pytest.fixture
+def app(serve: Serve, service: Service, prefix: str) -> Iterator[httpx.Client]:
     """The application, with a running Better Auth."""
-    with served(python, tmp_path, application, service.listen()) as client:
+    with serve(service.listen(), prefix, ISSUER) as client:
         yield client
 
 
@@ -130,6 +176,7 @@ def everything(owner: URL) -> list[tuple[str, str]]:
             text("SELECT user_id, title FROM todo ORDER BY 1, 2"))]  # fmt: skip  # one query
 
 
+@BOTH
 def test_a_user_reads_and_writes_their_own(
     app: httpx.Client, alice: Person, bob: Person, head: URL
 ) -> None:
@@ -259,6 +306,7 @@ def test_without_better_auth_nobody_is_signed_in(
     assert alice.title not in answer.text
 
 
+@BOTH
 def test_values_that_the_database_refuses_are_the_clients_error(
     app: httpx.Client, alice: Person, head: URL
 ) -> None:
@@ -277,6 +325,7 @@ AT_COMMIT = {
 }
 
 
+@BOTH
 @pytest.mark.parametrize("ending", AT_COMMIT)
 def test_success_is_answered_after_commit(
     app: httpx.Client, alice: Person, head: URL, ending: str
@@ -300,3 +349,97 @@ def test_success_is_answered_after_commit(
     again = app.post("/todos", json={"title": "again"}, headers={"cookie": alice.cookie})
     assert again.status_code == 201
     assert (alice.id, "again") in everything(head)
+
+
+@pytest.mark.slow
+def test_a_bearer_token_is_verified_by_better_auth(
+    serve: Serve, process: Driver, better_auth: URL
+) -> None:
+    """The plugin's token names its user; a cookie, another's id or a changed token does not."""
+    service = Service(process, better_auth, plugins=["bearer"])
+    with serve(service.listen(), "", ISSUER) as app:
+        alice, bob = (person(service, app, name) for name in ("alice", "bob"))
+        for who in (alice, bob):
+            told = app.get("/me", headers={"authorization": f"Bearer {who.token}"})
+            assert (told.status_code, told.json()) == (200, who.id)
+        session, _, signature = bob.token.partition(".")
+        for sent in (
+            {"cookie": bob.cookie},
+            {"authorization": f"Bearer {bob.id}"},
+            {"authorization": f"Bearer {session}.{alice.token.partition('.')[2]}"},
+            {"authorization": f"Bearer {session[:-1]}.{signature}"},
+            {"authorization": f"Basic {bob.token}"},
+            {},
+        ):
+            assert app.get("/me", headers=sent).status_code == 401, sent
+        copied = {"authorization": f"Bearer {bob.token}"}
+        bob.browser.post("/sign-out")
+        assert app.get("/me", headers=copied).status_code == 401
+    service.close()
+
+
+JWKS = [
+    """CREATE TABLE jwks (
+        id uuid DEFAULT gen_random_uuid() PRIMARY KEY, "publicKey" text NOT NULL,
+        "privateKey" text NOT NULL, "createdAt" timestamptz NOT NULL, "expiresAt" timestamptz,
+        alg text, crv text
+    )""",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON jwks TO todo_auth",
+]
+"""The jwt plugin's table, as Better Auth's own migration makes it."""
+
+
+def forged_tokens(token: str, victim: str) -> dict[str, str]:
+    """Return tokens that name the victim and that Better Auth has not signed."""
+    header, payload, signature = token.split(".")
+    claims = jwt.decode(token, options={"verify_signature": False})
+    kid = jwt.get_unverified_header(token)["kid"]
+    own = Ed25519PrivateKey.generate()
+    public = own.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    changed = claims | {"sub": victim}
+
+    def signed(key: Any, algorithm: str, kid: str = kid) -> str:  # noqa: ANN401  # any key
+        return jwt.encode(changed, key, algorithm=algorithm, headers={"kid": kid})
+
+    body = base64.urlsafe_b64encode(json.dumps(changed).encode()).rstrip(b"=").decode()
+    return {
+        "changed claims": f"{header}.{body}.{signature}",
+        "no signature": f"{header}.{payload}.",
+        "no algorithm": signed(None, "none"),
+        "a secret": signed(public * 2, "HS256"),
+        "another key": signed(own, "EdDSA"),
+        "an unknown key": signed(own, "EdDSA", "another"),
+        "the user's id": victim,
+        "no token": "x",
+        "not ASCII": "\xff.\xff.\xff",
+    }
+
+
+@pytest.mark.slow
+def test_a_jwt_is_verified_by_the_application(
+    serve: Serve, process: Driver, better_auth: URL, head: URL
+) -> None:
+    """A token of the jwt plugin names its user; a forged one, or another audience's, nobody."""
+    with connect(head, autocommit=True) as owner:
+        for statement in JWKS:
+            owner.exec_driver_sql(statement)
+    service = Service(process, better_auth, plugins=["jwt"])
+    auth = service.listen()
+    with serve(auth, "", ISSUER) as app:
+        alice, bob = (person(service, app, name) for name in ("alice", "bob"))
+        token = alice.browser.get("/token").body["token"]
+
+        def ask(sent: str) -> httpx.Response:
+            header = {b"authorization": f"Bearer {sent}".encode("latin-1")}
+            return app.get("/signed/me", headers=header)
+
+        assert (ask(token).status_code, ask(token).json()) == (200, alice.id)
+        for name, forged in forged_tokens(token, bob.id).items():
+            assert ask(forged).status_code == 401, name
+        assert ask(token).json() == alice.id
+    own = {"authorization": f"Bearer {token}"}
+    with serve(auth, "", "http://other.example") as app:
+        assert app.get("/signed/me", headers=own).status_code == 401
+    with serve(auth, "", ISSUER) as app:
+        service.close()
+        assert app.get("/signed/me", headers=own).status_code == 503

@@ -22,11 +22,11 @@ user_id = uuid.UUID("{USER}")
 """
 
 
-def snippets(heading: str) -> list[str]:
-    """Return the Python snippets below a heading of the wheel's README."""
+def snippets(heading: str, language: str = "python") -> list[str]:
+    """Return the snippets below a heading of the wheel's README."""
     readme = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
     section = readme.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
 def run(python: Path, code: str, url: URL | None = None) -> str:
@@ -77,18 +77,20 @@ def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: U
             {"id": USER, "name": "alice"},
         )
         connection.commit()
-    start, acting, plain = snippets("The application")
+    start, acting, plain, piped, reset = snippets("The application")
     (queries,) = snippets("Common queries")
     url = application.set(drivername="postgresql").render_as_string(hide_password=False)
     code = "\n".join(
         [
             PRELUDE,
             start,
+            reset,
             acting,
             "assert todos == []",
             # libpq's form of the URL, without SQLAlchemy's driver name
             f"DATABASE_URL = {url!r}",
             plain,
+            piped,
             "with Session(engine) as session, acting_as(session, user_id):",
             "    session.add(Todo(user_id=user_id, title='first'))",
             "    session.flush()",
@@ -106,11 +108,15 @@ def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: U
 def test_the_readmes_better_auth_snippet_runs(better_auth: URL) -> None:
     """The configuration of the README signs a user up, and answers all users of an application."""
     program, folder = find_node(), install_better_auth().parent
-    readme = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
-    (snippet,) = re.findall(r"```js\n(.*?)```", readme, re.DOTALL)
+    snippet, comparison = snippets("Better Auth", "js")
     code = (
         snippet
+        + comparison
         + """
+import { twoFactor } from "better-auth/plugins";
+console.log(await missing(auth.options));
+const without = await missing({ ...auth.options, plugins: [twoFactor()] });
+console.log(without.includes("twoFactor.secret") && without.includes("user.twoFactorEnabled"));
 const { user } = await auth.api.signUpEmail({
   body: { name: "Alice", email: "Alice@example.invalid", password: "correct horse battery" },
 });
@@ -140,4 +146,4 @@ process.exit();
         text=True,
         check=False,
     )
-    assert done.stdout == "alice@example.invalid\ntrue\n", done.stderr
+    assert done.stdout == "[]\ntrue\nalice@example.invalid\ntrue\n", done.stderr

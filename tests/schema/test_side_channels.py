@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from migrations.deploy.advisory_lock import LOCK
 from schema.postgres.connection import connect
 from tests.support.users import ALICE, BOB
 
@@ -109,6 +110,85 @@ def test_estimates_tell_how_many_rows_there_are(alice: Connection) -> None:
         text("SELECT reltuples FROM pg_class WHERE oid = 'todo'::regclass")
     ).scalar_one()
     assert rows == 1
+
+
+def estimate(connection: Connection, condition: str) -> int:
+    """Return how many todos the planner expects under the condition."""
+    (plan,) = connection.execute(
+        text(f"EXPLAIN (FORMAT JSON) SELECT FROM todo WHERE {condition}")
+    ).scalar_one()
+    rows: int = plan["Plan"]["Plan Rows"]
+    return rows
+
+
+def test_estimates_give_values_away(alice: Connection, head: URL) -> None:
+    """Residual: the planner's statistics know other users' values, and EXPLAIN counts by them."""
+    with connect(head, autocommit=True) as owner:
+        owner.exec_driver_sql(
+            f"INSERT INTO todo (user_id, title) SELECT '{BOB}', '{SECRET}'"
+            " FROM generate_series(1, 2000)"
+        )
+        owner.exec_driver_sql("ANALYZE todo")
+    guessed = estimate(alice, f"title = '{SECRET}'")
+    assert guessed > 100 * estimate(alice, "title = 'another'")
+    # By halves, a whole user id: below it there is nobody, up to it there is everybody.
+    below, above = (f"user_id {operator} '{BOB}'" for operator in ("<", "<="))
+    assert estimate(alice, above) > 100 * estimate(alice, below)
+
+
+def test_counters_are_exact(alice: Connection, head: URL) -> None:
+    """Residual: pg_stat_user_tables tells every login how many rows were written and read."""
+    with connect(head, autocommit=True) as owner:
+        counted = text("SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'todo'")
+        owner.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+        expected = owner.execute(counted).scalar_one()
+    alice.execute(text("SELECT pg_stat_clear_snapshot()"))
+    assert alice.execute(counted).scalar_one() == expected >= 1
+
+
+def test_sessions_of_one_login_reach_each_other(application: URL, alice: Connection) -> None:
+    """Residual: a login sees its other sessions' statements, and may end them."""
+    with connect(application) as sibling:
+        pid = sibling.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        sibling.exec_driver_sql(f"SELECT '{SECRET}'")
+        shown = alice.execute(
+            text("SELECT query FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid}
+        ).scalar_one()
+        assert SECRET in shown
+        ended = alice.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+        assert ended.scalar_one()
+        sibling.invalidate()
+
+
+def test_session_state_outlives_an_identity_until_it_is_discarded(
+    application: URL, alice: Connection
+) -> None:
+    """Residual: a cursor WITH HOLD keeps a user's rows on the connection; DISCARD ALL ends it."""
+    assert alice.in_transaction()
+    for discard in (False, True):
+        with connect(application, autocommit=True) as pooled:
+            pooled.exec_driver_sql("BEGIN")
+            pooled.execute(text(f"SELECT set_config('app.user_id', '{BOB}', true)"))
+            pooled.exec_driver_sql("DECLARE kept CURSOR WITH HOLD FOR SELECT title FROM todo")
+            pooled.exec_driver_sql("SET app.note = 'kept'")
+            pooled.exec_driver_sql("COMMIT")
+            if discard:
+                pooled.exec_driver_sql("DISCARD ALL")
+                note = pooled.exec_driver_sql("SELECT current_setting('app.note', true)")
+                assert not note.scalar_one()
+                with pytest.raises(DBAPIError, match="does not exist"):
+                    pooled.exec_driver_sql("FETCH ALL FROM kept")
+            else:
+                assert pooled.exec_driver_sql("FETCH ALL FROM kept").scalar_one() == SECRET
+                assert pooled.exec_driver_sql("SHOW app.note").scalar_one() == "kept"
+
+
+def test_any_login_can_hold_the_deploys_lock(alice: Connection, head: URL) -> None:
+    """Residual: advisory locks have no privileges. A deploy then waits, and names who holds it."""
+    alice.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
+    with connect(head) as owner:
+        taken = owner.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK})
+        assert taken.scalar_one() is False
 
 
 def test_there_is_no_sequence_to_read(alice: Connection) -> None:

@@ -40,7 +40,7 @@ def owned(table: str, columns: str, comments: dict[str, str]) -> list[str]:
     """Return the statements that create an owned table."""
     return [
         f"""CREATE TABLE {table} (
-            user_id uuid NOT NULL,
+            user_id uuid DEFAULT app_user_id() NOT NULL,
             id uuid DEFAULT uuid_v7() NOT NULL,
             created_at timestamptz DEFAULT CURRENT_TIMESTAMP NOT NULL,
             updated_at timestamptz DEFAULT CURRENT_TIMESTAMP NOT NULL,
@@ -566,7 +566,8 @@ CHANGES = (
                 "todo_list", "title text NOT NULL", {"": "A list", "title": "What it is called"}
             ),
             """CREATE TABLE list_member (
-                user_id uuid NOT NULL, list_id uuid NOT NULL, member_id uuid NOT NULL,
+                user_id uuid DEFAULT app_user_id() NOT NULL,
+                list_id uuid NOT NULL, member_id uuid NOT NULL,
                 may_write boolean DEFAULT false NOT NULL, ended_at timestamptz,
                 CONSTRAINT list_member_pkey PRIMARY KEY (user_id, member_id, list_id),
                 CONSTRAINT list_member_member_id_fkey FOREIGN KEY (member_id)
@@ -649,7 +650,8 @@ CHANGES = (
         "owned link",
         (
             """CREATE TABLE todo_link (
-                user_id uuid NOT NULL, from_id uuid NOT NULL, to_id uuid NOT NULL,
+                user_id uuid DEFAULT app_user_id() NOT NULL,
+                from_id uuid NOT NULL, to_id uuid NOT NULL,
                 CONSTRAINT todo_link_pkey PRIMARY KEY (user_id, from_id, to_id),
                 CONSTRAINT todo_link_user_id_from_id_fkey FOREIGN KEY (user_id, from_id)
                     REFERENCES todo (user_id, id) ON DELETE CASCADE,

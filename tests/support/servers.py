@@ -116,6 +116,8 @@ class Proxy:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self.cut_after: int | None = None
+        """How many more pieces of data are forwarded, both ways, before a connection is cut."""
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -148,7 +150,23 @@ class Proxy:
                 continue
             self._pairs.append((client, server))
             for one, other in ((client, server), (server, client)):
-                threading.Thread(target=_pump, args=(one, other, self._pause), daemon=True).start()
+                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        """Forward data until either side ends, and close both."""
+        with suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(self._pause)
+                if self.cut_after is not None:
+                    self.cut_after -= 1
+                    if self.cut_after < 0:
+                        break
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            source.close()
 
 
 @contextmanager
@@ -167,19 +185,6 @@ def _dial(target: int | Path) -> socket.socket:
     dialled = socket.socket(socket.AF_UNIX)
     dialled.connect(str(target))
     return dialled
-
-
-def _pump(source: socket.socket, target: socket.socket, pause: float) -> None:
-    """Forward data until either side ends, and close both."""
-    with suppress(OSError):
-        while data := source.recv(65536):
-            time.sleep(pause)
-            target.sendall(data)
-    for end in (source, target):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
-    with suppress(OSError):
-        source.close()
 
 
 @contextmanager

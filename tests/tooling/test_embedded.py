@@ -485,6 +485,21 @@ def test_two_users_at_once(folder: Path) -> None:
 # ── like Neon ─────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_the_callers_settings_and_secrets_stay_with_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A revision that runs a program on the server, or reads its settings, finds none of them."""
+    monkeypatch.setenv("NEON_API_KEY", "secret of the caller")
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    with embedded() as started, connect(started.superuser) as connection:
+        connection.exec_driver_sql("CREATE TEMPORARY TABLE found (line text)")
+        connection.exec_driver_sql("COPY found FROM PROGRAM 'env'")
+        lines = connection.exec_driver_sql("SELECT line FROM found").scalars().all()
+        assert any(line.startswith("PATH=") for line in lines)
+        assert not [line for line in lines if "secret of the caller" in line]
+        assert connection.exec_driver_sql("SHOW timezone").scalar_one() == "UTC"
+
+
 def test_owner_is_like_neons(servers: dict[int, Server], any_server: Server) -> None:
     """The owner has exactly the attributes of Neon's owner, and is not a superuser."""
     assert any_server in servers.values()

@@ -216,6 +216,7 @@ def _initdb(run: _Run, binaries: Path, version: int, identity: Identity) -> None
             ],
             **identity,
             cwd=data.parent,
+            env=_environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -227,6 +228,13 @@ def _initdb(run: _Run, binaries: Path, version: int, identity: Identity) -> None
         raise CannotRunError(
             _describe_failure("The embedded server could not be set up", errors, data)
         )
+
+
+def _environment() -> dict[str, str]:
+    """Return what the server needs, and nothing of the caller's settings and secrets."""
+    needed = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+    found = {name: os.environ[name] for name in needed if name in os.environ}
+    return found | {"LC_ALL": "C", "TZ": "UTC"}
 
 
 def _start(
@@ -250,6 +258,7 @@ def _start(
             ],
             **identity,
             cwd=folder,
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -1,4 +1,4 @@
-// Better Auth as an application runs it, for tests/test_better_auth.py: one JSON command a line on
+// Better Auth as an application runs it, for the tests: one JSON command a line on
 // standard input, one JSON answer a line on standard output. Nothing is simulated but the mail.
 
 import { createServer } from "node:http";
@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import { betterAuth } from "better-auth";
 import { getAuthTables } from "better-auth/db";
 import { getMigrations } from "better-auth/db/migration";
+import { anonymous, bearer, jwt } from "better-auth/plugins";
 import { toNodeHandler } from "better-auth/node";
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
@@ -24,7 +25,13 @@ const mail = (kind) => async ({ user, token }) => {
   seen.mails.push({ kind, to: user.email, token });
 };
 
-function options() {
+const PLUGINS = {
+  anonymous: () => anonymous({ disableDeleteAnonymousUser: false }),
+  bearer,
+  jwt,
+};
+
+function options(plugins) {
   const db = new Kysely({
     dialect: new PostgresDialect({ pool }),
     log: ({ query }) => seen.statements.push({ sql: query.sql, parameters: query.parameters }),
@@ -37,6 +44,7 @@ function options() {
     advanced: { database: { generateId: "uuid" } },
     emailAndPassword: { enabled: true, sendResetPassword: mail("reset") },
     emailVerification: { sendVerificationEmail: mail("verify"), sendOnSignUp: true },
+    plugins: plugins.map((name) => PLUGINS[name]()),
     user: {
       changeEmail: { enabled: true, sendChangeEmailConfirmation: mail("confirm") },
       deleteUser: { enabled: true },
@@ -61,11 +69,11 @@ async function send({ method, path, headers, body }) {
 
 const commands = {
   /** Starts Better Auth on a database; what an earlier one kept in memory is gone. */
-  async open({ connection }) {
+  async open({ connection, plugins }) {
     await commands.close();
     pool = new pg.Pool(connection);
     pool.on("error", () => {}); // a test dropped the database: without a listener, Node would end
-    auth = betterAuth(options());
+    auth = betterAuth(options(plugins));
   },
   /** Serves Better Auth over HTTP, on a free port of this machine. */
   async listen() {

@@ -109,7 +109,9 @@ def driver(node: str, script: Path, zone: str = "UTC") -> Iterator[Driver]:
 class Service:
     """Better Auth on one database."""
 
-    def __init__(self, driver: Driver, url: URL, **settings: str) -> None:
+    def __init__(
+        self, driver: Driver, url: URL, *, plugins: Sequence[str] = (), **settings: str
+    ) -> None:
         """Start it with that URL, and with those PostgreSQL settings on each connection."""
         self._driver = driver
         connection = {
@@ -123,7 +125,7 @@ class Service:
         self._mails: list[Mail] = []
         self._printed: list[str] = []
         self._statements: list[Statement] = []
-        driver.ask("open", connection=connection)
+        driver.ask("open", connection=connection, plugins=list(plugins))
 
     def close(self) -> None:
         """Disconnect from the database."""
