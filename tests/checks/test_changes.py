@@ -235,7 +235,7 @@ HURTS = dict(
         strict=True,
     )
 )
-QUICK_HURTS = {"backfill-violates-a-check", "values-not-restored", "declared-loss-is-not-true"}
+QUICK_HURTS = {"values-not-restored"}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tests.support.load import follow, recipes
 from tests.support.repo_copy import Checkout, Launcher
 
 
+@pytest.mark.slow
 def test_an_owned_table(run: Launcher, copy: Checkout, server: Server) -> None:
     """With the README's model and revision, which nothing is added to, every check passes."""
     readme = (ROOT / "migrations" / "README.md").read_text(encoding="utf-8")

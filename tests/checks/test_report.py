@@ -169,6 +169,7 @@ def test_quiet_when_all_pass(check: Callable[..., Result]) -> None:
     assert (result.code, result.out, result.err) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_quiet_when_a_check_fails(copy: Checkout, check: Callable[..., Result]) -> None:
     """Only the failures are printed, without the table."""
     copy.edit("migrations/schema.txt", "table todo", "table other")

@@ -82,10 +82,13 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(
-    request: pytest.FixtureRequest, run: Launcher, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    run: Launcher,
+    frozen: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Place]:
     """A server for this module, and a history that ends with a concurrent index."""
-    copy = copy_to(tmp_path_factory.mktemp("faults") / "checkout")
+    copy = copy_to(tmp_path_factory.mktemp("faults") / "checkout", frozen)
     copy.add(*CONCURRENTLY)
     with (
         disposable(request.config.option.postgres) as server,

@@ -108,7 +108,7 @@ def test_notes_of_a_deploy_are_no_drift(head: URL, server: Server) -> None:
     ("built", "stamped"),
     [
         pytest.param(len(REVISIONS), REVISIONS[0], id="stamped-too-early"),
-        pytest.param(1, HEAD, id="stamped-too-late"),
+        pytest.param(1, HEAD, id="stamped-too-late", marks=pytest.mark.slow),
         pytest.param(0, HEAD, id="nothing-is-built"),
     ],
 )
@@ -203,6 +203,7 @@ def test_revisions_that_no_schema_shows(head: URL, server: Server, recorded: int
             "UPDATE alembic_version SET version_num = 'ffff'",
             "at revision ffff, which this checkout does not have",
             id="unknown",
+            marks=pytest.mark.slow,
         ),
     ],
 )

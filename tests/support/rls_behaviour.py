@@ -291,6 +291,8 @@ def _written_again(
     """Delete a row and insert it with other values; return it as text, or None if refused."""
     names = _names(table)
     with _undone(trial) as driver:
+        # A default may name the acting user.
+        driver.execute("SELECT set_config('app.user_id', %s, true)", [target.owner or ""])
         where = f"FROM {table.sql} WHERE {target.where}"
         old = driver.execute(
             f"SELECT {', '.join(f'{name}::text' for name in names)} {where}".encode()

@@ -445,6 +445,7 @@ def test_serve_on_a_port_that_is_taken(run: Launcher, copy: Checkout) -> None:
     assert_refused(result, f"Port {port} on 127.0.0.1 cannot be used", "choose another with --port")
 
 
+@pytest.mark.slow
 def test_a_server_in_the_background(run: Launcher, copy: Checkout) -> None:
     """It keeps its URLs across restarts; reset builds it anew, and says so on another branch."""
     first = run.run(copy.root, "serve", "--detach", "--seed")
@@ -522,6 +523,7 @@ def test_a_command_imports_what_it_needs(module: str, not_imported: tuple[str, .
     assert done.stdout.split() == []
 
 
+@pytest.mark.slow
 def test_the_time_is_what_a_person_waits(server: Server) -> None:
     """The printed time is most of the time from the start of the process to its end."""
     url = server.maintenance.render_as_string(hide_password=False)

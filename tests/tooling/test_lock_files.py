@@ -18,8 +18,9 @@ LOCKS = {"requirements.txt": RUNTIME, "requirements-dev.txt": [*RUNTIME, *DEVELO
 
 # Dependencies that no Python file imports: the file that uses them, and how.
 CALLED = {
+    "asyncpg": ("tests/application/test_acting_as.py", '"postgresql+asyncpg"'),
     "fastapi": ("models/README.md", "from fastapi import"),
-    "greenlet": ("tests/application/test_application.py", "create_async_engine("),
+    "greenlet": ("tests/application/test_acting_as.py", "create_async_engine("),
     "hatchling": ("pyproject.toml", 'build-backend = "hatchling.build"'),
     "import-linter": ("scripts/lint", "bin/lint-imports"),
     "mypy": ("scripts/lint", "bin/mypy"),
