@@ -206,11 +206,33 @@ def _reconnect(subject: Subject, connect: Callable[[], Any]) -> Callable[[], Awa
     return reopen
 
 
-@pytest.fixture(params=EACH)
+PAUSE = 0.003
+"""Seconds before each message, both ways; an answer of a local server takes less."""
+
+
+@pytest.fixture(
+    params=[
+        *EACH,
+        *(pytest.param(f"slow {kind}", marks=pytest.mark.slow) for kind in KINDS),
+    ]
+)
 async def subject(request: pytest.FixtureRequest, application: URL) -> AsyncIterator[Subject]:
-    """Each thing that acting_as takes."""
-    async with opened(request.param, application) as made:
-        yield made
+    """Each thing that acting_as takes, also far from its server."""
+    kind: str = request.param
+    with ExitStack() as stack:
+        url = application
+        if kind.startswith("slow"):
+            through = stack.enter_context(proxy(server_of(application), PAUSE))
+            url = application.set(host="127.0.0.1", port=through.port, query={})
+        async with opened(kind.removeprefix("slow "), url) as made:
+            yield made
+
+
+def server_of(url: URL) -> int | Path:
+    """Return the port or the socket of the server."""
+    if "host" in url.query:
+        return Path(str(url.query["host"]), ".s.PGSQL.5432")
+    return url.port or 5432
 
 
 async def test_a_block_commits_for_its_user(subject: Subject) -> None:
@@ -440,11 +462,8 @@ async def test_a_cancellation_at_any_await_leaves_nothing(application: URL, kind
 @pytest.mark.parametrize("kind", EACH)
 async def test_a_connection_cut_at_any_message_leaves_nothing(application: URL, kind: str) -> None:
     """Cut after any number of messages, either way: all or nothing, and no identity."""
-    target: int | Path = application.port or 5432
-    if "host" in application.query:
-        target = Path(str(application.query["host"]), ".s.PGSQL.5432")
     with ExitStack() as stack:
-        through = stack.enter_context(proxy(target))
+        through = stack.enter_context(proxy(server_of(application)))
         url = application.set(host="127.0.0.1", port=through.port, query={})
         async with opened(kind, url) as subject:
             for messages in range(50):

@@ -195,6 +195,39 @@ def test_a_refused_flush_at_the_end_is_its_own_error(engine: Engine) -> None:
             assert titles(session) == []
 
 
+def test_a_result_that_is_not_read_to_its_end_hurts_nobody(engine: Engine) -> None:
+    """A server-side cursor that is open at the end of the block ends with its transaction."""
+    with Session(engine) as session:
+        with acting_as(session, ALICE):
+            session.add_all([new_todo(title=str(number)) for number in range(5)])
+            session.flush()
+            rows = session.scalars(select(Todo.title), execution_options={"yield_per": 1})
+            assert next(rows) in {str(number) for number in range(5)}
+        rows.close()
+        with acting_as(session, BOB):
+            assert titles(session) == []
+        with acting_as(session, ALICE):
+            assert len(titles(session)) == 5
+
+
+def test_an_async_stream_that_is_not_read_to_its_end_hurts_nobody(application: URL) -> None:
+    """The same, awaited."""
+
+    async def run() -> None:
+        engine = create_async_engine(application, pool_size=1, max_overflow=0, pool_timeout=5)
+        async with AsyncSession(engine) as session:
+            async with acting_as(session, ALICE):
+                session.add_all([new_todo(title=str(number)) for number in range(5)])
+                await session.flush()
+                rows = await session.stream_scalars(select(Todo.title))
+                assert await anext(rows) in {str(number) for number in range(5)}
+            async with acting_as(session, BOB):
+                assert (await session.scalars(select(Todo.title))).all() == []
+        await engine.dispose()
+
+    asyncio.run(run())
+
+
 def test_many_threads_share_a_small_pool(application: URL) -> None:
     """Each block sees its own user's rows only, whoever had the connection before."""
     engine = create_engine(application, pool_size=2, max_overflow=0, pool_timeout=30)

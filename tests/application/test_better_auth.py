@@ -20,9 +20,11 @@ from sqlalchemy.exc import DBAPIError
 from schema.branch import masking
 from schema.postgres.connection import connect
 from tests.application.better_auth.service import (
+    JWKS,
     PASSWORD,
     SOURCE,
     Browser,
+    Driver,
     Service,
     Statement,
     driver,
@@ -494,7 +496,10 @@ def test_what_has_expired_is_found_by_index(head: URL, better_auth: URL, table: 
 
 @pytest.mark.parametrize(
     "zones",
-    [("Asia/Kathmandu", "America/St_Johns"), ("Pacific/Chatham", "UTC")],
+    [
+        ("Asia/Kathmandu", "America/St_Johns"),
+        pytest.param(("Pacific/Chatham", "UTC"), marks=pytest.mark.slow),
+    ],
     ids=["east and west", "east"],
 )
 def test_points_in_time_are_the_same_in_every_zone(
@@ -636,6 +641,47 @@ def test_many_sign_ups_in_several_processes_make_one_user_each(
     assert (statuses.count(200), statuses.count(422)) == (10, 50)
     for table in ("user", "account", "session"):
         assert len(sql(head, f'SELECT FROM "{table}"')) == 10
+
+
+# Plugins.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("plugin", "kept"), [("anonymous", False), ("anonymous kept", True)])
+def test_todos_of_an_anonymous_user(
+    process: Driver, better_auth: URL, head: URL, plugin: str, *, kept: bool
+) -> None:
+    """They are deleted when the user signs up, unless the anonymous user is kept."""
+    sql(head, 'ALTER TABLE "user" ADD COLUMN "isAnonymous" boolean')
+    service = Service(process, better_auth, plugins=[plugin])
+    browser = Browser(service)
+    assert browser.post("/sign-in/anonymous").status == 200
+    sql(head, "INSERT INTO todo (user_id, title) SELECT id, 'mine' FROM \"user\"")
+    answer = browser.post(
+        "/sign-up/email", name="Alice", email="alice@example.com", password=PASSWORD
+    )
+    assert answer.status == 200, answer.body
+    owners = sql(head, 'SELECT "isAnonymous" FROM todo JOIN "user" AS u ON u.id = todo.user_id')
+    assert owners == ([(True,)] if kept else [])
+    service.close()
+
+
+@pytest.mark.slow
+def test_a_plugin_whose_table_comes_later_needs_a_restart(
+    process: Driver, better_auth: URL, head: URL
+) -> None:
+    """Schema first: a process that found no table stays broken after the table is there."""
+    service = Service(process, better_auth, plugins=["jwt"])
+    with pytest.raises(AssertionError, match="schema mismatch"):
+        sign_up(service, "early@example.com")
+    for statement in JWKS:
+        sql(head, statement)
+    with pytest.raises(AssertionError, match="schema mismatch"):
+        sign_up(service, "still@example.com")
+    service.close()
+    restarted = Service(process, better_auth, plugins=["jwt"])
+    assert sign_up(restarted, "late@example.com").get("/token").status == 200
+    restarted.close()
 
 
 # The installation of Better Auth.

@@ -25,7 +25,7 @@ from sqlalchemy import URL, text
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from schema.postgres.connection import connect
-from tests.application.better_auth.service import Browser, Driver, Service, sign_up
+from tests.application.better_auth.service import JWKS, Browser, Driver, Service, sign_up
 from tests.application.test_wheel import snippets
 
 ORIGIN = "https://todo.example"
@@ -240,6 +240,7 @@ def test_a_forged_cookie_is_nobodys(
     assert everything(head) == before
 
 
+@pytest.mark.slow
 def test_the_next_request_is_not_the_last_ones(
     app: httpx.Client, alice: Person, bob: Person, head: URL
 ) -> None:
@@ -275,6 +276,7 @@ def test_a_session_that_has_ended_signs_nobody_in(
     assert app.post("/todos", json={"title": "late"}, headers=own).status_code == 401
 
 
+@pytest.mark.slow
 def test_a_sign_out_ends_it(app: httpx.Client, alice: Person) -> None:
     """A copied cookie is refused after sign-out."""
     copied = {"cookie": alice.cookie}
@@ -376,17 +378,6 @@ def test_a_bearer_token_is_verified_by_better_auth(
         bob.browser.post("/sign-out")
         assert app.get("/me", headers=copied).status_code == 401
     service.close()
-
-
-JWKS = [
-    """CREATE TABLE jwks (
-        id uuid DEFAULT gen_random_uuid() PRIMARY KEY, "publicKey" text NOT NULL,
-        "privateKey" text NOT NULL, "createdAt" timestamptz NOT NULL, "expiresAt" timestamptz,
-        alg text, crv text
-    )""",
-    "GRANT SELECT, INSERT, UPDATE, DELETE ON jwks TO todo_auth",
-]
-"""The jwt plugin's table, as Better Auth's own migration makes it."""
 
 
 def forged_tokens(token: str, victim: str) -> dict[str, str]:

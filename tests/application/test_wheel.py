@@ -52,12 +52,14 @@ print(importlib.metadata.version("todo-schema"))
 print(sorted(todo_schema.metadata.tables))
 print((pathlib.Path(todo_schema.__file__).parent / "py.typed").exists())
 print(importlib.util.find_spec("models"), importlib.util.find_spec("schema"))
+print([one for one in importlib.metadata.requires("todo-schema") if "async" in one])
 """
-    version, tables, typed, others = run(python, code).splitlines()
+    version, tables, typed, others, extra = run(python, code).splitlines()
     assert version.endswith(f"+{HISTORY[-1]}")
     assert "todo_tag" in tables
     assert typed == "True"
     assert others == "None None"
+    assert "greenlet" in extra
 
 
 def test_the_wheel_brings_no_command_and_no_plugin(python: Path) -> None:

@@ -123,6 +123,7 @@ def test_a_wrong_policy_of_a_shared_table_is_found(
     assert seen is (name not in UNSEEN), result.everything
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "fragment"),
     [
@@ -130,17 +131,14 @@ def test_a_wrong_policy_of_a_shared_table_is_found(
         pytest.param(
             "GRANT DELETE ON country TO PUBLIC",
             "PUBLIC has DELETE on table country.",
-            marks=pytest.mark.slow,
         ),
         pytest.param(
             "REVOKE SELECT ON country FROM todo_app",
             "permission denied for table country",
-            marks=pytest.mark.slow,
         ),
         pytest.param(
             "GRANT SELECT ON country TO todo_auth",
             "todo_auth reaches rows of country",
-            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -378,6 +376,7 @@ def test_an_owner_that_obeys_row_security(run: Launcher, copy: Checkout) -> None
     assert "isolation" in result.checks("✓ passes"), result.everything
 
 
+@pytest.mark.slow
 def test_what_is_assumed_is_true_in_the_check(
     run: Launcher, copy: Checkout, server: Server
 ) -> None:

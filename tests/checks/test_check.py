@@ -370,6 +370,7 @@ def test_models_that_cannot_be_imported(copy: Checkout, check: Callable[[], Resu
     assert "Fix the revision" not in result.out
 
 
+@pytest.mark.slow
 def test_irreversible_revision_is_accepted(copy: Checkout, check: Callable[[], Result]) -> None:
     """A downgrade that raises with a reason does not run, and the output counts it."""
     copy.add(sql("UPDATE todo SET description = title WHERE false"), IRREVERSIBLE)

@@ -243,6 +243,7 @@ def test_time_grows_linearly(
         assert seconds[200][name] < 2 * 4 * max(seconds[50][name], 0.2), seconds
 
 
+@pytest.mark.slow
 def test_each_schema_is_read_once(
     copy: Checkout, empty: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:

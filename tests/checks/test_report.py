@@ -119,6 +119,7 @@ def test_document_of_success(check: Callable[..., Result]) -> None:
     assert document["seconds"] > document["starting_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_document_of_failure(copy: Checkout, check: Callable[..., Result]) -> None:
     """If a check fails, the exit code is 1 and the document has the failure and its detail."""
     copy.edit("migrations/schema.txt", "table todo", "table töödöö")

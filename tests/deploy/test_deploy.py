@@ -129,6 +129,7 @@ def test_nobody_waits_behind_a_deploy(run: Launcher, frozen: Path, head: URL) ->
     assert 0.1 < max(stalls) < 1.5
 
 
+@pytest.mark.slow
 def test_the_timeout_has_an_end(run: Launcher, frozen: Path, head: URL) -> None:
     """A deploy that gets no lock within its timeout fails and changes nothing."""
     deploy(run, frozen, head, "downgrade", "-1")

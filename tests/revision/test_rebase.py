@@ -125,6 +125,7 @@ def test_two_people(two: Checkout, schema: Callable[..., Result]) -> None:
     assert again.out == "Nothing to do: the revisions follow main, and every file is up to date.\n"
 
 
+@pytest.mark.slow
 def test_what_does_not_build_together(two: Checkout, schema: Callable[..., Result]) -> None:
     """If the two histories contradict each other, nothing is changed."""
     resolve(two)
@@ -141,7 +142,11 @@ def test_what_does_not_build_together(two: Checkout, schema: Callable[..., Resul
 
 
 @pytest.mark.parametrize(
-    "form", ['down_revision: str | None = "{}"', 'down_revision = (\n    "{}"\n)']
+    "form",
+    [
+        'down_revision: str | None = "{}"',
+        pytest.param('down_revision = (\n    "{}"\n)', marks=pytest.mark.slow),
+    ],
 )
 def test_other_ways_to_write_a_parent(
     two: Checkout, schema: Callable[..., Result], form: str

@@ -154,6 +154,7 @@ def state(superuser: URL) -> list[str]:
         return list(rows.scalars())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scheme", ["postgres", pytest.param("postgresql+psycopg", marks=pytest.mark.slow)]
 )
@@ -171,6 +172,7 @@ def test_password_with_special_characters(
     assert set(state(tcp.superuser)) - before <= {"role todo_app", "role todo_auth"}
 
 
+@pytest.mark.slow
 def test_role_that_did_not_make_the_group_roles(run: Launcher, copy: Checkout) -> None:
     """If another role created the group roles, the error says to connect as that role."""
     with embedded(port=free_port(0)) as started:

@@ -3,6 +3,8 @@
 import ast
 import re
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
 import pytest
@@ -102,6 +104,13 @@ def test_every_pin_has_hashes_and_no_address(lock: str) -> None:
     assert "://" not in text
 
 
+@cache
+def providers() -> Mapping[str, list[str]]:
+    """Return the distributions of each top-level module."""
+    return packages_distributions()
+
+
+@cache
 def imported() -> set[str]:
     """Return the top-level modules that the project's Python files import."""
     names: set[str] = set()
@@ -122,10 +131,9 @@ def test_every_dependency_is_used(name: str) -> None:
         file, words = CALLED[name]
         assert words in (ROOT / file).read_text(encoding="utf-8")
         return
-    providers = packages_distributions()
     modules = {
         module
-        for module, distributions in providers.items()
+        for module, distributions in providers().items()
         if canonicalize_name(name) in map(canonicalize_name, distributions)
     }
     assert modules & imported(), f"{name} is in pyproject.toml, but nothing imports {modules}"

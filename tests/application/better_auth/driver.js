@@ -26,7 +26,8 @@ const mail = (kind) => async ({ user, token }) => {
 };
 
 const PLUGINS = {
-  anonymous: () => anonymous({ disableDeleteAnonymousUser: false }),
+  anonymous,
+  "anonymous kept": () => anonymous({ disableDeleteAnonymousUser: true }),
   bearer,
   jwt,
 };

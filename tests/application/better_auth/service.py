@@ -24,6 +24,17 @@ PLAN = {"toBeCreated", "toBeAdded", "toBeAddedIndexes", "unsafeChanges", "schema
 """The lists in the result of Better Auth's `getMigrations`."""
 
 
+JWKS = [
+    """CREATE TABLE jwks (
+        id uuid DEFAULT gen_random_uuid() PRIMARY KEY, "publicKey" text NOT NULL,
+        "privateKey" text NOT NULL, "createdAt" timestamptz NOT NULL, "expiresAt" timestamptz,
+        alg text, crv text
+    )""",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON jwks TO todo_auth",
+]
+"""The jwt plugin's table, as Better Auth's own migration makes it."""
+
+
 class Answer(NamedTuple):
     """Better Auth's response."""
 
