@@ -12,18 +12,24 @@ from alembic import context
 from sqlalchemy import Connection, Engine
 
 from migrations.deploy import deploy
-from models import metadata
 
 
 def configure(**target: Any) -> None:  # noqa: ANN401  # the options of context.configure
-    """Call `context.configure` with the project's settings: one transaction per revision."""
+    """Call `context.configure` with the project's settings: one transaction per revision.
+
+    The models are imported where Alembic compares them (`check`, `revision`): a deploy needs
+    neither them nor sqlmodel.
+    """
     context.configure(
         **target,
-        target_metadata=metadata,
         transaction_per_migration=True,
         compare_server_default=True,
         autogenerate_plugins=["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
     )
+    if "revision_context" in context.get_context().opts:
+        from models import metadata  # noqa: PLC0415  # see above
+
+        context.configure(**target, target_metadata=metadata)
 
 
 def run(**target: Any) -> None:  # noqa: ANN401  # as above

@@ -30,16 +30,14 @@ class BackendActivity(NamedTuple):
     state: str | None
     seconds: float | None
     """Age of its transaction; in the holder of the deploy lock, age of the session."""
-    query: str | None
 
     def __str__(self) -> str:
-        """Describe the session in one line, without values."""
+        """Describe the session in one line. Its statement may hold values, so it is not named."""
         kind = None if self.kind == "client backend" else self.kind
         parts = [self.user, self.application, kind, self.state]
         who = ", ".join(part for part in parts if part)
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
-        query = f": {describe_sql(self.query)}" if self.query else ""
-        return f"session {self.pid} ({who or 'not visible'}{age}){query}"
+        return f"session {self.pid} ({who or 'not visible'}{age})"
 
 
 def one_line(sql: str, width: int = 100) -> str:

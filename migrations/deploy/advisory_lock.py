@@ -22,7 +22,7 @@ LOCK = int.from_bytes(b"alembic")
 _HOLDER = text(
     """
     SELECT a.pid, a.usename, a.application_name, a.backend_type, a.state,
-           extract(epoch FROM clock_timestamp() - a.backend_start)::float AS seconds, a.query
+           extract(epoch FROM clock_timestamp() - a.backend_start)::float AS seconds
     FROM pg_locks AS l
     JOIN pg_stat_activity AS a ON a.pid = l.pid
     JOIN pg_database AS d ON d.oid = l.database

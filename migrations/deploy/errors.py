@@ -5,7 +5,11 @@ from tenacity import RetryCallState
 
 
 class FailedError(CommandError):
-    """Exit code 1, not 2: the deploy failed, or left another schema."""
+    """Exit code 1: a revision failed and was rolled back; committed revisions stay."""
+
+
+class DifferentError(FailedError):
+    """Exit code 3: the database is at its revision, but its schema is not the committed one."""
 
 
 class LostError(Exception):

@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from migrations.deploy.activity import describe_sql
-from migrations.deploy.errors import FailedError
+from migrations.deploy.errors import DifferentError, FailedError
 from migrations.deploy.interruption import Interruption, interruptible
 from migrations.deploy.lock_monitor import LockWait
 from migrations.deploy.report import DeployReport
@@ -30,8 +30,8 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
     Raises:
         CommandError: not on the command line: the deploy failed.
         KeyboardInterrupt: not on the command line: a signal interrupted the deploy.
-        SystemExit: on the command line: 2 if nothing was tried, 1 if the deploy failed, 130 if a
-            signal interrupted it.
+        SystemExit: on the command line: 1 if the deploy failed, 2 if nothing was tried, 3 if the
+            database is migrated but differs, 130 if a signal interrupted it.
 
     """
     options = context.config.cmd_opts
@@ -50,7 +50,9 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
                 code = 1
             elif isinstance(raised, CommandError):
                 error = raised
-                code = 1 if isinstance(raised, FailedError) or report.attempts else 2
+                code = 3 if isinstance(raised, DifferentError) else 1
+                if not isinstance(raised, FailedError) and not report.attempts:
+                    code = 2
             elif isinstance(raised, DBAPIError | psycopg.Error):
                 error = FailedError(f"The database raised an error: {first_error_line(raised)}.")
                 code = 1

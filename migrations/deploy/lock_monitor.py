@@ -40,7 +40,7 @@ _BLOCKERS = text(
     SELECT l.relation::regclass::text,
            extract(epoch FROM clock_timestamp() - l.waitstart)::float,
            b.pid, a.usename, a.application_name, a.backend_type, a.state,
-           extract(epoch FROM clock_timestamp() - a.xact_start)::float, a.query
+           extract(epoch FROM clock_timestamp() - a.xact_start)::float
     FROM pg_locks AS l
     CROSS JOIN LATERAL (SELECT DISTINCT unnest(pg_blocking_pids(l.pid))) AS b (pid)
     LEFT JOIN pg_stat_activity AS a ON a.pid = b.pid
@@ -70,9 +70,9 @@ class LockWait:
 
     def __str__(self) -> str:
         """Describe the statement and the sessions that it waits for."""
-        return (
-            f"{describe_sql(self.statement)} waits for {' and for '.join(map(str, self.sessions))}"
-        )
+        lock = f" and its lock on {self.table}" if self.table else ""
+        sessions = " and for ".join(map(str, self.sessions))
+        return f"{describe_sql(self.statement)} waits for {sessions}{lock}"
 
     @property
     def for_autovacuum(self) -> bool:

@@ -75,7 +75,7 @@ _RLS_HIDES_ROWS = text(
 _LONG_TRANSACTIONS = text(
     """
     SELECT pid, usename, application_name, backend_type, state,
-           extract(epoch FROM clock_timestamp() - xact_start)::float, query
+           extract(epoch FROM clock_timestamp() - xact_start)::float
     FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
       AND xact_start < clock_timestamp() - make_interval(secs => :seconds)
@@ -169,7 +169,8 @@ def require_single_head(scripts: ScriptDirectory) -> str:
     """Return the head of the history.
 
     Raises:
-        CommandError: the files cannot be read, or there is not exactly one head.
+        CommandError: the files cannot be read, there is not exactly one head, or a revision merges
+            branches.
 
     """
     try:
@@ -188,6 +189,13 @@ def require_single_head(scripts: ScriptDirectory) -> str:
         raise CommandError(
             f"The history has {len(heads)} heads ({', '.join(sorted(heads))}), but must have one;"
             " set the down_revision of the newer one to the older one, and deploy that."
+        )
+    merges = [one.revision for one in scripts.walk_revisions() if one.is_merge_point]
+    if merges:
+        raise CommandError(
+            f"The revision {merges[0]} merges branches, but a linear history has none: a database"
+            " that has one branch could not be told from one that has both. Remove it, and set the"
+            " down_revision of one branch's first revision to the other branch's last."
         )
     return heads[0]
 

@@ -38,7 +38,7 @@ from migrations.deploy.connection import (
     open_engine,
     reset_session,
 )
-from migrations.deploy.errors import FailedError, LostError, attempt_error
+from migrations.deploy.errors import DifferentError, FailedError, LostError, attempt_error
 from migrations.deploy.exit import report_outcome, to_command_error
 from migrations.deploy.interruption import Interruption
 from migrations.deploy.lock_monitor import LockMonitor, monitor_locks
@@ -265,7 +265,7 @@ def _verify(connection: Connection, job: _Job) -> None:
         if job.plan and report.after is not None:
             store_schema(connection, schema)
     if report.difference:
-        raise FailedError(
+        raise DifferentError(
             f"The database is at {report.after}, but its schema is not the committed one (-"
             " schema.txt, + the database); revert unwanted changes, write a revision for the"
             " others, and run this again. If it is a development database that has run an"

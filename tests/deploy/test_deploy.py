@@ -5,7 +5,10 @@ committed schema or reports the difference.
 """
 
 import json
+import os
+import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -91,7 +94,7 @@ def test_who_is_in_the_way(run: Launcher, frozen: Path, head: URL) -> None:
     assert result.code == 0, result.everything
     assert "DROP TABLE todo_tag waits for session" in result.err
     assert "idle in transaction for" in result.err
-    assert "SELECT '…' FROM todo_tag; giving way, retrying in" in result.err
+    assert "and its lock on todo_tag; giving way, retrying in" in result.err
     assert "secret" not in result.everything
     document = report(result)
     assert [one["revision"] for one in document["revisions"]] == [LAST, TAGS]
@@ -161,7 +164,7 @@ def test_drift_is_seen_before_and_after(run: Launcher, frozen: Path, head: URL) 
     deploy(run, frozen, head, "downgrade", "-1")
     execute(head, "ALTER TABLE todo ADD COLUMN by_hand integer", "DROP INDEX todo_due_idx")
     result = deploy(run, frozen, head)
-    assert result.code == 1, result.everything
+    assert result.code == 3, result.everything
     warning, _, failure = result.err.partition("FAILED: ")
     assert "The schema has changed since the last deploy without a completed revision" in warning
     for output in (warning, failure):
@@ -185,7 +188,7 @@ def test_old_transactions(run: Launcher, frozen: Path, head: URL) -> None:
         result = deploy(run, frozen, head, before=ANY_IS_OLD)
     assert result.code == 0, result.everything
     assert "The deploy may have to wait for an old transaction: session" in result.err
-    assert 'SELECT FROM "user"' in result.err
+    assert 'SELECT FROM "user"' not in result.err  # it may hold values
 
 
 def test_remnants_of_a_cut_build(run: Launcher, copy: Checkout, head: URL) -> None:
@@ -391,7 +394,7 @@ def test_stamping(run: Launcher, frozen: Path, head: URL) -> None:
     assert state(head)[1] == [LAST]
     deploy(run, frozen, head, "downgrade", "-1")
     lie = deploy(run, frozen, head, "stamp", "head")
-    assert lie.code == 1, lie.everything
+    assert lie.code == 3, lie.everything
     assert "-     grant to todo_app  SELECT" in lie.err
 
 
@@ -408,7 +411,7 @@ QUERIES = {
 
 @pytest.mark.parametrize(("query", "shown"), QUERIES.items())
 def test_values_in_queries(query: str, shown: str) -> None:
-    """The log shows another session's query without comments and values."""
+    """The log shows a revision's statement without comments and values."""
     assert one_line(without_values(query)) == shown
 
 
@@ -495,3 +498,23 @@ def test_what_a_deploy_installs(tmp_path: Path, empty: URL) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "Its schema equals the committed one." in result.stdout
+
+
+def test_a_deploy_needs_no_models(copy: Checkout, head: URL) -> None:
+    """A deploy installs neither sqlmodel nor the models; only Alembic's comparisons need them."""
+    shutil.rmtree(copy.root / "models")
+    code = (
+        "import sys; from alembic.config import main; sys.modules['sqlmodel'] = None;"
+        " main(['upgrade', 'head'])"
+    )
+    environment = {name: os.environ[name] for name in ("PATH",)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=copy.root,
+        env=environment | {"DATABASE_URL": head.render_as_string(hide_password=False)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Its schema equals the committed one." in done.stdout

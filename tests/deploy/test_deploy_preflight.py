@@ -284,6 +284,16 @@ def two_heads(copy: Checkout) -> None:
     copy.add(sql("SELECT 2"), revision="b0b1c2d3e4f5", name="2099_01_01_0001_b0b1c2d3e4f5_x.py")
 
 
+def a_merge(copy: Checkout) -> None:
+    """The two were merged by `alembic merge`."""
+    two_heads(copy)
+    copy.add(
+        revision="c0b1c2d3e4f5",
+        parents=("a0b1c2d3e4f5", "b0b1c2d3e4f5"),
+        name="2099_01_01_0002_c0b1c2d3e4f5_x.py",
+    )
+
+
 def a_gap(copy: Checkout) -> None:
     """A file is missing."""
     copy.revision("create_todo").unlink()
@@ -302,6 +312,7 @@ def no_revision(copy: Checkout) -> None:
 
 HISTORIES = {
     two_heads: "The history has 2 heads (a0b1c2d3e4f5, b0b1c2d3e4f5)",
+    a_merge: "The revision c0b1c2d3e4f5 merges branches",
     a_gap: "The revision files cannot be read",
     no_python: "The revision files cannot be read (SyntaxError",
     no_revision: "There is no revision in migrations/versions",

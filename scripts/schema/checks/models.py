@@ -39,7 +39,7 @@ def autogenerate(head: URL, scripts: ScriptDirectory) -> CheckResult:
 
     def steps(context: MigrationContext) -> Iterable[MigrationStep]:
         nonlocal code, tables
-        metadata = context.opts["target_metadata"]
+        metadata = import_module("models").metadata
         tables = len(metadata.tables)
         operations = produce_migrations(context, metadata).upgrade_ops
         if operations is not None and not operations.is_empty():

@@ -42,7 +42,7 @@ TRIES = 10
 _BLOCKER = text(
     """
     SELECT a.pid, a.usename, a.application_name, a.backend_type, a.state,
-           extract(epoch FROM clock_timestamp() - a.xact_start)::float, NULL AS query
+           extract(epoch FROM clock_timestamp() - a.xact_start)::float
     FROM pg_locks AS l
     JOIN pg_database AS d ON d.oid = l.database
     JOIN pg_stat_activity AS a
