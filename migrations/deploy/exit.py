@@ -18,6 +18,11 @@ from migrations.deploy.lock_monitor import LockWait
 from migrations.deploy.report import DeployReport
 from migrations.postgres import first_error_line
 
+_AFTER_A_FAILURE = (
+    "The application goes on with the revision that the database has. Correct the failed revision,"
+    " or revert what added it, and deploy again; unchanged, it fails again.\n"
+)
+
 _INTERRUPTED = "Interrupted: committed revisions stay; run this again to continue."
 
 
@@ -49,10 +54,7 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
                 error = FailedError("A revision ended the program; committed revisions stay.")
                 code = 1
             elif isinstance(raised, CommandError):
-                error = raised
-                code = 3 if isinstance(raised, DifferentError) else 1
-                if not isinstance(raised, FailedError) and not report.attempts:
-                    code = 2
+                error, code = raised, _code(raised, report)
             elif isinstance(raised, DBAPIError | psycopg.Error):
                 error = FailedError(f"The database raised an error: {first_error_line(raised)}.")
                 code = 1
@@ -66,8 +68,15 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
     if error is not None and options is None:
         raise error
     if error is not None:
-        sys.stderr.write(f"FAILED: {error}\n")
+        after = _AFTER_A_FAILURE if code == 1 and report.current else ""
+        sys.stderr.write(f"FAILED: {error}\n{after}")
         raise SystemExit(code)
+
+
+def _code(error: CommandError, report: DeployReport) -> int:
+    if isinstance(error, DifferentError):
+        return 3
+    return 1 if isinstance(error, FailedError) or report.attempts else 2
 
 
 def to_command_error(error: Exception, report: DeployReport, wait: LockWait | None) -> CommandError:

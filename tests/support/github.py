@@ -15,7 +15,7 @@ type Object = dict[str, Any]
 
 _ROUTES = (
     (r"pulls/(\d+)", "pull"),
-    (r"commits/([0-9a-f]{40})/pulls", "pulls_of"),
+    (r"pulls", "pulls"),
     (r"issues/(\d+)/comments", "comments"),
     (r"issues/comments/(\d+)", "comment"),
     (r"releases", "releases"),
@@ -50,8 +50,14 @@ class GitHub:
     def _pull(self, parts: tuple[str], *_: object) -> Object | None:
         return self.pull_requests.get(int(parts[0]))
 
-    def _pulls_of(self, parts: tuple[str], *_: object) -> list[Object]:
-        return [one for one in self.pull_requests.values() if one["head"]["sha"] == parts[0]]
+    def _pulls(
+        self, _parts: tuple[()], _method: str, query: dict[str, str], _body: Object
+    ) -> list[Object]:
+        return [
+            one
+            for one in self.pull_requests.values()
+            if one["state"] == query["state"] and one["head"]["label"] == query["head"]
+        ]
 
     def _comments(
         self, parts: tuple[str], method: str, query: dict[str, str], body: Object

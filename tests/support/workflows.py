@@ -85,6 +85,7 @@ def run_steps(
 def _wanted(step: dict[str, Any], values: Values, *, failed: bool) -> bool:
     condition = " ".join(str(step.get("if", "success()")).split())
     known = {"success()": not failed, "failure()": failed, "always()": True}
+    known["failure() || cancelled()"] = failed
     if condition in known:
         return known[condition]
     return not failed and values[condition] == "true"

@@ -21,6 +21,7 @@ from tests.support.github import REPOSITORY, GitHub, github
 from tests.support.repo_copy import COMMAND, Launcher, Result
 
 HEAD = "a" * 40
+SOURCE = "somebody:a/branch"
 
 PIECES = st.sampled_from(
     ["@everyone", "![x](https://example.com/x.png)", "<img src=x>", "<script>", "</details>", "`",
@@ -34,7 +35,9 @@ def test_nothing_works(text: str) -> None:
     page = harmless(text)
     assert not re.search(r"@\w", page)
     assert "![" not in page
-    assert not re.search(r"<(?!/?(details|summary|br|sub|sup|kbd|b|i)\s*/?>)", page, re.IGNORECASE)
+    tag = r"<(?=[A-Za-z/!?])(?!/?(details( open)?|summary|br|sub|sup|kbd|b|i)\s*/?>)"
+    assert not re.search(tag, page, re.IGNORECASE)
+    assert "CHECK (a <= 5)" in harmless("CHECK (a <= 5)")
     assert not re.search(r"(?<![\w&])#\d", page)
     assert not re.search("[\x00\u202a-\u202e]", page)
 
@@ -51,15 +54,22 @@ def test_a_long_page_is_cut() -> None:
 def hub() -> Iterator[GitHub]:
     """A repository with one pull request."""
     with github() as started:
-        started.pull_requests[5] = {"number": 5, "state": "open", "head": {"sha": HEAD}}
+        head = {"sha": HEAD, "label": SOURCE}
+        started.pull_requests[5] = {"number": 5, "state": "open", "head": head}
         yield started
 
 
-def write(run: Launcher, hub: GitHub, page: Path, head: str = HEAD) -> Result:
+def write(
+    run: Launcher,
+    hub: GitHub,
+    page: Path,
+    head: str = HEAD,
+    by: tuple[str, str] = ("--from", SOURCE),
+) -> Result:
     """Run `schema github comment`."""
     given = {"GITHUB_REPOSITORY": REPOSITORY, "GITHUB_API_URL": hub.address, "GITHUB_TOKEN": "t"}
     code = f"import os; os.environ.update({given!r}); {COMMAND}"
-    return run.run(ROOT, "github", "comment", str(page), "--head", head, code=code)
+    return run.run(ROOT, "github", "comment", str(page), "--head", head, *by, code=code)
 
 
 def test_one_comment_in_place(run: Launcher, hub: GitHub, tmp_path: Path) -> None:
@@ -79,7 +89,36 @@ def test_one_comment_in_place(run: Launcher, hub: GitHub, tmp_path: Path) -> Non
     assert theirs["body"] == f"{MARKER} mine"
 
 
-@pytest.mark.parametrize("which", ["link", "large", "binary", "missing", "head", "closed", "two"])
+def test_without_a_page_the_comment_says_so(run: Launcher, hub: GitHub, tmp_path: Path) -> None:
+    """The old page, of an earlier push, does not stay."""
+    page = tmp_path / "review.md"
+    page.write_text("✓", encoding="utf-8")
+    by = ("--number", "5")
+    assert write(run, hub, page, by=by).code == 0
+    page.unlink()
+    assert write(run, hub, page, by=by).code == 0
+    (ours,) = hub.comments[5]
+    assert "The review could not run" in ours["body"]
+
+
+@pytest.mark.parametrize("by", [("--from", SOURCE), ("--number", "5")], ids=["branch", "number"])
+@pytest.mark.parametrize("how", ["closed", "pushed to"])
+def test_a_pull_request_that_has_moved_on(
+    run: Launcher, hub: GitHub, tmp_path: Path, by: tuple[str, str], how: str
+) -> None:
+    """Nothing is written, and nothing is wrong."""
+    page = tmp_path / "review.md"
+    page.write_text("text", encoding="utf-8")
+    if how == "closed":
+        hub.pull_requests[5]["state"] = "closed"
+    else:
+        hub.pull_requests[5]["head"]["sha"] = "b" * 40
+    result = write(run, hub, page, by=by)
+    assert (result.code, "nothing was written" in result.out) == (0, True), result.everything
+    assert not hub.comments.get(5)
+
+
+@pytest.mark.parametrize("which", ["link", "large", "binary", "head", "two"])
 def test_what_is_no_page(run: Launcher, hub: GitHub, tmp_path: Path, which: str) -> None:
     """One sentence, exit code 2, no comment."""
     page = tmp_path / "review.md"
@@ -93,12 +132,8 @@ def test_what_is_no_page(run: Launcher, hub: GitHub, tmp_path: Path, which: str)
             os.truncate(page, MOST_BYTES + 1)
         case "binary":
             page.write_bytes(b"\xff\xfe")
-        case "missing":
-            page.unlink()
         case "head":
             head = "main; rm -rf /"
-        case "closed":
-            hub.pull_requests[5]["state"] = "closed"
         case "two":
             hub.pull_requests[6] = hub.pull_requests[5] | {"number": 6}
     result = write(run, hub, page, head)

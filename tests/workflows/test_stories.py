@@ -31,6 +31,7 @@ __all__ = ["neon", "project"]
 pytestmark = pytest.mark.slow
 
 NUMBER = 12
+OWNER = "stranger"
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Repository:
         self.hub.pull_requests[NUMBER] = {
             "number": NUMBER,
             "state": "open",
-            "head": {"sha": head},
+            "head": {"sha": head, "label": f"{OWNER}:change"},
         }
         return head
 
@@ -82,6 +83,9 @@ class Repository:
         return {
             "github.event.pull_request.number": str(NUMBER),
             "github.event.workflow_run.head_sha": self.git("rev-parse", "HEAD"),
+            "github.event.workflow_run.head_branch": "change",
+            "github.event.workflow_run.head_repository.owner.login": OWNER,
+            "github.event.pull_request.head.sha": self.git("rev-parse", "HEAD"),
             "github.token": "a-token",
             "vars.NEON_REVIEW_PARENT": "main",
             "vars.NEON_PRODUCTION_BRANCH": "main",
@@ -102,19 +106,22 @@ class Repository:
         return done, outputs
 
     def review(self) -> tuple[list[Done], str]:
-        """Run the jobs of review.yml and comment.yml; return them, and the comment."""
+        """Run the jobs of review.yml; return them, and the comment."""
         made, outputs = self.job("review", "branch")
         assert [one.code for one in made] == [0], made
         called = workflow("review")["jobs"]["review"]["secrets"]["url"]
         url = evaluate(called, {"needs.branch.outputs.url": outputs["url"]})
         ran, _ = self.job("review-run", "run", **{"secrets.url": url})
-        return [*made, *ran], self.comment()
+        return [*made, *ran], self.comment("review")
 
-    def comment(self) -> str:
-        """Run comment.yml on the page, and return the only comment."""
-        (self.copy.root / "page").mkdir(exist_ok=True)
-        shutil.copy(self.copy.root / "review.md", self.copy.root / "page")
-        done, _ = self.job("comment", "comment")
+    def comment(self, file: str) -> str:
+        """Run a workflow's job that comments on the page, and return the only comment."""
+        page = self.copy.root / "page"
+        shutil.rmtree(page, ignore_errors=True)
+        page.mkdir()
+        if (made := self.copy.root / "review.md").exists():
+            shutil.copy(made, page)
+        done, _ = self.job(file, "comment")
         assert [one.code for one in done] == [0], done
         (comment,) = self.hub.comments[NUMBER]
         return str(comment["body"])
@@ -167,10 +174,13 @@ def test_opened_pushed_to_and_closed(repository: Repository) -> None:
     assert comment.count("✓ upgrade") == 2, comment
     assert "✓ downgrade" in comment
     assert comment.startswith(f"{MARKER}\n### ✓ "), comment
-    assert "+    column added  bigint" in comment, comment
+    assert "  table todo\n+     column added  bigint" in comment, comment
     made = repository.neon.state.named(f"{PREFIX}pr-{NUMBER}")
     assert made is not None
     assert made.password not in comment
+    assert made.password != repository.neon.state.main.password
+    (repository.copy.root / "review.md").unlink()
+    assert "The review could not run" in repository.comment("review")
     head = repository.push()
     _, comment = repository.review()
     assert head[:12] in comment
@@ -187,7 +197,7 @@ def test_from_a_fork(repository: Repository) -> None:
     assert "secrets" not in called
     assert called["uses"] == workflow("review")["jobs"]["review"]["uses"]
     repository.job("review-run", "run")
-    assert "on the embedded server only: this run has no secret" in repository.comment()
+    assert "on the embedded server only: this run has no secret" in repository.comment("comment")
     assert len(repository.neon.state.branches) == 1
 
 
@@ -208,6 +218,8 @@ def test_merged_and_deployed(repository: Repository) -> None:
     try:
         done, _ = repository.job("deploy", "deploy")
         assert [one.code for one in done] == [0, 0, 0], done
+        again, _ = repository.job("deploy", "deploy")
+        assert "there is nothing to go back from" in again[0].out
         points = [one for one in repository.neon.state.branches.values() if one is not main]
         assert [one.endpoint for one in points] == [None]
         assert scalar(url_of(main), "SELECT version_num FROM alembic_version") == "a0b1c2d3e4f5"

@@ -6,6 +6,7 @@ A change whose answer was lost is looked for by name before it is sent again.
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 from schema.branch import masking
 from schema.branch.branches import (
@@ -152,6 +153,21 @@ def delete(neon: Neon, name: str, show: Show) -> bool:
     require_ours(found)
     _remove(neon, found, show)
     return True
+
+
+def renew_password(neon: Neon, branch: Branch, database: str | None, show: Show) -> None:
+    """Give the database's owner another password on this branch.
+
+    A branch of a parent that is not protected has the parent's passwords.
+
+    Raises:
+        CannotRunError: Neon refuses.
+
+    """
+    show("a password of its own")
+    _, owner = database_and_owner(neon, branch, database)
+    path = f"branches/{branch.id}/roles/{quote(owner, safe='')}/reset_password"
+    neon.wait(neon.change("POST", path, repeatable=True), show)
 
 
 def expiry(days: int) -> str:

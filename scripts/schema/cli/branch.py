@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import URL
 
+from migrations.postgres import url_from_environment
 from schema.access.declared import declared_samples
 from schema.branch import lifecycle
 from schema.branch.attempt import attempt
@@ -28,6 +29,7 @@ from schema.github.api import open_repository
 from schema.github.pull_requests import is_closed
 from schema.postgres.logins import url_with_password
 from schema.postgres.signals import terminable
+from schema.project import scripts
 from schema.rows.generator import fill_database
 from schema.text import pluralize
 
@@ -59,15 +61,24 @@ def create(
     """
     with _command(target) as (neon, show):
         made = lifecycle.create(neon, Wanted(target.full_name, parent, kind, days), show)
+        if target.pull_request is not None:
+            # A pull request's code gets the URL, and a branch has its parent's password.
+            lifecycle.renew_password(neon, made.branch, target.database, show)
         url, revision = _started(neon, made, target.database, show)
         if output is not None:
             _write_output(output, url)
     _print_made(made, revision)
 
 
-def create_restore_point(parent: str | None, days: int) -> None:
-    """Keep the parent's state as it is now."""
+def create_restore_point(parent: str | None, days: int, *, when_behind: bool) -> None:
+    """Keep the parent's state as it is now, if there is something to deploy."""
     with _command() as (neon, show):
+        if when_behind:
+            database = url_from_environment()
+            mask(database.password)
+            if wait_until_reachable(database, show) == scripts().get_current_head():
+                typer.echo("The database is at the head: there is nothing to go back from.")
+                return
         made = lifecycle.create_restore_point(neon, parent, days, show)
     point, of = made.branch, made.parent
     typer.echo(

@@ -1,7 +1,9 @@
 """`schema github`: write a comment, or an issue about drift."""
 
 import json
+import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,39 @@ from schema.github import comment as comments
 from schema.github import issue as issues
 from schema.github import release as releases
 from schema.github.api import open_repository
-from schema.github.pull_requests import number_of
+from schema.github.pull_requests import is_at, number_of
 
 
-def comment(page: Path, head: str) -> None:
-    """Write the page as the comment of the pull request with that head."""
+def comment(page: Path, head: str, number: int | None, source: str | None) -> None:
+    """Write the page as the comment of the pull request with that head.
+
+    Without a page, the comment says that the review could not run.
+    """
     with exit_codes():
         if not re.fullmatch(r"[0-9a-f]{40}", head):
             raise CannotRunError("The head must be a commit of 40 hexadecimal digits.")
-        text = comments.read_page(page)
+        text = comments.read_page(page) if page.is_symlink() or page.exists() else _no_page()
         with open_repository() as github:
-            address = comments.write(github, number_of(github, head), text, head)
-    typer.echo(f"Wrote {address}.")
+            if number is not None:
+                of = number if is_at(github, number, head) else None
+            else:
+                of = number_of(github, source or "", head)
+            written = None if of is None else comments.write(github, of, text, head)
+    if written is None:
+        typer.echo("The pull request was closed or pushed to; nothing was written.")
+    else:
+        typer.echo(f"Wrote {written}.")
+
+
+def _no_page() -> str:
+    return f"### ✗ The review could not run\n\nIts run says why{_this_run()}.\n"
+
+
+def _this_run() -> str:
+    """Return where the run can be read, as GitHub's environment has it."""
+    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+    server, repository, run = (os.environ.get(name, "") for name in names)
+    return f": {server}/{repository}/actions/runs/{run}" if server and run else ""
 
 
 def issue(document: Path) -> None:
@@ -63,8 +86,19 @@ def _read(document: Path) -> dict[str, Any]:
 def _page(found: dict[str, Any]) -> str:
     """Say what differs, without a password and without a row."""
     difference = comments.harmless(str(found["difference"]))
-    return (
-        f"At revision `{found['revision']}` the database differs in"
-        f" {found['difference_count']} facts that only the history has (-) or only the database"
-        f" has (+).\n\n```diff\n{difference}\n```\n\n{found['remedy']}\n"
-    )
+    parts = []
+    if found.get("equals") and found["equals"] != found["revision"]:
+        parts.append(
+            f"`alembic_version` records `{found['revision']}`, but the schema equals"
+            f" `{found['equals']}`."
+        )
+    if found["difference_count"]:
+        parts.append(
+            f"At revision `{found['revision']}` the database differs in"
+            f" {found['difference_count']} facts that only the history has (-) or only the database"
+            f" has (+).\n\n```diff\n{difference}\n```"
+        )
+    parts += [f"Not looked at: {one}" for one in found.get("limitations") or ()]
+    parts.append(str(found["remedy"]))
+    parts.append(f"<sub>Seen on {datetime.now(UTC):%Y-%m-%d}{_this_run()}</sub>")
+    return "\n\n".join(parts) + "\n"

@@ -244,6 +244,12 @@ def branch_create(  # noqa: PLR0913  # its options
     restore_point: Annotated[
         bool, typer.Option("--restore-point", help="Keep the parent as it is now; no compute.")
     ] = False,
+    when_behind: Annotated[
+        bool,
+        typer.Option(
+            "--when-behind", help="Only if the database in DATABASE_URL is not at the head."
+        ),
+    ] = False,
     github_output: Annotated[
         str | None,
         typer.Option(
@@ -259,10 +265,12 @@ def branch_create(  # noqa: PLR0913  # its options
     """
     from schema.cli import branch
 
+    if when_behind and not restore_point:
+        raise typer.BadParameter("--when-behind belongs to --restore-point.")
     if restore_point:
         if name or pull_request or copy or schema_only or anonymised:
             raise typer.BadParameter("--restore-point names the branch itself, and copies all.")
-        branch.create_restore_point(parent, days)
+        branch.create_restore_point(parent, days, when_behind=when_behind)
         return
     kind = branch.kind_from(copy=copy, schema_only=schema_only, anonymised=anonymised)
     target = branch.Target(name, pull_request, database)
@@ -355,14 +363,22 @@ def github_comment(
     head: Annotated[
         str, typer.Option(help="The commit at the head of the pull request.", metavar="SHA")
     ],
+    number: Annotated[int | None, typer.Option(help="The number of the pull request.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Its branch, without its number.", metavar="OWNER:BRANCH"),
+    ] = None,
 ) -> None:
     """Write the page as the comment of the pull request with that head, in place.
 
     The page is data: it calls no person, loads nothing, and is cut to what a comment can hold.
+    Without the file, the comment says that the review could not run.
     """
     from schema.cli import github
 
-    github.comment(page, head)
+    if (number is None) == (source is None):
+        raise typer.BadParameter("name the pull request with --number or --from.")
+    github.comment(page, head, number, source)
 
 
 @github_app.command("issue")

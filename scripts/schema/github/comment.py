@@ -16,8 +16,9 @@ MOST_BYTES = 1_000_000
 MOST_CHARACTERS = 60_000
 """Of the page; GitHub allows 65,536 in a comment."""
 
-_TAGS = "details|summary|br|sub|sup|kbd|b|i"
-_TAG = re.compile(rf"<(?!/?(?:{_TAGS})\s*/?>)", re.IGNORECASE)
+_TAGS = "details(?: open)?|summary|br|sub|sup|kbd|b|i"
+# A tag begins so; `a < b` and `a <= b`, in a CHECK, are left as they are.
+_TAG = re.compile(rf"<(?=[A-Za-z/!?])(?!/?(?:{_TAGS})\s*/?>)", re.IGNORECASE)
 _MENTION = re.compile(r"@(?=\w)")
 _REFERENCE = re.compile(r"(?<![\w&])(#|GH-)(?=\d)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")

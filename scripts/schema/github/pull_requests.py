@@ -1,4 +1,4 @@
-"""Pull requests: whether one is closed, and which one a commit is the head of."""
+"""Pull requests: whether one is closed, and which one a branch belongs to."""
 
 from schema.errors import CannotRunError
 from schema.github.api import GitHub, GitHubError
@@ -21,22 +21,35 @@ def is_closed(github: GitHub, number: int) -> bool:
         ) from error
 
 
-def number_of(github: GitHub, head: str) -> int:
-    """Return the number of the only open pull request whose head is that commit.
+def number_of(github: GitHub, source: str, head: str) -> int | None:
+    """Return the number of the open pull request from `owner:branch` whose head is that commit.
 
-    A forked repository's pull request is found too. What the run itself says of it is not asked:
-    the run belongs to the author of the pull request.
+    The commit alone does not tell: GitHub answers that a commit of a fork belongs to no pull
+    request. What the run itself says of it is not asked: the run belongs to its author. None if
+    there is none, because it was closed or pushed to.
 
     Raises:
-        CannotRunError: there is none, or several.
+        CannotRunError: GitHub cannot be asked, or there are several.
 
     """
     found = [
         one["number"]
-        for one in github.get(f"commits/{head}/pulls", per_page=100)
-        if one["state"] == "open" and one["head"]["sha"] == head
+        for one in github.get("pulls", state="open", head=source, per_page=100)
+        if one["head"]["sha"] == head
     ]
-    if len(found) != 1:
-        what = "No open pull request has" if not found else "Several open pull requests have"
-        raise CannotRunError(f"{what} the head {head}; nothing was written.")
-    return int(found[0])
+    if len(found) > 1:
+        raise CannotRunError(
+            f"Several open pull requests have the head {head}; nothing is written."
+        )
+    return int(found[0]) if found else None
+
+
+def is_at(github: GitHub, number: int, head: str) -> bool:
+    """Whether the pull request is open, and that commit is its head.
+
+    Raises:
+        CannotRunError: GitHub cannot be asked, or knows no such pull request.
+
+    """
+    found = github.get(f"pulls/{number}")
+    return bool(found["state"] == "open" and found["head"]["sha"] == head)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from alembic.script import Script
 
+from migrations import snapshot
 from schema.errors import CannotRunError
 from schema.project import REVISIONS_DIR, ROOT, SNAPSHOT, own_environment, scripts
 from schema.revisions.history import is_irreversible, revisions_oldest_first
@@ -18,6 +19,9 @@ from schema.revisions.merged import NotComparableError, git, merge_base
 from schema.text import pluralize
 
 type Show = Callable[[str], None]
+
+_UNKNOWN_REVISION = "is not in migrations/versions"
+"""What a deploy says of a database that is ahead of this checkout."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,23 @@ def check(show: Show) -> Ran:
 
 
 def schema_difference(base: str) -> str:
-    """Return how the committed schema differs from the base's."""
+    """Return how the committed schema differs from the base's, each line below its object."""
     try:
-        text = git("diff", "--unified=2", base, "--", str(SNAPSHOT))
+        before = git("show", f"{base}:{SNAPSHOT.relative_to(ROOT)}")
     except NotComparableError as error:
         raise CannotRunError(f"The schemas cannot be compared: {error}.") from error
-    lines = text.splitlines()
-    begin = next((n for n, line in enumerate(lines) if line.startswith("@@")), len(lines))
-    return "\n".join(line for line in lines[begin:] if not line.startswith("@@"))
+    return snapshot.text_difference(before, SNAPSHOT.read_text(encoding="utf-8"))
+
+
+def declared(revision: Script) -> list[str]:
+    """List what a revision declares: what it loses or assumes, and what its lint allows."""
+    found = [
+        f"{word} `{what}`: {reason}"
+        for word in ("loses", "assumes")
+        for what, reason in (getattr(revision.module, word, None) or {}).items()
+    ]
+    text = Path(revision.path).read_text(encoding="utf-8")
+    return found + [f"lint {line}" for line in re.findall(r"# lint: (allow .*)", text)]
 
 
 def markdown(
@@ -114,10 +127,21 @@ def markdown(
     for one in revisions:
         irreversible = " **It cannot be reverted.**" if is_irreversible(one) else ""
         parts.append(f"* `{one.revision}` {one.doc}{irreversible}")
+        parts += [f"  * {line}" for line in declared(one)]
+    if tried and "Nothing to do" in tried[0].said:
+        parts.append(
+            "\n**The first upgrade had nothing to do: the branch was not at its parent's state. Run"
+            " all jobs of the review again.**"
+        )
+    if any(_UNKNOWN_REVISION in one.said for one in tried):
+        parts.append(
+            "\n**The branch's parent has a revision that this pull request lacks: merge main, then"
+            " `schema rebase`.**"
+        )
     for ran in (*tried, checked):
         parts.append(f"\n{'✓' if ran.ok else '✗'} {ran.what}, {ran.seconds:.1f} s")
         if ran.said.strip() and (tried or not ran.ok):
-            parts.append(_folded("What it said", ran.said, ""))
+            parts.append(_folded("What it said", ran.said, "", shown=not ran.ok))
     if difference:
         parts.append(_folded("What changes in the schema", difference, "diff"))
     return "\n".join(parts) + "\n", ok
@@ -135,15 +159,15 @@ def _run(command: list[str], url: str, what: str) -> Ran:
         check=False,
     )
     seconds = time.monotonic() - start
-    return Ran(what, seconds, done.returncode == 0, done.stdout + done.stderr)
+    return Ran(what, seconds, done.returncode == 0, done.stderr + done.stdout)
 
 
-def _folded(title: str, text: str, language: str) -> str:
+def _folded(title: str, text: str, language: str, *, shown: bool = False) -> str:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return (
-        f"\n<details><summary>{title}</summary>\n\n{fence}{language}\n{text.rstrip()}\n{fence}\n\n"
-        "</details>"
+        f"\n<details{' open' if shown else ''}><summary>{title}</summary>\n\n"
+        f"{fence}{language}\n{text.rstrip()}\n{fence}\n\n</details>"
     )
 
 

@@ -33,6 +33,7 @@ _ROUTES = (
     ("POST", _BRANCH + r"/restore", "restore"),
     ("GET", _BRANCH + r"/anonymized_status", "status"),
     ("GET", _BRANCH + r"/databases", "databases"),
+    ("POST", _BRANCH + r"/roles/(?P<role>[a-z_]+)/reset_password", "reset_password"),
     ("GET", _BRANCH + r"/endpoints", "endpoints"),
     ("POST", r"/endpoints", "add_endpoint"),
     ("GET", r"/connection_uri", "uri"),
@@ -127,6 +128,11 @@ class StandIn:
 
     def _databases(self, _query: dict[str, str], _body: Object, branch: str) -> Object:
         return {"databases": self.state.databases(self.state.get(branch))}
+
+    def _reset_password(
+        self, _query: dict[str, str], _body: Object, branch: str, role: str
+    ) -> Object:
+        return self.state.reset_password(self.state.get(branch), role)
 
     def _endpoints(self, _query: dict[str, str], _body: Object, branch: str) -> Object:
         endpoint = self.state.get(branch).endpoint

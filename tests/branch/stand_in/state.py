@@ -213,6 +213,17 @@ class State:
         operations = self._begin(branch, ["start_compute"], lambda: None)
         return {"endpoint": branch.endpoint, "operations": operations}
 
+    def reset_password(self, branch: Branch, role: str) -> Object:
+        """Give a role another password."""
+        self._require_idle()
+        (found,) = (one for one in self.roles(branch) if one["name"] == role)
+        password = f"r3set: {secrets.token_hex(6)}+@%"
+        branch.password = password
+        operations = self._begin(
+            branch, ["apply_config"], lambda: self._set_password(branch, password)
+        )
+        return {"role": found | {"password": password}, "operations": operations}
+
     # ── requests that read ────────────────────────────────────────────────────────────────────────
 
     def get(self, identity: str) -> Branch:
