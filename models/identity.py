@@ -4,20 +4,21 @@ The identity ends with the transaction, on a pooled connection too. A transactio
 identity sees no rows. This file is for SQLAlchemy, identity_psycopg.py for psycopg's connections.
 """
 
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 from uuid import UUID
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, TwoPhaseTransaction, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, event, inspect, text
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import ScopedRegistry
 
 from .identity_psycopg import (
     ALREADY_BEGUN,
+    ENDED_INSIDE,
     HIDDEN_ERROR,
     IDENTIFY,
     AsyncPsycopgBlock,
@@ -74,8 +75,7 @@ def acting_as(
             was committed.
 
     """
-    # An invalid uuid should fail here, not in SQL.
-    user = str(UUID(str(user_id)))
+    user = _uuid(user_id)
     target = _scoped(target)
     if isinstance(target, Session):
         return _Block(_SessionBlock(target, user))
@@ -94,6 +94,16 @@ def acting_as(
         "acting_as takes a session or a connection of SQLAlchemy or psycopg, opened already; it got"
         f" {type(target).__name__}."
     )
+
+
+def _uuid(user_id: object) -> str:
+    """Return the id as text: what is none should fail here, not in SQL."""
+    try:
+        return str(UUID(str(user_id)))
+    except ValueError:
+        raise ValueError(
+            f"acting_as needs the user's id, a UUID; it got {type(user_id).__name__}."
+        ) from None
 
 
 def _scoped(target: Any) -> Any:  # noqa: ANN401  # anything
@@ -161,15 +171,15 @@ class _SessionBlock:
         self._user_id = user_id
         self._expires = session.expire_on_commit
         self._connections: list[Connection] = []
+        self._ending = False
 
     def begin(self) -> None:
         """Begin on an idle connection; afterwards the session holds no object."""
         session = self._session
         if _KEY in session.info:
             raise IdentityError("The session acts for a user already; end that block first.")
-        bound = session.bind
-        if isinstance(bound, Connection) and bound.in_transaction():
-            raise IdentityError(ALREADY_BEGUN)
+        if isinstance(session.bind, Connection):
+            _require_idle(session.bind)
         # SQLAlchemy writes them before the next statement, under the identity of this block.
         if session.new or session.dirty or session.deleted:
             raise IdentityError(
@@ -201,31 +211,49 @@ class _SessionBlock:
             leave.callback(self._leave)
             leave.callback(_end_whatever_happens, session)
             if error is None:
+                if not session.is_active:
+                    raise IdentityError(HIDDEN_ERROR)
                 self._refuse_failed(session)
-                session.flush()
+                _load_expired(session)
             # Before the end: a session expires the objects that it still holds.
             session.expunge_all()
+            # A transaction that a listener begins from here on is nobody's.
+            self._ending = True
             if error is None:
                 session.commit()
 
     def _identify(
         self, _session: Session, transaction: SessionTransaction, connection: Connection
     ) -> None:
-        if not transaction.nested:  # a savepoint begins inside a transaction that has the identity
+        # A savepoint begins inside a transaction that has the identity.
+        if not transaction.nested and not self._ending:
             _identify(connection, self._user_id)
             self._connections.append(connection)
 
-    def _refuse_failed(self, _session: Session) -> None:
+    def _refuse_failed(self, session: Session) -> None:
+        session.flush()  # what a commit would do after this
         for connection in self._connections:
             if not connection.closed:
                 _refuse_failed(connection)
 
     def _leave(self) -> None:
         session = self._session
-        event.remove(session, "after_begin", self._identify)
-        event.remove(session, "before_commit", self._refuse_failed)
+        for name, listener in (
+            ("after_begin", self._identify),
+            ("before_commit", self._refuse_failed),
+        ):
+            if event.contains(session, name, listener):
+                event.remove(session, name, listener)
         del session.info[_KEY]
         session.expire_on_commit = self._expires
+
+
+def _load_expired(session: Session) -> None:
+    """Load what a savepoint or a bulk statement has expired: an object keeps its values."""
+    for found in list(session):
+        if inspect(found).expired_attributes:
+            with suppress(InvalidRequestError):  # its row is gone
+                session.refresh(found)
 
 
 def _end_whatever_happens(session: Session) -> None:
@@ -248,8 +276,7 @@ class _ConnectionBlock:
 
     def begin(self) -> None:
         """Begin on an idle connection."""
-        if self._connection.in_transaction():
-            raise IdentityError(ALREADY_BEGUN)
+        _require_idle(self._connection)
         with ExitStack() as undo:
             # Inside it, SQLAlchemy refuses statements after a commit.
             undo.enter_context(self._connection.begin())
@@ -258,12 +285,37 @@ class _ConnectionBlock:
 
     def end(self, error: BaseException | None) -> None:
         """Commit, or roll back after an error."""
-        if error is not None:
-            self._leave.__exit__(type(error), error, error.__traceback__)
-            return
-        with self._leave:
-            if self._connection.in_transaction():
-                _refuse_failed(self._connection)
+        connection = self._connection
+        try:
+            if error is not None:
+                self._leave.__exit__(type(error), error, error.__traceback__)
+                return
+            with self._leave:
+                _refuse_ended(connection)
+                _refuse_failed(connection)
+        except IdentityError:
+            raise
+        except BaseException:
+            # A connection whose end failed may still have the identity.
+            if not connection.closed and not connection.invalidated:
+                connection.invalidate()
+            raise
+
+
+def _require_idle(connection: Connection) -> None:
+    """Raise if the connection is in a transaction, also one that SQLAlchemy does not know of."""
+    driver = None if connection.closed else connection.connection.driver_connection
+    if connection.in_transaction() or (
+        isinstance(driver, psycopg.Connection | psycopg.AsyncConnection)
+        and driver.info.transaction_status != TransactionStatus.IDLE
+    ):
+        raise IdentityError(ALREADY_BEGUN)
+
+
+def _refuse_ended(connection: Connection) -> None:
+    """Raise if the transaction has ended inside the block."""
+    if connection.closed or not connection.in_transaction():
+        raise IdentityError(ENDED_INSIDE)
 
 
 def _refuse_failed(connection: Connection) -> None:
@@ -272,6 +324,8 @@ def _refuse_failed(connection: Connection) -> None:
     if isinstance(driver, psycopg.Connection | psycopg.AsyncConnection):
         if has_failed(driver):
             raise IdentityError(HIDDEN_ERROR)
+        return
+    if not connection.in_transaction():
         return
     # Only psycopg knows the transaction's state.
     try:
@@ -285,15 +339,19 @@ def _identify(connection: Connection, user_id: str) -> None:
     pooled: Any = connection.connection
     driver = pooled.driver_connection
     if connection.dialect.detect_autocommit_setting(pooled.dbapi_connection):
-        raise IdentityError("In autocommit mode an identity ends with its statement.")
-    two_phase = isinstance(connection.get_transaction(), TwoPhaseTransaction)
-    if isinstance(driver, psycopg.Connection | psycopg.AsyncConnection) and not two_phase:
-        if driver.info.transaction_status != TransactionStatus.IDLE:
-            raise IdentityError(ALREADY_BEGUN)
+        raise IdentityError(
+            "In autocommit mode an identity ends with its statement; use an engine without"
+            " isolation_level AUTOCOMMIT."
+        )
+    if (
+        isinstance(driver, psycopg.Connection | psycopg.AsyncConnection)
+        # A listener, or a two-phase transaction, may have sent BEGIN already.
+        and driver.info.transaction_status == TransactionStatus.IDLE
         # With options, psycopg's own BEGIN has them.
-        if not any((driver.isolation_level, driver.read_only, driver.deferrable)):
-            _begin_in_one_round_trip(connection, driver, user_id)
-            return
+        and not any((driver.isolation_level, driver.read_only, driver.deferrable))
+    ):
+        _begin_in_one_round_trip(connection, driver, user_id)
+        return
     connection.execute(text(IDENTIFY.replace("%s", ":user_id")), {"user_id": user_id})
 
 

@@ -14,14 +14,18 @@ from psycopg.pq.abc import PGconn
 IDENTIFY = "SELECT set_config('app.user_id', %s, true)"
 
 ALREADY_BEGUN = (
-    "It is in a transaction or a pipeline already, whose statements had no identity; commit or roll"
-    " back before acting_as."
+    "The connection is in a transaction or a pipeline already, whose statements had no identity;"
+    " commit or roll back before acting_as."
 )
 # PostgreSQL answers COMMIT of a failed transaction with ROLLBACK, without an error.
 HIDDEN_ERROR = (
     "A statement of the block failed and its error was caught inside, so the block was rolled back;"
     " put a statement that may fail into a savepoint (begin_nested() in SQLAlchemy,"
     " connection.transaction() in psycopg)."
+)
+ENDED_INSIDE = (
+    "The block's transaction was ended inside the block, by a commit, a rollback or a close; leave"
+    " the block instead."
 )
 UNREAD = (
     "An answer was not read to its end (a stream or a COPY), so nothing was committed and the"
@@ -57,7 +61,8 @@ class PsycopgBlock:
             # raises its own error.
             with connection.pipeline():
                 undo.enter_context(self._transaction)
-                connection.execute(IDENTIFY, [self._user_id], prepare=False)
+                # A cursor of its own: the connection's may send other placeholders, or literals.
+                psycopg.Cursor(connection).execute(IDENTIFY, [self._user_id], prepare=False)
             undo.pop_all()
 
     def end(self, error: BaseException | None) -> None:
@@ -69,7 +74,9 @@ class PsycopgBlock:
                     raise IdentityError(UNREAD)
                 return
             hidden = None
-            if error is None and has_failed(self._connection):
+            if error is None and _is_over(self._connection):
+                error = hidden = IdentityError(ENDED_INSIDE)
+            elif error is None and has_failed(self._connection):
                 error = hidden = IdentityError(HIDDEN_ERROR)
             self._transaction.__exit__(type(error) if error else None, error, None)
             if hidden:
@@ -103,7 +110,8 @@ class AsyncPsycopgBlock:
             await connection.set_autocommit(True)
             async with connection.pipeline():
                 await undo.enter_async_context(self._transaction)
-                await connection.execute(IDENTIFY, [self._user_id], prepare=False)
+                cursor = psycopg.AsyncCursor(connection)
+                await cursor.execute(IDENTIFY, [self._user_id], prepare=False)
             undo.pop_all()
 
     async def end(self, error: BaseException | None) -> None:
@@ -115,7 +123,9 @@ class AsyncPsycopgBlock:
                     raise IdentityError(UNREAD)
                 return
             hidden = None
-            if error is None and has_failed(self._connection):
+            if error is None and _is_over(self._connection):
+                error = hidden = IdentityError(ENDED_INSIDE)
+            elif error is None and has_failed(self._connection):
                 error = hidden = IdentityError(HIDDEN_ERROR)
             await self._transaction.__aexit__(type(error) if error else None, error, None)
             if hidden:
@@ -138,6 +148,11 @@ def _require_idle(connection: "psycopg.Connection[Any] | psycopg.AsyncConnection
     info = connection.info
     if info.pipeline_status or info.transaction_status != TransactionStatus.IDLE:
         raise IdentityError(ALREADY_BEGUN)
+
+
+def _is_over(connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> bool:
+    """Whether the transaction has ended, or the connection."""
+    return connection.closed or connection.info.transaction_status == TransactionStatus.IDLE
 
 
 def _is_busy(connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> bool:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, overload
 
 import psycopg
+from psycopg.rows import tuple_row
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
@@ -41,18 +42,40 @@ WHERE pg_has_role(a.name, r.oid, 'MEMBER')
 ORDER BY a.place
 """
 
-# Roles that the session can become and that row security does not limit.
+# Roles that the session can become and that row security does not limit, or that can make it so.
 BYPASSING = """
 SELECT DISTINCT r.rolname
 FROM pg_catalog.pg_roles AS r
 WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND (
-  r.rolsuper OR r.rolbypassrls OR EXISTS (
+  r.rolsuper OR r.rolbypassrls OR r.rolreplication OR r.rolcreaterole OR r.rolname ~ '^pg_'
+  OR EXISTS (
     SELECT FROM pg_catalog.pg_class AS c
-    WHERE c.relowner = r.oid AND c.relnamespace = to_regnamespace('public') AND c.relkind = 'r'
+    WHERE c.relowner = r.oid AND c.relnamespace = to_regnamespace('public')
+  )
+  OR EXISTS (
+    SELECT FROM pg_catalog.pg_proc AS p
+    WHERE p.proowner = r.oid AND p.pronamespace = to_regnamespace('public')
+  )
+  OR EXISTS (
+    SELECT FROM pg_catalog.pg_namespace AS n WHERE n.nspowner = r.oid AND n.nspname = 'public'
+  )
+  OR EXISTS (
+    SELECT FROM pg_catalog.pg_database AS d
+    WHERE d.datdba = r.oid AND d.datname = current_database()
   )
 )
 ORDER BY 1
 """
+
+# An unqualified name must mean the table in public, and no setting may name a user already.
+MISLED = """
+SELECT t.name
+FROM unnest(string_to_array('{tables}', ',')) AS t (name)
+CROSS JOIN LATERAL quote_ident(t.name) AS q
+WHERE to_regclass(q) IS DISTINCT FROM to_regclass('public.' || q)
+ORDER BY 1
+"""
+IDENTITY_SET = "SELECT coalesce(current_setting('app.user_id', true), '') <> ''"
 
 HOLDS_GROUP = f"""
 SELECT current_user::text, coalesce(
@@ -190,6 +213,18 @@ def _isolated() -> _Queries:
         )
     if not in_group:
         raise NotIsolatedError(f"The role {role} does not hold {APPLICATION}: {only}")
+    if misled := [row[0] for row in (yield MISLED.format(tables=",".join(metadata.tables)))]:
+        raise NotIsolatedError(
+            f"The name {misled[0]} does not mean public.{misled[0]} for {role}: correct its"
+            " search_path, or drop what stands before it."
+        )
+    [(already,)] = yield IDENTITY_SET
+    if already:
+        raise NotIsolatedError(
+            f"{role} acts for a user before any block: take app.user_id out of the URL's options,"
+            " and out of the settings of the role and the database; or assert this outside of a"
+            " block."
+        )
     if beyond := [f"{privilege} on {table}" for table, privilege in (yield BEYOND_GROUP)]:
         raise NotIsolatedError(
             f"The role {role} has {', '.join(beyond)}, which {APPLICATION} has not: {only}"
@@ -199,6 +234,11 @@ def _isolated() -> _Queries:
 def _compatible() -> _Queries:
     found = [row[0] for row in (yield "SELECT version_num FROM public.alembic_version")]
     head = HISTORY[-1]
+    if len(found) > 1:
+        raise IncompatibleDatabaseError(
+            f"The database records {len(found)} revisions ({', '.join(sorted(found))}), and has one"
+            " of them at most: correct alembic_version first."
+        )
     if found == [head]:
         return
     if not found or found[0] in HISTORY:
@@ -253,7 +293,7 @@ def _run(connection: Any, queries: _Queries) -> Coroutine[Any, Any, None] | None
 
 def _rows(connection: AnyConnection, query: str) -> Sequence[Any]:
     if isinstance(connection, psycopg.Connection):
-        return connection.execute(query.encode()).fetchall()
+        return psycopg.Cursor(connection, row_factory=tuple_row).execute(query.encode()).fetchall()
     return connection.execute(text(query)).all()
 
 
@@ -261,5 +301,6 @@ async def _run_async(connection: "psycopg.AsyncConnection[Any]", queries: _Queri
     with suppress(StopIteration):
         query = next(queries)
         while True:
-            cursor = await connection.execute(query.encode())
+            cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+            await cursor.execute(query.encode())
             query = queries.send(await cursor.fetchall())

@@ -34,7 +34,11 @@ def read_address(name: str, default: str, secret: str) -> str:
 
     """
     base = (os.environ.get(name, "").strip() or default).rstrip("/")
-    address = httpx.URL(base)
-    if address.scheme != "https" and address.host not in {"127.0.0.1", "localhost", "::1"}:
+    try:
+        address = httpx.URL(base)
+    except httpx.InvalidURL as error:
+        raise CannotRunError(f"{name} is no address.") from error
+    local = address.scheme == "http" and address.host in {"127.0.0.1", "localhost", "::1"}
+    if address.scheme != "https" and not local:
         raise CannotRunError(f"{name} must begin with https://: the {secret} is sent there.")
     return base

@@ -337,8 +337,23 @@ async def test_a_stranger_is_refused_at_once(stranger: Any) -> None:  # noqa: AN
 
 async def test_an_id_that_is_no_uuid_is_refused_at_once(subject: Subject) -> None:
     """The call itself raises."""
-    with pytest.raises(ValueError, match="badly formed"):
+    with pytest.raises(ValueError, match="needs the user's id, a UUID; it got str"):
         acting_as(subject.target, "alice")  # type: ignore[call-overload]  # the mistake
+
+
+async def test_an_end_inside_the_block_is_told(subject: Subject) -> None:
+    """A rollback, or SQL that rolls back: nothing is committed, and the end says so."""
+    if subject.kind.removeprefix("async-") not in {"connection", "psycopg"}:
+        return  # a session goes on with another transaction
+    with pytest.raises(IdentityError, match="ended inside the block"):
+        async with subject.acting(ALICE):
+            await subject.add("lost")
+            if subject.is_psycopg:
+                await subject.run("ROLLBACK")
+            else:
+                await subject.call("rollback")
+    await subject.require_no_identity()
+    assert await subject.titles_of(ALICE) == []
 
 
 async def test_a_lost_connection_is_an_error_and_is_replaced(

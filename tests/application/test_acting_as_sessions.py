@@ -6,10 +6,11 @@ The theory: a session's objects cross from one user to another no more than rows
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from uuid import UUID
 
 import pytest
-from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import sessionmaker
@@ -226,6 +227,83 @@ def test_an_async_stream_that_is_not_read_to_its_end_hurts_nobody(application: U
         await engine.dispose()
 
     asyncio.run(run())
+
+
+def test_a_listener_of_the_application_begins_the_transaction(engine: Engine) -> None:
+    """A statement before the identity, such as a timeout: the identity follows it."""
+
+    def limit(_session: Session, _transaction: object, connection: Connection) -> None:
+        connection.execute(text("SET LOCAL statement_timeout = '5s'"))
+
+    event.listen(Session, "after_begin", limit)
+    try:
+        with Session(engine) as session, acting_as(session, ALICE):
+            session.add(new_todo(title="one"))
+            assert titles(session) == ["one"]
+    finally:
+        event.remove(Session, "after_begin", limit)
+
+
+@pytest.mark.parametrize("name", ["after_soft_rollback", "after_transaction_end"])
+@pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
+def test_what_a_listener_begins_at_the_end_is_nobodys(
+    engine: Engine, name: str, *, fails: bool
+) -> None:
+    """SQLAlchemy's own recipes begin a transaction there: without an identity."""
+    with Session(engine) as session:
+
+        def ask(*_arguments: object) -> None:
+            if session.is_active:
+                session.execute(text("SELECT 1"))
+
+        event.listen(session, name, ask)
+        with suppress(ZeroDivisionError), acting_as(session, ALICE):
+            session.add(new_todo(title="Alice's"))
+            session.flush()
+            if fails:
+                raise ZeroDivisionError
+        event.remove(session, name, ask)
+        assert titles(session) == []
+        assert list(session) == []
+
+
+def test_a_failure_that_a_commits_own_flush_hides_is_told(engine: Engine) -> None:
+    """A listener of the flush swallows its own error: the commit would lose everything."""
+
+    def audit(session: Session, _context: object) -> None:
+        with suppress(DBAPIError):
+            session.connection().execute(text("INSERT INTO audit VALUES (1)"))
+
+    with Session(engine) as session:
+        event.listen(session, "after_flush", audit)
+        with pytest.raises(IdentityError, match="rolled back"), acting_as(session, ALICE):
+            session.add(new_todo(title="lost"))
+            session.commit()
+
+
+def test_a_flush_whose_error_is_caught_is_told(engine: Engine) -> None:
+    """The session is rolled back by then: what follows would be all that is committed."""
+    with Session(engine) as session:
+        with pytest.raises(IdentityError, match="rolled back"), acting_as(session, ALICE):
+            session.add(new_todo(title="lost"))
+            session.add(new_todo(title=" "))
+            with pytest.raises(DBAPIError):
+                session.flush()
+        with acting_as(session, ALICE):
+            assert titles(session) == []
+
+
+def test_objects_that_a_savepoint_expired_keep_their_values(engine: Engine) -> None:
+    """They are loaded again before they leave."""
+    with Session(engine) as session:
+        with acting_as(session, ALICE):
+            todo = new_todo(title="kept")
+            session.add(todo)
+            session.flush()
+            with pytest.raises(DBAPIError), session.begin_nested():
+                todo.title = " "
+                session.flush()
+        assert todo.title == "kept"
 
 
 def test_many_threads_share_a_small_pool(application: URL) -> None:

@@ -314,9 +314,12 @@ def test_values_that_the_database_refuses_are_the_clients_error(
 ) -> None:
     """The answer is 422, without the database's message, and nothing is stored."""
     before = everything(head)
-    answer = app.post("/todos", json={"title": " "}, headers={"cookie": alice.cookie})
-    assert answer.status_code == 422
-    assert "todo" not in answer.text
+    for title in (" ", "a\0b", "\ud800"):
+        body = json.dumps({"title": title}).encode()
+        kind = {"cookie": alice.cookie, "content-type": "application/json"}
+        answer = app.post("/todos", content=body, headers=kind)
+        assert answer.status_code == 422, title
+        assert "todo" not in answer.text
     assert everything(head) == before
 
 

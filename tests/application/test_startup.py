@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from psycopg.rows import dict_row
 from sqlalchemy import URL, MetaData, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -28,6 +29,7 @@ from models import (
 from models.version import HISTORY, __version__
 from schema.postgres.connection import connect
 from tests.support.servers import conninfo
+from tests.support.users import ALICE
 
 
 def test_assert_isolated_accepts_the_applications_login(application: URL) -> None:
@@ -97,6 +99,63 @@ def granted(owner: URL, grant: str, revoke: str) -> Iterator[None]:
             connection.exec_driver_sql(revoke)
 
 
+@pytest.mark.parametrize("attribute", ["REPLICATION", "CREATEROLE", "IN ROLE pg_read_server_files"])
+def test_assert_isolated_refuses_what_leads_around_row_security(
+    application: URL, superusers: dict[int, URL], attribute: str
+) -> None:
+    """Attributes and predefined roles: the files of the server hold every row."""
+    (superuser, *_) = superusers.values()
+    name = f"around_{uuid.uuid4().hex[:8]}"
+    with connect(superuser, autocommit=True) as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD '{name}' {attribute}")
+        connection.exec_driver_sql(f"GRANT todo_app TO {name}")
+        try:
+            with connect(application.set(username=name, password=name)) as login:
+                with pytest.raises(NotIsolatedError, match="can become"):
+                    assert_isolated(login)
+        finally:
+            connection.exec_driver_sql(f"DROP ROLE {name}")
+
+
+def test_assert_isolated_refuses_a_name_that_means_another_table(
+    head: URL, application: URL
+) -> None:
+    """A view in front of the table runs with its owner's rights."""
+    name = application.username
+    with connect(head, autocommit=True) as owner:
+        owner.exec_driver_sql(f'CREATE SCHEMA "{name}"')
+        owner.exec_driver_sql(f'CREATE VIEW "{name}".todo AS SELECT * FROM public.todo')
+        owner.exec_driver_sql(f'GRANT USAGE ON SCHEMA "{name}" TO todo_app')
+        owner.exec_driver_sql(f'GRANT SELECT ON "{name}".todo TO todo_app')
+    with connect(application) as connection:
+        with pytest.raises(NotIsolatedError, match=r"does not mean public\.todo"):
+            assert_isolated(connection)
+
+
+def test_assert_isolated_refuses_an_identity_from_the_settings(application: URL) -> None:
+    """The URL's options name a user: every query without a block would be theirs."""
+    options = {"options": f"-capp.user_id={ALICE}"}
+    with connect(application.update_query_dict(options)) as connection:
+        with pytest.raises(NotIsolatedError, match="acts for a user before any block"):
+            assert_isolated(connection)
+
+
+def test_the_assertions_use_their_own_rows(application: URL) -> None:
+    """The connection may make dictionaries of its rows."""
+    with psycopg.connect(conninfo(application), row_factory=dict_row) as connection:
+        assert_isolated(connection)
+        assert_compatible(connection)
+
+
+def test_assert_compatible_refuses_two_records(head: URL, application: URL) -> None:
+    """A linear history has one revision at a time."""
+    with connect(head, autocommit=True) as owner:
+        owner.exec_driver_sql("INSERT INTO alembic_version VALUES ('ffffffffffff')")
+    with connect(application) as connection:
+        with pytest.raises(IncompatibleDatabaseError, match="records 2 revisions"):
+            assert_compatible(connection)
+
+
 def test_assert_isolated_requires_the_applications_group(head: URL, application: URL) -> None:
     """A login that holds no group role sees nothing, and is not the application's."""
     name = application.username
@@ -121,9 +180,9 @@ def test_assert_isolated_refuses_privileges_beyond_the_groups(
     """Privileges of its own, or of a role that it can become: TRUNCATE ignores row security."""
     name = application.username
     with connect(head, autocommit=True) as owner:
-        holder = "holder" if inherited else name
+        holder = f"holder_{uuid.uuid4().hex[:8]}" if inherited else name
         if inherited:
-            owner.exec_driver_sql(f"CREATE ROLE holder ROLE {name}")
+            owner.exec_driver_sql(f"CREATE ROLE {holder} ROLE {name}")
         owner.exec_driver_sql(f"GRANT {privilege} TO {holder}")
         try:
             with connect(application) as connection:
@@ -132,7 +191,7 @@ def test_assert_isolated_refuses_privileges_beyond_the_groups(
         finally:
             owner.exec_driver_sql(f"REVOKE {privilege} FROM {holder}")
             if inherited:
-                owner.exec_driver_sql("DROP ROLE holder")
+                owner.exec_driver_sql(f"DROP ROLE {holder}")
 
 
 def test_both_assertions_can_be_awaited(head: URL, application: URL, better_auth: URL) -> None:

@@ -21,6 +21,7 @@ USE = """
 const [alice, bob] = process.argv.slice(-2);
 const seen = {};
 const failure = (promise) => promise.then(() => null, (error) => error.message);
+await assertIsolated();
 const add = (title) => (client) => client.query("INSERT INTO todo (title) VALUES ($1)", [title]);
 
 await actingAs(alice, add("hers"));
@@ -31,6 +32,10 @@ seen.hidden = await failure(actingAs(bob, async (client) => {
   await add("lost")(client);
   await add(" ")(client).catch(() => {});
 }));
+let later;
+seen.late = await failure(actingAs(alice, async (client) => { later = client; })
+  .then(() => later.query("SELECT title FROM todo")));
+seen.nobody = await failure(actingAs(undefined, add("whose?")));
 seen.broken = await failure(actingAs(bob, (client) =>
   client.query("SELECT pg_terminate_backend(pg_backend_pid())")));
 seen.kysely = (await openTodos(alice)).map(({ title }) => title);
@@ -79,6 +84,8 @@ def test_users_are_kept_apart_in_typescript(seen: dict[str, Any]) -> None:
     assert seen["drizzle"] == ["his"]
     assert "title_not_blank" in seen["refused"]
     assert "nothing was committed" in seen["hidden"]
+    assert "has ended" in seen["late"]
+    assert "needs the user's id" in seen["nobody"]
     assert "terminat" in seen["broken"]
     # The traps.
     assert seen["outside"] == [0, 0, 0]

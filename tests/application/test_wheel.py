@@ -79,7 +79,7 @@ def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: U
             {"id": USER, "name": "alice"},
         )
         connection.commit()
-    start, acting, plain, piped, reset = snippets("The application")
+    start, acting, plain, piped, job, reset = snippets("The application")
     (queries,) = snippets("Common queries")
     url = application.set(drivername="postgresql").render_as_string(hide_password=False)
     code = "\n".join(
@@ -93,6 +93,12 @@ def test_the_readmes_snippets_run(python: Path, application: URL, better_auth: U
             f"DATABASE_URL = {url!r}",
             plain,
             piped,
+            "from datetime import UTC, datetime",
+            job,
+            "complete_everything([user_id])",
+            "for _ in range(20):",  # psycopg prepares what is repeated, and the reset keeps it
+            "    with Session(engine) as session, acting_as(session, user_id):",
+            "        session.exec(select(Todo)).all()",
             "with Session(engine) as session, acting_as(session, user_id):",
             "    session.add(Todo(user_id=user_id, title='first'))",
             "    session.flush()",

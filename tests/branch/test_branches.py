@@ -16,8 +16,10 @@ import httpx
 import psycopg
 import pytest
 
+from schema.branch.branches import all_branches
 from schema.branch.lifecycle import Wanted, create
 from schema.branch.neon import Neon
+from schema.errors import CannotRunError
 from schema.project import ROOT, own_environment, scripts
 from schema.revisions.history import single_head
 from tests.branch.conftest import KEY, Schema, environment_of, execute, scalar, url_of
@@ -39,14 +41,14 @@ def done(result: Result) -> str:
 
 def test_a_pull_request(neon: StandIn, schema: Schema) -> None:
     """Opened, pushed to twice, closed: each push begins where the parent is, not where it was."""
-    first = done(schema("create", "--pr", "12", "--parent", "main"))
+    first = done(schema("create", "--pr", "12", "--parent", "main", "--copy"))
     assert f"at revision {HEAD}" in first
     url = done(schema("url", "--pr", "12")).strip()
     assert scalar(url, ROWS) == scalar(url_of(neon.state.main), ROWS)
     execute(url, "CREATE TABLE pushed (a integer)")
     neon.state.main.compute.execute("neondb", "CREATE TABLE moved (a integer)")
     for _ in range(2):
-        assert "schema-pr-12" in done(schema("create", "--pr", "12", "--parent", "main"))
+        assert "schema-pr-12" in done(schema("create", "--pr", "12", "--parent", "main", "--copy"))
         url = done(schema("url", "--pr", "12")).strip()
         assert scalar(url, "SELECT to_regclass('pushed') IS NULL AND to_regclass('moved') > 0")
     made = neon.state.named("schema-pr-12")
@@ -85,6 +87,7 @@ def test_two_pull_requests(neon: StandIn, schema: Schema) -> None:
         "schema.cli.main",
         "branch",
         "create",
+        "--copy",
         "--parent",
         "main",
         "--pr",
@@ -111,7 +114,7 @@ def test_a_timeout(neon: StandIn) -> None:
     with httpx.Client(base_url=f"{neon.address}/", headers=headers, timeout=1) as client:
         for number in range(8):
             neon.order({number: "late"})
-            wanted = Wanted("schema-late", "main")
+            wanted = Wanted("schema-late", "main", "copy")
             branch = create(Neon(PROJECT, client), wanted, lambda _: None).branch
             assert (branch.name, branch.state) == ("schema-late", "ready")
     assert len(neon.state.branches) == 2
@@ -120,20 +123,20 @@ def test_a_timeout(neon: StandIn) -> None:
 @pytest.mark.slow
 def test_an_expiry_is_always_given(neon: StandIn, schema: Schema) -> None:
     """A week by default, also after a reset, and never more than Neon allows."""
-    done(schema("create", "mine", "--parent", "main"))
+    done(schema("create", "mine", "--parent", "main", "--copy"))
     made = neon.state.named("schema-mine")
     assert made is not None
     assert abs(made.api["ttl_interval_seconds"] - 7 * 86400) < 60
     done(schema("reset", "mine", "--days", "2"))
     assert abs(made.api["ttl_interval_seconds"] - 2 * 86400) < 60
-    assert schema("create", "mine", "--parent", "main", "--days", "31").code == 2
+    assert schema("create", "mine", "--parent", "main", "--copy", "--days", "31").code == 2
 
 
 @pytest.mark.slow
 def test_passwords_of_a_protected_parent(neon: StandIn, schema: Schema) -> None:
     """The branch's owner has a new password; it is in the URL only, and masked on GitHub first."""
     neon.state.main.api["protected"] = True
-    made = schema("create", "--pr", "3", "--parent", "main", GITHUB_ACTIONS="true")
+    made = schema("create", "--pr", "3", "--parent", "main", "--copy", GITHUB_ACTIONS="true")
     branch = neon.state.named("schema-pr-3")
     assert branch is not None
     assert branch.password != neon.state.main.password
@@ -147,7 +150,7 @@ def test_passwords_of_a_protected_parent(neon: StandIn, schema: Schema) -> None:
     masked = {line.removeprefix("::add-mask::") for line in url.err.splitlines()}
     encoded = printed.rpartition("@")[0].rpartition(":")[2]
     assert encoded.replace("%", "%25") in masked  # as the runner reads a command
-    quiet = schema("create", "--pr", "3", "--parent", "main")
+    quiet = schema("create", "--pr", "3", "--parent", "main", "--copy")
     assert branch.password not in quiet.out + quiet.err
 
 
@@ -156,7 +159,7 @@ def test_passwords_of_a_protected_parent(neon: StandIn, schema: Schema) -> None:
 def test_what_is_not_ours_stays(neon: StandIn, schema: Schema, which: str) -> None:
     """Neither the default branch, nor a protected one, nor one without our prefix changes."""
     if which == "protected":
-        done(schema("create", "mine", "--parent", "main"))
+        done(schema("create", "mine", "--parent", "main", "--copy"))
         made = neon.state.named("schema-mine")
     else:
         made = neon.state.main
@@ -208,7 +211,7 @@ def test_another_kind_is_made_anew(schema: Schema) -> None:
         (one,) = json.loads(done(schema("list", "--json")))["branches"]
         return str(one["kind"])
 
-    done(schema("create", "mine", "--parent", "main"))
+    done(schema("create", "mine", "--parent", "main", "--copy"))
     done(schema("create", "mine", "--parent", "main", "--schema-only"))
     assert kind() == "schema-only"
     done(schema("create", "mine", "--parent", "main"))
@@ -224,9 +227,9 @@ def test_another_kind_is_made_anew(schema: Schema) -> None:
 def test_what_cannot_be_made_deletes_nothing(neon: StandIn, schema: Schema) -> None:
     """A parent that Neon would refuse is refused before the old branch goes."""
     for name in ("mine", "other"):
-        done(schema("create", name, "--parent", "main"))
+        done(schema("create", name, "--parent", "main", "--copy"))
     for parent, says in (("schema-mine", "its own parent"), ("schema-other", "expires itself")):
-        result = schema("create", "mine", "--parent", parent)
+        result = schema("create", "mine", "--parent", parent, "--copy")
         assert result.code == 2
         assert says in result.err, result.everything
         assert neon.state.named("schema-mine") is not None
@@ -264,7 +267,7 @@ def test_restore_point(neon: StandIn, schema: Schema) -> None:
     """It keeps the parent's rows, has no compute, and the printed request goes back to them."""
     main = neon.state.main
     before = scalar(url_of(main), ROWS)
-    said = done(schema("create", "--restore-point", "--parent", "main"))
+    said = done(schema("create", "--restore-point", "--parent", "main", "--copy"))
     (point,) = (one for one in neon.state.branches.values() if one is not main)
     assert point.endpoint is None
     assert point.api["name"].startswith("schema-restore-")
@@ -292,7 +295,7 @@ def test_restore_point(neon: StandIn, schema: Schema) -> None:
 def test_prune(neon: StandIn, hub: GitHub, schema: Schema) -> None:
     """Branches of closed pull requests go; one that cannot be looked up stays, and is named."""
     for number in ("4", "5", "6"):
-        done(schema("create", "--pr", number, "--parent", "main"))
+        done(schema("create", "--pr", number, "--parent", "main", "--copy"))
     hub.pull_requests = {4: {"state": "closed"}, 5: {"state": "open"}}
     result = schema("prune")
     assert result.code == 2
@@ -337,7 +340,7 @@ def test_what_a_person_can_fix(
     """One sentence, exit code 2, nothing changed."""
     if happens is not None:
         happens(neon)
-    result = schema("create", "--pr", "7", "--parent", "main", **environment)
+    result = schema("create", "--pr", "7", "--parent", "main", "--copy", **environment)
     assert (result.code, result.out) == (2, "")
     assert says in result.err, result.everything
     assert len(result.err.splitlines()) == 1
@@ -367,17 +370,88 @@ def test_arguments_that_cannot_be(schema: Schema, arguments: tuple[str, ...]) ->
 
 
 @pytest.mark.slow
+def test_a_new_branch_is_a_copy_only_when_asked(neon: StandIn, schema: Schema) -> None:
+    """A masked branch that another run has just taken away does not come back unmasked."""
+    result = schema("create", "mine", "--parent", "main")
+    assert (result.code, "--anonymised" in result.err) == (2, True), result.everything
+    assert list(neon.state.branches.values()) == [neon.state.main]
+
+
+@pytest.mark.slow
+def test_what_is_refused_changes_nothing(neon: StandIn, schema: Schema) -> None:
+    """A database that is not there, an output that cannot be written, a URL in a name's place."""
+    done(schema("create", "mine", "--parent", "main", "--copy"))
+    made = neon.state.named("schema-mine")
+    assert made is not None
+    before = dict(made.api)
+    secret = "postgresql://owner:Geheim123@host/db"  # noqa: S105  # nobody's
+    for arguments in (
+        ("reset", "mine", "--database", "typo"),
+        ("reset", "mine", "--database", secret),
+        ("create", "mine", "--parent", secret),
+        ("create", "mine", "--parent", "main", "--github-output", "url"),
+        ("create", "other", "--copy", "--parent", "main", "--database", "typo"),
+    ):
+        result = schema(*arguments)
+        assert result.code == 2, result.everything
+        assert "Geheim123" not in result.everything
+    assert made.api == before
+    assert len(neon.state.branches) == 2
+
+
+@pytest.mark.parametrize("cursors", ["AB", "A"])
+def test_pages_that_never_end(cursors: str) -> None:
+    """A cursor that was there before ends the list."""
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("cursor"))
+        following = cursors[len(asked) % len(cursors)]
+        return httpx.Response(200, json={"branches": [{}], "pagination": {"next": following}})
+
+    with httpx.Client(base_url="http://n/", transport=httpx.MockTransport(answer)) as client:
+        found = list(Neon(PROJECT, client).pages("branches", "branches"))
+    assert len(found) == len(asked) == len(cursors) + 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"branches": None}, {"branches": [None]}, {"branches": [{}]}, {"branches": 1}],
+    ids=str,
+)
+def test_answers_of_another_form(body: object) -> None:
+    """One sentence, and no traceback."""
+    transport = httpx.MockTransport(lambda _request: httpx.Response(200, json=body))
+    with httpx.Client(base_url="http://n/", transport=transport) as client:
+        with pytest.raises(CannotRunError, match="another form"):
+            all_branches(Neon(PROJECT, client))
+
+
+def test_a_refusal_repeats_no_secret() -> None:
+    """Neon's own words may hold the key, or a password."""
+    body = {"message": f"token {KEY} lacks scope; password=Geheim123"}
+    transport = httpx.MockTransport(lambda _request: httpx.Response(403, json=body))
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url="http://n/", transport=transport, headers=headers) as client:
+        with pytest.raises(CannotRunError) as refusal:
+            all_branches(Neon(PROJECT, client))
+    assert "lacks scope" in str(refusal.value)
+    assert KEY not in str(refusal.value)
+    assert "Geheim123" not in str(refusal.value)
+
+
+@pytest.mark.slow
 def test_a_failed_operation_says_what_is_left(neon: StandIn, schema: Schema) -> None:
     """The branch may be half made: the message names it, and the next run repairs it."""
     neon.state.failing = 1
-    result = schema("create", "--pr", "8", "--parent", "main")
+    result = schema("create", "--pr", "8", "--parent", "main", "--copy")
     assert result.code == 2
     assert "ended as failed" in result.err
     assert "schema branch delete schema-pr-8" in result.err, result.everything
-    done(schema("create", "--pr", "8", "--parent", "main"))
+    done(schema("create", "--pr", "8", "--parent", "main", "--copy"))
 
 
-REQUESTS = {"create": 12, "create again": 14, "delete": 4}
+REQUESTS = {"create": 20, "create again": 22, "delete": 4}
 """How many requests of a command are spoiled; there are fewer, unless one is repeated."""
 
 
@@ -391,10 +465,10 @@ def test_every_fault_at_every_request(
     spoiled = 0
     for number in range(REQUESTS[command]):
         if command != "create":
-            done(schema("create", "--pr", "9", "--parent", "main"))
+            done(schema("create", "--pr", "9", "--parent", "main", "--copy"))
         neon.order({number: fault})
         verb = command.split(maxsplit=1)[0]
-        parent = ["--parent", "main"] if verb == "create" else []
+        parent = ["--copy", "--parent", "main"] if verb == "create" else []
         result = schema(verb, "--pr", "9", *parent)
         asked = list(neon.asked)
         neon.order({})
@@ -428,7 +502,7 @@ def test_a_crashed_run_left_a_branch(neon: StandIn, schema: Schema) -> None:
             }
         )
         said = done(
-            schema("create", "--pr", "10", "--parent", "main")
+            schema("create", "--pr", "10", "--parent", "main", "--copy")
         )  # while its operations still run
     finally:
         neon.state.seconds = 0.1

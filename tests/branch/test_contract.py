@@ -84,8 +84,8 @@ def test_every_request_and_answer(neon: StandIn, schema: Schema, proxy: Proxy) -
     def through(*arguments: str) -> str:
         return done(schema(*arguments, NEON_API_URL=proxy.address))
 
-    through("create", "--pr", "1", "--parent", "main")
-    through("create", "--pr", "1", "--parent", "main")
+    through("create", "--pr", "1", "--parent", "main", "--copy")
+    through("create", "--pr", "1", "--parent", "main", "--copy")
     through("create", "mine", "--parent", "main", "--schema-only")
     through("create", "masked", "--parent", "main", "--anonymised")
     through("create", "--restore-point")
@@ -95,12 +95,12 @@ def test_every_request_and_answer(neon: StandIn, schema: Schema, proxy: Proxy) -
     made = neon.state.named("schema-pr-1")
     assert made is not None
     made.endpoint = None
-    through("create", "--pr", "1", "--parent", "main")
+    through("create", "--pr", "1", "--parent", "main", "--copy")
     for name in ("pr-1", "mine", "masked"):
         through("delete", name)
     assert schema("try", NEON_API_URL=proxy.address).code == 1  # there is no TLS
     neon.state.limit = 1
-    refused = schema("create", "mine", "--parent", "main", NEON_API_URL=proxy.address)
+    refused = schema("create", "mine", "--parent", "main", "--copy", NEON_API_URL=proxy.address)
     assert "as many branches as its plan allows" in refused.err
     assert proxy.violations == []
 

@@ -39,7 +39,7 @@ def test_an_anonymised_branch(neon: StandIn, schema: Schema) -> None:
 
 @pytest.mark.slow
 def test_a_mask_that_fails(neon: StandIn, schema: Schema) -> None:
-    """A branch whose masking failed holds real rows: the message says so, and how to delete it."""
+    """A branch whose masking failed holds real rows: it is deleted, and the message says so."""
     main = neon.state.main.compute
     main.execute(DATABASE, "ALTER TABLE todo ADD CONSTRAINT c CHECK (title !~ '-') NOT VALID")
     try:
@@ -48,7 +48,40 @@ def test_a_mask_that_fails(neon: StandIn, schema: Schema) -> None:
         main.execute(DATABASE, "ALTER TABLE todo DROP CONSTRAINT c")
     assert result.code == 2
     assert "could not mask" in result.err
-    assert "schema branch delete schema-mine" in result.err, result.everything
+    assert "It was deleted." in result.err, result.everything
+    assert neon.state.named("schema-mine") is None
+
+
+@pytest.mark.slow
+def test_the_url_of_rows_that_are_not_masked_is_not_given(neon: StandIn, schema: Schema) -> None:
+    """While it is being masked, and when that has failed."""
+    done(schema("create", "mine", "--parent", "main", "--anonymised"))
+    made = neon.state.named("schema-mine")
+    assert made is not None
+    done(schema("url", "mine"))
+    for state in ("anonymizing", "error"):
+        made.anonymised = state
+        refused = schema("url", "mine")
+        assert (refused.code, refused.out) == (2, ""), refused.everything
+        assert "are not masked" in refused.err
+
+
+@pytest.mark.slow
+def test_a_mark_that_the_models_do_not_know(neon: StandIn, schema: Schema) -> None:
+    """The parent is ahead of the checkout: its new column would be copied as it is."""
+    main = neon.state.main.compute
+    main.execute(
+        DATABASE,
+        'ALTER TABLE "user" ADD COLUMN phone text',
+        "COMMENT ON COLUMN \"user\".phone IS 'PERSONAL: where to call'",
+    )
+    try:
+        result = schema("create", "mine", "--parent", "main", "--anonymised")
+    finally:
+        main.execute(DATABASE, 'ALTER TABLE "user" DROP COLUMN phone')
+    assert result.code == 2, result.everything
+    assert "user.phone" in result.err
+    assert list(neon.state.branches.values()) == [neon.state.main]
 
 
 def _values(url: URL, column: Column[object]) -> set[str]:

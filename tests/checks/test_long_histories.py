@@ -267,6 +267,7 @@ def test_each_schema_is_read_once(
     assert f"; {read} snapshots" in outcome.covered
 
 
+@pytest.mark.slow
 def test_each_revision_is_walked(copy: Checkout, empty: URL) -> None:
     """In a long history, the one revision with an incomplete downgrade is reported."""
     grow(copy, 30)

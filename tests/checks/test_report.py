@@ -288,6 +288,7 @@ def test_page_in_an_encoding_without_signs() -> None:
     assert "Fix it." in page
 
 
+@pytest.mark.slow
 def test_progress_is_for_terminals(copy: Checkout, server: Server) -> None:
     """On a terminal the progress is shown, and removed at the end."""
     url = server.maintenance.render_as_string(hide_password=False)

@@ -102,6 +102,7 @@ def test_who_is_in_the_way(run: Launcher, frozen: Path, head: URL) -> None:
     assert 0.05 < document["longest_lock_wait_seconds"] < 1
 
 
+@pytest.mark.slow
 def test_nobody_waits_behind_a_deploy(run: Launcher, frozen: Path, head: URL) -> None:
     """A session that queues behind the deploy's lock request waits only briefly."""
     deploy(run, frozen, head, "downgrade", "-1")

@@ -20,6 +20,7 @@ from schema.branch.lifecycle import Wanted
 from schema.branch.neon import Neon, Show
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect
+from schema.postgres.signals import ignored
 
 _ATTRIBUTES = """
 SELECT rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls,
@@ -70,12 +71,14 @@ def attempt(
 
     """
     of = parent_of_new(neon, parent)
-    wanted = Wanted(f"{PREFIX}try-{secrets.token_hex(4)}", of.id, days=1)
+    name = f"{PREFIX}try-{secrets.token_hex(4)}"
+    wanted = Wanted(name, of.id, "copy", days=1, database=database)
     try:
         yield from _life(neon, wanted, database, show, mask)
     finally:
         try:
-            lifecycle.delete(neon, wanted.name, show)
+            with ignored():
+                lifecycle.delete(neon, wanted.name, show)
         except CannotRunError as error:
             raise CannotRunError(
                 f"{error} Branch {wanted.name} may be left; it expires in a day."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from schema.branch.neon import Answer, Neon, NeonError
+from schema.branch.neon import Answer, Neon, NeonError, understood
 from schema.errors import CannotRunError
 
 PREFIX = "schema-"
@@ -81,7 +81,8 @@ def find(neon: Neon, name: str) -> Branch | None:
 
     """
     branches = (_read(one) for one in neon.pages("branches", "branches", search=name))
-    found = [one for one in branches if name in {one.name, one.id}]
+    # One that another run touches may be listed on two pages.
+    found = list({one.id: one for one in branches if name in {one.name, one.id}}.values())
     if len(found) > 1:
         raise CannotRunError(f"Several branches are called {name}; rename one in the console.")
     return found[0] if found else None
@@ -100,17 +101,30 @@ def parent_of_new(neon: Neon, name: str | None) -> Branch:
 
     """
     if name is not None:
+        require_no_url(name)
         found = find(neon, name)
         if found is None:
-            names = ", ".join(sorted(one["name"] for one in neon.pages("branches", "branches")))
+            names = ", ".join(sorted(one.name for one in all_branches(neon)))
             raise CannotRunError(
-                f"The project has no branch {name} to be the parent; it has {names}."
+                f"The project has no branch {printable(name)} to be the parent; it has"
+                f" {printable(names)}."
             )
         return found
-    for one in neon.pages("branches", "branches"):
-        if one["default"]:
-            return _read(one)
+    for branch in all_branches(neon):
+        if branch.default:
+            return branch
     raise CannotRunError("The project names no default branch; name a parent with --parent.")
+
+
+def require_no_url(name: str) -> None:
+    """Raise CannotRunError for a database URL, which may hold a password, in a name's place."""
+    if "://" in name:
+        raise CannotRunError("A database URL stands where a name belongs; nothing was done.")
+
+
+def printable(name: str) -> str:
+    """Return a name that anybody may have chosen, without what a terminal would obey."""
+    return "".join(one if one.isprintable() else "\ufffd" for one in name)
 
 
 def require_ours(branch: Branch) -> None:
@@ -145,13 +159,19 @@ def kind_of(neon: Neon, branch: Branch) -> Kind:
     try:
         neon.get(f"branches/{branch.id}/anonymized_status")
     except NeonError as error:
-        if error.status in {401, 403}:
+        if error.status != 404:
             raise
         return "copy"
     return "anonymised"
 
 
 def _read(answer: Answer) -> Branch:
+    """Read a branch; `understood` says what happens to an answer that is none."""
+    with understood():
+        return _branch(answer)
+
+
+def _branch(answer: Answer) -> Branch:
     expires = answer.get("expires_at")
     return Branch(
         id=answer["id"],

@@ -6,8 +6,8 @@ from sqlalchemy.exc import OperationalError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from migrations.postgres import is_pooled, parse_url
-from schema.branch.branches import Branch
-from schema.branch.neon import Neon, NeonError, Show
+from schema.branch.branches import Branch, require_no_url
+from schema.branch.neon import Neon, NeonError, Show, understood
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect
 
@@ -22,9 +22,11 @@ def database_and_owner(neon: Neon, branch: Branch, name: str | None = None) -> t
         CannotRunError: there is none of that name, or without a name not exactly one.
 
     """
-    databases = neon.get(f"branches/{branch.id}/databases")["databases"]
-    names = ", ".join(sorted(one["name"] for one in databases)) or "none"
-    found = [one for one in databases if name in {None, one["name"]}]
+    require_no_url(name or "")
+    with understood():
+        databases = neon.get(f"branches/{branch.id}/databases")["databases"]
+        names = ", ".join(sorted(one["name"] for one in databases)) or "none"
+        found = [one for one in databases if name in {None, one["name"]}]
     if not found:
         what = f"database {name}" if name else "database"
         raise CannotRunError(f"Branch {branch.name} has no {what}; it has: {names}.")
@@ -55,7 +57,9 @@ def database_url(neon: Neon, branch: Branch, name: str | None = None) -> URL:
         if error.status != 404:
             raise
         raise CannotRunError(f"Branch {branch.name} has no compute to connect to.") from error
-    url = parse_url(answer["uri"])
+    with understood():
+        text = str(answer["uri"])
+    url = parse_url(text)
     if is_pooled(url):
         raise CannotRunError("Neon named the pooled host, on which no migration can run.")
     return url

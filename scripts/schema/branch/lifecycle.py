@@ -4,7 +4,8 @@ A change whose answer was lost is looked for by name before it is sent again.
 """
 
 import secrets
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from schema.branch.branches import (
     require_ours,
     require_parent,
 )
-from schema.branch.database import database_and_owner
+from schema.branch.database import database_and_owner, database_url
 from schema.branch.neon import Answer, Neon, NeonError, Show, UnknownOutcomeError
 from schema.errors import CannotRunError
 
@@ -38,6 +39,8 @@ class Wanted:
     kind: Kind | None = None
     """Without one, what the branch is, and for a new one a copy."""
     days: int = 7
+    database: str | None = None
+    """The database that the branch must have; without one, it must have one only."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,20 @@ def _create(neon: Neon, wanted: Wanted, show: Show) -> Made:
     show(f"looking for {wanted.name}")
     found = find(neon, wanted.name)
     if found is None:
-        kind = wanted.kind or "copy"
-        if wanted.parent is None and kind == "copy":
+        if wanted.kind is None:
+            # It may be a masked one that another run has taken away a moment ago.
+            raise CannotRunError(
+                f"There is no branch {wanted.name}. Say what it shall be: --copy, which holds every"
+                " row of its parent, --anonymised or --schema-only."
+            )
+        if wanted.parent is None and wanted.kind == "copy":
             raise CannotRunError(
                 "Name the parent with --parent: a copy holds every row of it, and a pull request's"
                 " code can read them."
             )
         parent = parent_of_new(neon, wanted.parent)
         require_parent(parent, wanted.name)
-        request = _request(neon, wanted, kind, parent)
-        return Made(_make(neon, wanted, request, show), kind, parent)
+        return _make(neon, wanted, _request(neon, wanted, wanted.kind, parent, show), parent, show)
     require_ours(found)
     is_now = kind_of(neon, found)
     kind = wanted.kind or is_now
@@ -97,18 +104,20 @@ def _create(neon: Neon, wanted: Wanted, show: Show) -> Made:
         )
     parent = parent_of_new(neon, wanted.parent or found.parent)
     require_parent(parent, wanted.name)
+    wanted = replace(wanted, kind=kind, parent=parent.id)  # whatever other runs do meanwhile
     # A reset of a masked branch would bring its parent's rows back, unmasked.
     if kind == is_now == "copy" and parent.id == found.parent:
+        database_and_owner(neon, found, wanted.database)
         return Made(_restore(neon, found, wanted, show), kind, parent)
-    request = _request(neon, wanted, kind, parent)  # what cannot be asked for deletes nothing
+    request = _request(neon, wanted, kind, parent, show)  # what cannot be asked for deletes nothing
     _remove(neon, found, show)
     try:
-        return Made(_make(neon, wanted, request, show), kind, parent)
+        return _make(neon, wanted, request, parent, show)
     except NeonError as error:
         if error.status == 404:
             raise
         raise CannotRunError(
-            f"{error} Branch {found.name} was deleted and not made anew."
+            f"{error} Branch {found.name} was deleted and not made anew; it was: {is_now}."
         ) from error
 
 
@@ -136,8 +145,8 @@ def create_restore_point(neon: Neon, parent: str | None, days: int, show: Show) 
     wanted = Wanted(f"{RESTORE_POINT}{now}-{secrets.token_hex(2)}", parent, "restore point", days)
     of = parent_of_new(neon, parent)
     require_parent(of, wanted.name)
-    request = _request(neon, wanted, "restore point", of)
-    return Made(_make(neon, wanted, request, show), "restore point", of)
+    request = _request(neon, wanted, "restore point", of, show)
+    return _make(neon, wanted, request, of, show)
 
 
 def delete(neon: Neon, name: str, show: Show) -> bool:
@@ -172,7 +181,8 @@ def renew_password(neon: Neon, branch: Branch, database: str | None, show: Show)
 
 def expiry(days: int) -> str:
     """Return the time so many days from now, as Neon reads it."""
-    then = datetime.now(UTC) + timedelta(days=days)
+    # Neon allows 30 days by its own clock.
+    then = datetime.now(UTC) + timedelta(days=days, minutes=-5)
     return then.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -186,8 +196,11 @@ def _remove(neon: Neon, branch: Branch, show: Show) -> None:
             raise
 
 
-def _make(neon: Neon, wanted: Wanted, request: tuple[str, Answer], show: Show) -> Branch:
-    """Create the branch, which did not exist a moment ago."""
+def _make(
+    neon: Neon, wanted: Wanted, request: tuple[str, Answer], parent: Branch, show: Show
+) -> Made:
+    """Create the branch, which did not exist a moment ago; its kind and parent are decided."""
+    kind = wanted.kind or "copy"
     for _ in range(_TRIES):
         show(f"creating {wanted.name}")
         try:
@@ -196,28 +209,40 @@ def _make(neon: Neon, wanted: Wanted, request: tuple[str, Answer], show: Show) -
             made = find(neon, wanted.name)
             if made is None:
                 continue
+            if kind != "restore point" and kind_of(neon, made) != kind:  # another run's
+                return create(neon, wanted, show)
             answer = {"branch": {"id": made.id}, "operations": _operations(neon, made)}
         except NeonError as error:
             # Another run may have made it in the meantime.
             if error.status not in {409, 422} or find(neon, wanted.name) is None:
                 raise
-            return create(neon, wanted, show).branch
-        return _finished(neon, answer, wanted, show, masked=request[0] == _ANONYMISED)
+            return create(neon, wanted, show)
+        return Made(_finished(neon, answer, wanted, show), kind, parent)
     raise CannotRunError(
         f"Neon did not say whether it made {wanted.name}, and it cannot be found; run this again."
     )
 
 
-def _request(neon: Neon, wanted: Wanted, kind: Kind, parent: Branch) -> tuple[str, Answer]:
-    """Return the path and the body of the request that creates the branch."""
+def _request(
+    neon: Neon, wanted: Wanted, kind: Kind, parent: Branch, show: Show
+) -> tuple[str, Answer]:
+    """Return the path and the body of the request that creates the branch.
+
+    What would be refused later is refused here, before anything is changed.
+    """
     branch = {"name": wanted.name, "parent_id": parent.id, "expires_at": expiry(wanted.days)}
     compute: Answer = {} if kind == "restore point" else {"endpoints": [{"type": "read_write"}]}
     if kind == "schema-only":
         branch["init_source"] = "schema-only"
     body: Answer = {"branch": branch} | compute
+    if kind == "restore point":
+        return "branches", body
+    database, _ = database_and_owner(neon, parent, wanted.database)
+    if kind == "schema-only":  # its stamp is read there
+        database_url(neon, parent, database)
     if kind != "anonymised":
         return "branches", body
-    database, _ = database_and_owner(neon, parent)
+    masking.require_declared(database_url(neon, parent, database), show)
     rules = masking.rules(database)
     return _ANONYMISED, {
         "branch_create": body,
@@ -226,17 +251,24 @@ def _request(neon: Neon, wanted: Wanted, kind: Kind, parent: Branch) -> tuple[st
     }
 
 
-def _finished(neon: Neon, answer: Answer, wanted: Wanted, show: Show, *, masked: bool) -> Branch:
-    """Wait until a new branch is ready, and its rows are masked if that was asked for."""
+def _finished(neon: Neon, answer: Answer, wanted: Wanted, show: Show) -> Branch:
+    """Wait until a new branch is ready, and its rows are masked if that was asked for.
+
+    One whose rows could not be masked is deleted: it holds what its parent holds.
+    """
     name, identity = wanted.name, answer["branch"]["id"]
     try:
         neon.wait(answer, show)
-        if masked:
+        if wanted.kind == "anonymised":
             masking.wait(neon, identity, show)
     except NeonError:  # another run has taken it away
         raise
     except CannotRunError as error:
         left = f"Branch {name} is left; delete it: schema branch delete {name}."
+        if isinstance(error, masking.NotMaskedError):
+            with suppress(CannotRunError):
+                _remove(neon, read(neon, identity), show)
+                left = "It was deleted."
         raise CannotRunError(f"{error} {left}") from error
     return read(neon, identity)
 

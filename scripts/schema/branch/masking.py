@@ -8,16 +8,30 @@ not check that.
 import time
 from typing import Any
 
-from sqlalchemy import Column, String
+from sqlalchemy import URL, Column, String, text
 
+from schema.branch.database import wait_until_reachable
 from schema.branch.neon import Answer, Neon, Show
 from schema.errors import CannotRunError
+from schema.postgres.connection import connect
 
 MARKS = ("SECRET:", "PERSONAL:")
 """How the comment of a column begins that holds what no copy should show."""
 
 _DIFFERENT = "anon.dummy_uuidv4()"
+_MARKED = """
+SELECT c.relname, a.attname
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p')
+  AND a.attgenerated = '' AND col_description(c.oid, a.attnum) ~ '^(SECRET|PERSONAL):'
+"""
+
 _FAILED = {"error", "initialization_error"}
+
+
+class NotMaskedError(CannotRunError):
+    """Neon could not mask the rows of a branch."""
 
 
 def declared_columns() -> list[Column[Any]]:
@@ -51,6 +65,40 @@ def rules(database: str) -> list[Answer]:
     ]
 
 
+def require_declared(parent: URL, show: Show) -> None:
+    """Make sure that the models know every column that the parent's own comments mark.
+
+    Raises:
+        CannotRunError: they do not, or the parent cannot be read.
+
+    """
+    wait_until_reachable(parent, show)
+    known = {(one.table.name, one.name) for one in declared_columns()}
+    with connect(parent) as connection:
+        marked = {(table, column) for table, column in connection.execute(text(_MARKED))}
+    if unknown := sorted(f"{table}.{column}" for table, column in marked - known):
+        raise CannotRunError(
+            f"The parent marks {', '.join(unknown)} as secret or personal, and the models do not"
+            " know that: nothing would mask it. Use a checkout of the parent's revision or a later"
+            " one."
+        )
+
+
+def require_masked(neon: Neon, branch_id: str) -> None:
+    """Make sure that the rows of an anonymised branch are masked.
+
+    Raises:
+        CannotRunError: they are not, or not yet.
+
+    """
+    state = neon.get(f"branches/{branch_id}/anonymized_status")["state"]
+    if state != "anonymized":
+        raise CannotRunError(
+            f"The rows of this branch are not masked (state {state}): it holds what its parent"
+            " holds. Delete it, or make it anew."
+        )
+
+
 def wait(neon: Neon, branch_id: str, show: Show) -> None:
     """Wait until the rows of a new branch are masked.
 
@@ -64,7 +112,7 @@ def wait(neon: Neon, branch_id: str, show: Show) -> None:
         if status["state"] == "anonymized":
             return
         if status["state"] in _FAILED:
-            raise CannotRunError(
+            raise NotMaskedError(
                 f"Neon could not mask the rows (state {status['state']}): the branch holds what"
                 " its parent holds."
             )
@@ -91,6 +139,6 @@ def _mask(column: Column[Any]) -> dict[str, str]:
             ' expression on the model\'s column: sa_column_kwargs={"info": {"mask": "…"}}.'
         )
     ending = "@example.com" if "email" in column.name.lower() else ""
-    text = f"pg_catalog.concat({_DIFFERENT}, '{ending}')"
+    made = f"pg_catalog.concat({_DIFFERENT}, '{ending}')"
     length = column.type.length
-    return {"masking_function": f"pg_catalog.substr({text}, 1, {length})" if length else text}
+    return {"masking_function": f"pg_catalog.substr({made}, 1, {length})" if length else made}

@@ -35,10 +35,14 @@ API = "https://console.neon.tech/api/v2"
 UNREACHABLE = 20
 """Seconds after which an address that never answered counts as wrong."""
 
+MOST_ASKED = 60
+"""Seconds that one Retry-After may ask for."""
+
 PATIENCE = 300
 """Seconds for which a request is repeated or an operation waited for, as in Neon's own client."""
 
 _PROJECT = re.compile(r"[a-z0-9-]{1,60}")
+_GIVEN_AWAY = re.compile(r"((?:password|passwd|token|secret|key)\s*[=:]\s*)\S+", re.IGNORECASE)
 _ALWAYS_SAFE = {423, 429, 503}
 _UNCLEAR = {500, 502, 504, 408, 520, 521, 522, 523, 524}
 
@@ -106,13 +110,16 @@ class Neon:
 
     def pages(self, path: str, field: str, **parameters: str | int | bool) -> Iterator[Answer]:
         """Yield every entry of a list, page by page."""
-        cursor = ""
+        cursor, seen = "", set[str]()
         while True:
             more = {"cursor": cursor} if cursor else {}
             answer = self.get(path, limit=100, **parameters, **more)
-            yield from answer[field]
-            following = (answer.get("pagination") or {}).get("next") or ""
-            if not answer[field] or not following or following == cursor:
+            with understood():
+                entries = [dict(one) for one in answer[field]]
+                following = str((answer.get("pagination") or {}).get("next") or "")
+            yield from entries
+            seen.add(cursor)
+            if not entries or not following or following in seen:
                 return
             cursor = following
 
@@ -123,8 +130,9 @@ class Neon:
             CannotRunError: one of them failed, or takes too long.
 
         """
-        for operation in answer.get("operations", ()):
-            self._wait(operation, show)
+        with understood():
+            for operation in answer.get("operations") or ():
+                self._wait(operation, show)
 
     def _wait(self, operation: Answer, show: Show) -> None:
         deadline = time.monotonic() + self.patience
@@ -187,7 +195,7 @@ class Neon:
             response = self.client.request(method, url, params=parameters, json=body)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:  # nothing was sent
             raise _UnreachableError("no connection") from error
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.DecodingError) as error:
             if repeatable:
                 raise _TryAgainError("the connection broke") from error
             raise UnknownOutcomeError("Neon's answer was lost.") from error
@@ -197,8 +205,29 @@ class Neon:
         if status in _UNCLEAR:
             raise UnknownOutcomeError(f"Neon answered with status {status}.")
         if response.is_success:
-            return _json(response) if response.content else {}
+            try:
+                return _json(response) if response.content else {}
+            except CannotRunError as error:
+                if method == "GET" or repeatable:
+                    raise
+                raise UnknownOutcomeError(str(error)) from error
         raise _refusal(response, self.project)
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Read an answer of Neon's in the block.
+
+    Raises:
+        CannotRunError: it has not the form that Neon's document gives it.
+
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CannotRunError(
+            "Neon's answer has another form than its document says; is NEON_API_URL right?"
+        ) from error
 
 
 @contextmanager
@@ -252,18 +281,19 @@ def _retry_after(response: httpx.Response) -> float:
     """Read Retry-After: seconds, or a date."""
     text = response.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
+        return min(MOST_ASKED, float(text))
     try:
         then = parsedate_to_datetime(text)
-    except ValueError:
+        seconds = (then.astimezone(UTC) - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError):
         return 0
-    return max(0, (then.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    return min(MOST_ASKED, max(0, seconds))
 
 
 def _json(response: httpx.Response) -> Answer:
     try:
         answer = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise CannotRunError(
@@ -279,7 +309,8 @@ def _refusal(response: httpx.Response, project: str) -> NeonError:
     except CannotRunError:
         answer = {}
     status, code = response.status_code, str(answer.get("code", ""))
-    said = _one_line(str(answer.get("message", "")))
+    key = response.request.headers.get("Authorization", "").removeprefix("Bearer ")
+    said = _one_line(str(answer.get("message", "")).replace(key or "\0", "…"))
     advice = {
         401: "Neon does not accept NEON_API_KEY; make a new key in the console, and set it",
         403: f"NEON_API_KEY may not do this in project {project}; use a key with that right",
@@ -298,5 +329,6 @@ def _refusal(response: httpx.Response, project: str) -> NeonError:
 
 def _one_line(text: str) -> str:
     """Return Neon's message without what may be a connection string."""
+    text = _GIVEN_AWAY.sub(r"\1…", text)
     words = ["…" if "://" in word or "@" in word else word for word in text.split()]
     return " ".join(words).rstrip(".")[:300]

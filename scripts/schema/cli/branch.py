@@ -14,9 +14,18 @@ from sqlalchemy import URL
 
 from migrations.postgres import url_from_environment
 from schema.access.declared import declared_samples
-from schema.branch import lifecycle
+from schema.branch import lifecycle, masking
 from schema.branch.attempt import attempt
-from schema.branch.branches import PREFIX, Branch, Kind, all_branches, branch_name, find
+from schema.branch.branches import (
+    PREFIX,
+    Branch,
+    Kind,
+    all_branches,
+    branch_name,
+    find,
+    kind_of,
+    printable,
+)
 from schema.branch.database import database_url, wait_until_reachable
 from schema.branch.lifecycle import Made, Wanted
 from schema.branch.neon import API, Neon, open_project
@@ -59,8 +68,11 @@ def create(
 
     `output` names an output of a GitHub job to which its URL is written, in hexadecimal.
     """
-    with _command(target) as (neon, show):
-        made = lifecycle.create(neon, Wanted(target.full_name, parent, kind, days), show)
+    with _command(target, kind) as (neon, show):
+        if output is not None:
+            _require_output()
+        wanted = Wanted(target.full_name, parent, kind, days, target.database)
+        made = lifecycle.create(neon, wanted, show)
         if target.pull_request is not None:
             # A pull request's code gets the URL, and a branch has its parent's password.
             lifecycle.renew_password(neon, made.branch, target.database, show)
@@ -93,7 +105,8 @@ def create_restore_point(parent: str | None, days: int, *, when_behind: bool) ->
 def reset(target: Target, parent: str | None, days: int) -> None:
     """Bring the branch back to its parent's state."""
     with _command(target) as (neon, show):
-        made = lifecycle.reset(neon, Wanted(target.full_name, parent, days=days), show)
+        wanted = Wanted(target.full_name, parent, None, days, target.database)
+        made = lifecycle.reset(neon, wanted, show)
         _, revision = _started(neon, made, target.database, show)
     _print_made(made, revision)
 
@@ -107,6 +120,8 @@ def url(target: Target) -> None:
                 f"There is no branch {target.full_name}; make it: schema branch create"
                 f" {target.full_name}."
             )
+        if kind_of(neon, branch) == "anonymised":
+            masking.require_masked(neon, branch.id)
         found = database_url(neon, branch, target.database)
         mask(found.password)
     typer.echo(url_with_password(found))
@@ -185,7 +200,9 @@ def kind_from(*, copy: bool, schema_only: bool, anonymised: bool) -> Kind | None
 
 @contextmanager
 def _command(
-    target: Target | None = None, error_document: Callable[[str], str] | None = None
+    target: Target | None = None,
+    kind: Kind | None = None,
+    error_document: Callable[[str], str] | None = None,
 ) -> Iterator[tuple[Neon, Show]]:
     """Open the project for a command; the key is masked before anything is printed.
 
@@ -199,9 +216,10 @@ def _command(
         except KeyboardInterrupt:
             if target is not None:
                 name = target.full_name
+                what = f" with --{kind}" if kind else ", and say what it was"
                 typer.echo(
-                    f"schema: interrupted; branch {name} may be left half made: run this again, or"
-                    f" schema branch delete {name}.",
+                    f"schema: interrupted; branch {name} may be left half made, or be gone: run"
+                    f" this again{what}, or schema branch delete {name}.",
                     err=True,
                 )
             raise
@@ -239,11 +257,19 @@ def _fill(neon: Neon, made: Made, target: URL, database: str | None, show: Show)
     return recorded
 
 
-def _write_output(name: str, url: URL) -> None:
-    """Write the URL to GITHUB_OUTPUT: GitHub drops an output that contains a masked secret."""
+def _require_output() -> None:
     path = os.environ.get("GITHUB_OUTPUT")
     if not path:
         raise CannotRunError("GITHUB_OUTPUT is not set: --github-output is for a job on GitHub.")
+    try:
+        Path(path).open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise CannotRunError(f"GITHUB_OUTPUT cannot be written ({error.strerror}).") from error
+
+
+def _write_output(name: str, url: URL) -> None:
+    """Write the URL to GITHUB_OUTPUT: GitHub drops an output that contains a masked secret."""
+    path = os.environ["GITHUB_OUTPUT"]
     text = url_with_password(url).encode().hex()
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(f"{name}={text}\n")
@@ -296,5 +322,6 @@ def _page(branches: Sequence[Branch], names: Mapping[str, str]) -> Group:
         table.add_column(heading, overflow="fold")
     for one in branches:
         until = f"{one.expires_at:%Y-%m-%d}" if one.expires_at else "no expiry"
-        table.add_row(one.name, one.kind, names.get(one.parent, "-"), until, one.state)
+        cells = (one.name, one.kind, names.get(one.parent, "-"), until, one.state)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     return Group(table)

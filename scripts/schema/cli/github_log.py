@@ -13,5 +13,8 @@ def mask(secret: str | None) -> None:
     """
     if os.environ.get("GITHUB_ACTIONS") != "true" or not secret:
         return
-    for text in {secret.strip(), quote(secret.strip(), safe="")}:
-        typer.echo(f"::add-mask::{text.replace('%', '%25')}", err=True)
+    # A command is one line, and the log is UTF-8.
+    plain = secret.strip().encode("utf-8", "replace").decode()
+    for text in {*plain.splitlines(), quote(plain, safe="")}:
+        if text.strip():
+            typer.echo(f"::add-mask::{text.replace('%', '%25')}", err=True)

@@ -15,7 +15,7 @@ from schema.errors import CannotRunError
 from schema.web import SECRET, RefusedError, read_address, require_form
 
 API = "https://api.github.com"
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+")
 _PASSING = {500, 502, 503, 504}
 
 
@@ -98,12 +98,22 @@ class GitHub:
 
     def _json(self, response: httpx.Response, path: str) -> Any:  # noqa: ANN401
         if not response.is_success:
+            if response.headers.get("X-RateLimit-Remaining") == "0" or response.status_code == 429:
+                raise GitHubError(
+                    "GitHub's rate limit is reached; run this again in an hour.",
+                    response.status_code,
+                )
             raise GitHubError(
                 f"GitHub says {response.status_code} of {path} in {self.repository}; may"
                 " GITHUB_TOKEN do this?",
                 response.status_code,
             )
-        return response.json()
+        try:
+            return response.json()
+        except (ValueError, RecursionError) as error:
+            raise CannotRunError(
+                f"GitHub's answer about {path} is no JSON; is GITHUB_API_URL right?"
+            ) from error
 
 
 @contextmanager

@@ -12,7 +12,10 @@ def is_closed(github: GitHub, number: int) -> bool:
 
     """
     try:
-        return bool(github.get(f"pulls/{number}")["state"] == "closed")
+        found = github.get(f"pulls/{number}")
+        if not isinstance(found, dict) or found.get("number") != number:
+            raise CannotRunError(f"GitHub's answer about pull request {number} is about another.")
+        return bool(found.get("state") == "closed")
     except GitHubError as error:
         if error.status != 404:
             raise
