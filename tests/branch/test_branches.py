@@ -267,7 +267,7 @@ def test_restore_point(neon: StandIn, schema: Schema) -> None:
     """It keeps the parent's rows, has no compute, and the printed request goes back to them."""
     main = neon.state.main
     before = scalar(url_of(main), ROWS)
-    said = done(schema("create", "--restore-point", "--parent", "main", "--copy"))
+    said = done(schema("create", "--restore-point", "--parent", "main"))
     (point,) = (one for one in neon.state.branches.values() if one is not main)
     assert point.endpoint is None
     assert point.api["name"].startswith("schema-restore-")

@@ -182,7 +182,7 @@ def renew_password(neon: Neon, branch: Branch, database: str | None, show: Show)
 def expiry(days: int) -> str:
     """Return the time so many days from now, as Neon reads it."""
     # Neon allows 30 days by its own clock.
-    then = datetime.now(UTC) + timedelta(days=days, minutes=-5)
+    then = datetime.now(UTC) + min(timedelta(days=days), timedelta(days=30, minutes=-5))
     return then.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -13,7 +13,7 @@ def is_closed(github: GitHub, number: int) -> bool:
     """
     try:
         found = github.get(f"pulls/{number}")
-        if not isinstance(found, dict) or found.get("number") != number:
+        if not isinstance(found, dict) or found.get("number", number) != number:
             raise CannotRunError(f"GitHub's answer about pull request {number} is about another.")
         return bool(found.get("state") == "closed")
     except GitHubError as error:
