@@ -173,7 +173,8 @@ def test_opened_pushed_to_and_closed(repository: Repository) -> None:
     assert "1 new revision, tried on a Neon branch of its own" in comment, done
     assert comment.count("✓ upgrade") == 2, comment
     assert "✓ downgrade" in comment
-    assert comment.startswith(f"{MARKER}\n### ✓ "), comment
+    assert comment.startswith(f"{MARKER}\n<sub>"), comment
+    assert "\n### ✓ " in comment
     assert "  table todo\n+     column added  bigint" in comment, comment
     made = repository.neon.state.named(f"{PREFIX}pr-{NUMBER}")
     assert made is not None
@@ -184,6 +185,12 @@ def test_opened_pushed_to_and_closed(repository: Repository) -> None:
     head = repository.push()
     _, comment = repository.review()
     assert head[:12] in comment
+    repository.hub.pull_requests[NUMBER]["state"] = "closed"  # while the branch is made
+    late, _ = repository.job("review", "branch")
+    assert (late[0].code, "is closed" in late[0].err) == (2, True), late
+    assert repository.neon.state.named(f"{PREFIX}pr-{NUMBER}") is None
+    repository.hub.pull_requests[NUMBER]["state"] = "open"
+    repository.job("review", "branch")
     closed, _ = repository.job("clean-up", "delete")
     assert [one.code for one in closed] == [0], closed
     assert repository.neon.state.named(f"{PREFIX}pr-{NUMBER}") is None
@@ -276,19 +283,22 @@ def test_a_release(repository: Repository) -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     (repository.copy.root / "CHANGELOG.md").write_text(changelog, encoding="utf-8")
     environment = repository.environment | {"GITHUB_REF_NAME": "v0.1.0"}
-    done, _ = run_steps("release", "release", repository.values, repository.copy.root, environment)
+    folder, values = repository.copy.root, repository.values
+    done, _ = run_steps("release", "build", values, folder, environment)
     assert done[0].code == 2
     assert "CHANGELOG.md has no section 0.1.0" in done[0].err
     (repository.copy.root / "CHANGELOG.md").write_text(
         changelog.replace("## Unreleased", "## 0.1.0"), encoding="utf-8"
     )
-    done, _ = run_steps("release", "release", repository.values, repository.copy.root, environment)
-    assert [one.code for one in done] == [0, 0], done
+    for job in ("build", "release"):
+        done, _ = run_steps("release", job, values, folder, environment | {"GITHUB_SHA": "b" * 40})
+        assert [one.code for one in done] == [0], done
     (name,) = repository.hub.uploads
     assert name.startswith("todo_schema-0.1.0")
     (release,) = repository.hub.releases
     assert release["draft"] is False
     assert "### Added" in release["body"]
+    assert release["target_commitish"] == "b" * 40
     wrong = environment | {"GITHUB_REF_NAME": "v9.9.9"}
-    done, _ = run_steps("release", "release", repository.values, repository.copy.root, wrong)
+    done, _ = run_steps("release", "build", values, folder, wrong)
     assert "is not the version in models/version.py" in done[0].err

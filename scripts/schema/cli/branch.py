@@ -76,6 +76,7 @@ def create(
         if target.pull_request is not None:
             # A pull request's code gets the URL, and a branch has its parent's password.
             lifecycle.renew_password(neon, made.branch, target.database, show)
+            _require_open(neon, target, show)
         url, revision = _started(neon, made, target.database, show)
         if output is not None:
             _write_output(output, url)
@@ -255,6 +256,18 @@ def _fill(neon: Neon, made: Made, target: URL, database: str | None, show: Show)
     show("rows")
     fill_database(target, declared_samples())
     return recorded
+
+
+def _require_open(neon: Neon, target: Target, show: Show) -> None:
+    """Delete the branch again if its pull request was closed while it was made."""
+    if not os.environ.get("GITHUB_TOKEN"):
+        return
+    with open_repository() as github:
+        if is_closed(github, target.pull_request or 0):
+            lifecycle.delete(neon, target.full_name, show)
+            raise CannotRunError(
+                f"Pull request {target.pull_request} is closed: its branch was deleted."
+            )
 
 
 def _require_output() -> None:

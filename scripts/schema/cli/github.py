@@ -26,7 +26,7 @@ def comment(page: Path, head: str, number: int | None, source: str | None) -> No
     with exit_codes():
         if not re.fullmatch(r"[0-9a-f]{40}", head):
             raise CannotRunError("The head must be a commit of 40 hexadecimal digits.")
-        text = comments.read_page(page) if page.is_symlink() or page.exists() else _no_page()
+        text = _text_of(page)
         with open_repository() as github:
             if number is not None:
                 of = number if is_at(github, number, head) else None
@@ -39,7 +39,13 @@ def comment(page: Path, head: str, number: int | None, source: str | None) -> No
         typer.echo(f"Wrote {written}.")
 
 
-def _no_page() -> str:
+def _text_of(page: Path) -> str:
+    """Return the page, or what to say without a usable one: an older page must not stay."""
+    try:
+        if page.is_symlink() or page.exists():
+            return comments.read_page(page)
+    except CannotRunError as error:
+        typer.echo(str(error), err=True)
     return f"### ✗ The review could not run\n\nIts run says why{_this_run()}.\n"
 
 
@@ -83,9 +89,17 @@ def _read(document: Path) -> dict[str, Any]:
     return found
 
 
+def _harmless(value: Any) -> Any:  # noqa: ANN401  # any JSON
+    if isinstance(value, str):
+        return comments.harmless(value)
+    return [_harmless(one) for one in value] if isinstance(value, list) else value
+
+
 def _page(found: dict[str, Any]) -> str:
     """Say what differs, without a password and without a row."""
-    difference = comments.harmless(str(found["difference"]))
+    found = {name: _harmless(value) for name, value in found.items()}
+    difference = str(found["difference"])
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", difference)), default=0))
     parts = []
     if found.get("equals") and found["equals"] != found["revision"]:
         parts.append(
@@ -96,7 +110,7 @@ def _page(found: dict[str, Any]) -> str:
         parts.append(
             f"At revision `{found['revision']}` the database differs in"
             f" {found['difference_count']} facts that only the history has (-) or only the database"
-            f" has (+).\n\n```diff\n{difference}\n```"
+            f" has (+).\n\n{fence}diff\n{difference}\n{fence}"
         )
     parts += [f"Not looked at: {one}" for one in found.get("limitations") or ()]
     parts.append(str(found["remedy"]))

@@ -5,6 +5,7 @@ person, load a picture, or look like more than what that job said.
 """
 
 import re
+import unicodedata
 from pathlib import Path
 
 from schema.errors import CannotRunError
@@ -20,8 +21,15 @@ _TAGS = "details(?: open)?|summary|br|sub|sup|kbd|b|i"
 # A tag begins so; `a < b` and `a <= b`, in a CHECK, are left as they are.
 _TAG = re.compile(rf"<(?=[A-Za-z/!?])(?!/?(?:{_TAGS})\s*/?>)", re.IGNORECASE)
 _MENTION = re.compile(r"@(?=\w)")
-_REFERENCE = re.compile(r"(?<![\w&])(#|GH-)(?=\d)", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
+_REFERENCE = re.compile(r"(#|GH-)(?=\d)", re.IGNORECASE)
+# An entity would bring back what is disarmed as text; a definition shows nothing where it stands.
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+_DEFINITION = re.compile(r"^([ >]*\[[^\]\n]*\])(?=:)", re.MULTILINE)
+_LINK = re.compile(r"(:)(?=//)|(\bwww)(?=\.)", re.IGNORECASE)
+# What GitHub draws from a fence may load something.
+_DRAWN = re.compile(r"(`{3,}|~{3,})[ ]*(?:geojson|topojson|stl|math)", re.IGNORECASE)
+_HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs"}
+"""Unicode's categories of what is not seen, or reorders what is."""
 _JOINER = "\u2060"
 
 
@@ -46,17 +54,27 @@ def read_page(path: Path) -> str:
 
 
 def harmless(text: str) -> str:
-    """Return Markdown that calls no person, loads nothing and hides nothing, cut to a length."""
-    text = _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
+    """Return Markdown, cut to a length, that calls no person, links, loads and hides nothing.
+
+    Code is changed by a character that is not seen where it looks like one of these.
+    """
+    text = "".join(
+        one if one in "\n\t" or unicodedata.category(one) not in _HIDDEN else "\ufffd"
+        for one in text.replace("\r\n", "\n")
+    )
+    text = _ENTITY.sub("&amp;", text)
     text = _TAG.sub("&lt;", text)
     text = _MENTION.sub(f"@{_JOINER}", text)
     text = _REFERENCE.sub(rf"\1{_JOINER}", text)
+    text = _DEFINITION.sub(rf"\1{_JOINER}", text)
+    text = _LINK.sub(rf"\1\2{_JOINER}", text)
+    text = _DRAWN.sub(r"\1text", text)
     text = text.replace("![", f"!{_JOINER}[")
     if len(text) <= MOST_CHARACTERS:
         return text
     shown = text[:MOST_CHARACTERS].rpartition("\n")[0]
-    fence = "\n```" if shown.count("```") % 2 else ""
-    return f"{shown}{fence}\n\n**The page is longer: the run has the rest of it.**"
+    # Before the page: after it, an open fence or fold would swallow the note.
+    return f"**The page is longer: the run has the rest of it.**\n\n{shown}"
 
 
 def write(github: GitHub, number: int, page: str, head: str) -> str:
@@ -66,7 +84,9 @@ def write(github: GitHub, number: int, page: str, head: str) -> str:
         CannotRunError: GitHub cannot be reached, or refuses.
 
     """
-    body = f"{MARKER}\n{page}\n\n<sub>By the pull request's own code, at {head[:12]}.</sub>"
+    # Above the page, which could hide what follows it.
+    note = f"<sub>By the pull request's own code, at {head[:12]}:</sub>"
+    body = f"{MARKER}\n{note}\n\n{page}"
     page_number = 1
     while found := github.get(f"issues/{number}/comments", per_page=100, page=page_number):
         for one in found:

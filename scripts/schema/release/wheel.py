@@ -46,7 +46,9 @@ def notes(released: str) -> str:
     """
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     found = re.search(
-        rf"^## {re.escape(released)}\b.*?\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE
+        rf"^## {re.escape(released)}(?![\w.+-]).*?\n(.*?)(?=^## |\Z)",
+        text,
+        re.DOTALL | re.MULTILINE,
     )
     if found is None or not found[1].strip():
         raise CannotRunError(
