@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy import URL
+from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from migrations.postgres import url_from_environment
 from schema.access.declared import declared_samples
@@ -228,12 +229,29 @@ def _command(
 
 def _started(neon: Neon, made: Made, database: str | None, show: Show) -> tuple[URL, str]:
     """Wait for the compute, fill a schema-only branch; return the database's URL and revision."""
-    found = database_url(neon, made.branch, database)
-    mask(found.password)
-    revision = wait_until_reachable(found, show)
+    found, revision = _reached(neon, made.branch, database, show)
     if made.kind == "schema-only":
         revision = _fill(neon, made, found, database, show)
     return found, revision
+
+
+def _reached(neon: Neon, branch: Branch, database: str | None, show: Show) -> tuple[URL, str]:
+    """Connect, and return the URL and the revision.
+
+    Another run may renew the password meanwhile: then the URL is asked for again.
+    """
+
+    def reach() -> tuple[URL, str]:
+        found = database_url(neon, branch, database)
+        mask(found.password)
+        return found, wait_until_reachable(found, show)
+
+    attempts = Retrying(
+        retry=retry_if_exception(lambda error: "authentication failed" in str(error)),
+        stop=stop_after_attempt(5),
+        reraise=True,
+    )
+    return attempts(reach)
 
 
 def _fill(neon: Neon, made: Made, target: URL, database: str | None, show: Show) -> str:
