@@ -80,34 +80,41 @@ class Compute:
             )
 
     def start(self) -> None:
-        """Start the server, unless it runs."""
+        """Start the server, unless it runs; another program may have taken its port meanwhile."""
         with self._changing:
             if self._process is not None and self._process.poll() is None:
                 return
-            settings = _SETTINGS | {
-                "port": str(self._port),
-                "unix_socket_directories": str(self.folder),
-            }
-            self._process = subprocess.Popen(
-                [
-                    self.programs / "postgres",
-                    "-D",
-                    self.folder / "data",
-                    *(f"--{name}={value}" for name, value in settings.items()),
-                ],
-                **self._identity,
-                cwd=self.folder,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
             self.starts += 1
-            deadline = time.monotonic() + START_TIMEOUT
-            while time.monotonic() < deadline and self._process.poll() is None:
-                with suppress(CannotRunError), connect(self.superuser):
+            for _ in range(3):
+                if self._started():
                     return
-                time.sleep(0.02)
+                self._port = free_port(0)
             raise TimeoutError("the compute did not start")
+
+    def _started(self) -> bool:
+        settings = _SETTINGS | {
+            "port": str(self._port),
+            "unix_socket_directories": str(self.folder),
+        }
+        self._process = subprocess.Popen(
+            [
+                self.programs / "postgres",
+                "-D",
+                self.folder / "data",
+                *(f"--{name}={value}" for name, value in settings.items()),
+            ],
+            **self._identity,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with suppress(CannotRunError), connect(self.superuser):
+                return True
+            time.sleep(0.02)
+        return False
 
     def stop(self) -> None:
         """Stop the server; the next connection starts it."""
