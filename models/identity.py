@@ -217,7 +217,7 @@ class _SessionBlock:
                 _load_expired(session)
             # Before the end: a session expires the objects that it still holds.
             session.expunge_all()
-            # A transaction that a listener begins from here on is nobody's.
+            # A transaction that a listener begins from here on has no identity.
             self._ending = True
             if error is None:
                 session.commit()

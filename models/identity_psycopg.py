@@ -73,11 +73,8 @@ class PsycopgBlock:
                 if error is None:
                     raise IdentityError(UNREAD)
                 return
-            hidden = None
-            if error is None and _is_over(self._connection):
-                error = hidden = IdentityError(ENDED_INSIDE)
-            elif error is None and has_failed(self._connection):
-                error = hidden = IdentityError(HIDDEN_ERROR)
+            hidden = None if error else _hidden_end(self._connection)
+            error = error or hidden
             self._transaction.__exit__(type(error) if error else None, error, None)
             if hidden:
                 raise hidden
@@ -122,11 +119,8 @@ class AsyncPsycopgBlock:
                 if error is None:
                     raise IdentityError(UNREAD)
                 return
-            hidden = None
-            if error is None and _is_over(self._connection):
-                error = hidden = IdentityError(ENDED_INSIDE)
-            elif error is None and has_failed(self._connection):
-                error = hidden = IdentityError(HIDDEN_ERROR)
+            hidden = None if error else _hidden_end(self._connection)
+            error = error or hidden
             await self._transaction.__aexit__(type(error) if error else None, error, None)
             if hidden:
                 raise hidden
@@ -150,9 +144,13 @@ def _require_idle(connection: "psycopg.Connection[Any] | psycopg.AsyncConnection
         raise IdentityError(ALREADY_BEGUN)
 
 
-def _is_over(connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> bool:
-    """Whether the transaction has ended, or the connection."""
-    return connection.closed or connection.info.transaction_status == TransactionStatus.IDLE
+def _hidden_end(
+    connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]",
+) -> IdentityError | None:
+    """Return the error of a transaction that cannot commit, although no error left the block."""
+    if connection.closed or connection.info.transaction_status == TransactionStatus.IDLE:
+        return IdentityError(ENDED_INSIDE)
+    return IdentityError(HIDDEN_ERROR) if has_failed(connection) else None
 
 
 def _is_busy(connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> bool:

@@ -84,10 +84,15 @@ def wait_until_reachable(url: URL, show: Show) -> str:
     return attempts(_read_revision, url)
 
 
+def is_password_refused(error: BaseException) -> bool:
+    """Whether the server does not accept the URL's password, for example because it is renewed."""
+    return isinstance(error, CannotRunError) and "authentication failed" in str(error)
+
+
 def _may_pass(error: BaseException) -> bool:
     """Whether a later connection may succeed: with another password it may not."""
     if isinstance(error, CannotRunError):
-        return "authentication failed" not in str(error)
+        return not is_password_refused(error)
     return isinstance(error, OperationalError)
 
 

@@ -7,6 +7,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from urllib.parse import quote
 
 from schema.branch import masking
@@ -26,7 +27,6 @@ from schema.branch.neon import Answer, Neon, NeonError, Show, UnknownOutcomeErro
 from schema.errors import CannotRunError
 
 _TRIES = 5
-_ANONYMISED = "branch_anonymized"
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,19 @@ class Wanted:
     parent: str | None = None
     """The name or id of its parent; without one, the parent that the branch has."""
     kind: Kind | None = None
-    """Without one, what the branch is, and for a new one a copy."""
+    """Without one, what the branch is; a new one needs it."""
     days: int = 7
     database: str | None = None
     """The database that the branch must have; without one, it must have one only."""
+
+
+class _Request(NamedTuple):
+    """The request that creates a branch, and what it is to be."""
+
+    kind: Kind
+    parent: Branch
+    path: str
+    body: Answer
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ def _create(neon: Neon, wanted: Wanted, show: Show) -> Made:
             )
         parent = parent_of_new(neon, wanted.parent)
         require_parent(parent, wanted.name)
-        return _make(neon, wanted, _request(neon, wanted, wanted.kind, parent, show), parent, show)
+        return _make(neon, wanted, _request(neon, wanted, wanted.kind, parent, show), show)
     require_ours(found)
     is_now = kind_of(neon, found)
     kind = wanted.kind or is_now
@@ -112,7 +121,7 @@ def _create(neon: Neon, wanted: Wanted, show: Show) -> Made:
     request = _request(neon, wanted, kind, parent, show)  # what cannot be asked for deletes nothing
     _remove(neon, found, show)
     try:
-        return _make(neon, wanted, request, parent, show)
+        return _make(neon, wanted, request, show)
     except NeonError as error:
         if error.status == 404:
             raise
@@ -146,7 +155,7 @@ def create_restore_point(neon: Neon, parent: str | None, days: int, show: Show) 
     of = parent_of_new(neon, parent)
     require_parent(of, wanted.name)
     request = _request(neon, wanted, "restore point", of, show)
-    return _make(neon, wanted, request, of, show)
+    return _make(neon, wanted, request, show)
 
 
 def delete(neon: Neon, name: str, show: Show) -> bool:
@@ -196,15 +205,13 @@ def _remove(neon: Neon, branch: Branch, show: Show) -> None:
             raise
 
 
-def _make(
-    neon: Neon, wanted: Wanted, request: tuple[str, Answer], parent: Branch, show: Show
-) -> Made:
-    """Create the branch, which did not exist a moment ago; its kind and parent are decided."""
-    kind = wanted.kind or "copy"
+def _make(neon: Neon, wanted: Wanted, request: _Request, show: Show) -> Made:
+    """Create the branch, which did not exist a moment ago."""
+    kind = request.kind
     for _ in range(_TRIES):
         show(f"creating {wanted.name}")
         try:
-            answer = neon.change("POST", *request)
+            answer = neon.change("POST", request.path, request.body)
         except UnknownOutcomeError:
             made = find(neon, wanted.name)
             if made is None:
@@ -217,16 +224,14 @@ def _make(
             if error.status not in {409, 422} or find(neon, wanted.name) is None:
                 raise
             return create(neon, wanted, show)
-        return Made(_finished(neon, answer, wanted, show), kind, parent)
+        return Made(_finished(neon, answer, wanted, show), kind, request.parent)
     raise CannotRunError(
         f"Neon did not say whether it made {wanted.name}, and it cannot be found; run this again."
     )
 
 
-def _request(
-    neon: Neon, wanted: Wanted, kind: Kind, parent: Branch, show: Show
-) -> tuple[str, Answer]:
-    """Return the path and the body of the request that creates the branch.
+def _request(neon: Neon, wanted: Wanted, kind: Kind, parent: Branch, show: Show) -> _Request:
+    """Return the request that creates the branch.
 
     What would be refused later is refused here, before anything is changed.
     """
@@ -235,20 +240,21 @@ def _request(
     if kind == "schema-only":
         branch["init_source"] = "schema-only"
     body: Answer = {"branch": branch} | compute
+    plain = _Request(kind, parent, "branches", body)
     if kind == "restore point":
-        return "branches", body
+        return plain
     database, _ = database_and_owner(neon, parent, wanted.database)
     if kind == "schema-only":  # its stamp is read there
         database_url(neon, parent, database)
     if kind != "anonymised":
-        return "branches", body
+        return plain
     masking.require_declared(database_url(neon, parent, database), show)
-    rules = masking.rules(database)
-    return _ANONYMISED, {
+    masked = {
         "branch_create": body,
-        "masking_rules": rules,
+        "masking_rules": masking.rules(database),
         "start_anonymization": True,
     }
+    return _Request(kind, parent, "branch_anonymized", masked)
 
 
 def _finished(neon: Neon, answer: Answer, wanted: Wanted, show: Show) -> Branch:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import URL, Column, String, text
 
 from schema.branch.database import wait_until_reachable
-from schema.branch.neon import Answer, Neon, Show
+from schema.branch.neon import Answer, Neon, Show, understood
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect
 
@@ -19,13 +19,17 @@ MARKS = ("SECRET:", "PERSONAL:")
 """How the comment of a column begins that holds what no copy should show."""
 
 _DIFFERENT = "anon.dummy_uuidv4()"
-_MARKED = """
+_MARKED = text(
+    """
 SELECT c.relname, a.attname
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p')
-  AND a.attgenerated = '' AND col_description(c.oid, a.attnum) ~ '^(SECRET|PERSONAL):'
+  AND a.attgenerated = ''
+  AND EXISTS (SELECT FROM unnest(CAST(:marks AS text[])) AS m (mark)
+              WHERE starts_with(col_description(c.oid, a.attnum), m.mark))
 """
+)
 
 _FAILED = {"error", "initialization_error"}
 
@@ -75,7 +79,9 @@ def require_declared(parent: URL, show: Show) -> None:
     wait_until_reachable(parent, show)
     known = {(one.table.name, one.name) for one in declared_columns()}
     with connect(parent) as connection:
-        marked = {(table, column) for table, column in connection.execute(text(_MARKED))}
+        marked = {
+            (table, column) for table, column in connection.execute(_MARKED, {"marks": list(MARKS)})
+        }
     if unknown := sorted(f"{table}.{column}" for table, column in marked - known):
         raise CannotRunError(
             f"The parent marks {', '.join(unknown)} as secret or personal, and the models do not"
@@ -91,7 +97,7 @@ def require_masked(neon: Neon, branch_id: str) -> None:
         CannotRunError: they are not, or not yet.
 
     """
-    state = neon.get(f"branches/{branch_id}/anonymized_status")["state"]
+    state = _state(neon, branch_id)
     if state != "anonymized":
         raise CannotRunError(
             f"The rows of this branch are not masked (state {state}): it holds what its parent"
@@ -108,18 +114,23 @@ def wait(neon: Neon, branch_id: str, show: Show) -> None:
     """
     deadline = time.monotonic() + neon.patience
     while True:
-        status = neon.get(f"branches/{branch_id}/anonymized_status")
-        if status["state"] == "anonymized":
+        state = _state(neon, branch_id)
+        if state == "anonymized":
             return
-        if status["state"] in _FAILED:
+        if state in _FAILED:
             raise NotMaskedError(
-                f"Neon could not mask the rows (state {status['state']}): the branch holds what"
-                " its parent holds."
+                f"Neon could not mask the rows (state {state}): the branch holds what its parent"
+                " holds."
             )
         if time.monotonic() > deadline:
             raise CannotRunError("Neon still masks the rows, longer than expected.")
-        show(f"masking: {status['state']}")
+        show(f"masking: {state}")
         time.sleep(0.5)
+
+
+def _state(neon: Neon, branch_id: str) -> str:
+    with understood():
+        return str(neon.get(f"branches/{branch_id}/anonymized_status")["state"])
 
 
 def _mask(column: Column[Any]) -> dict[str, str]:

@@ -27,7 +27,7 @@ from schema.branch.branches import (
     kind_of,
     printable,
 )
-from schema.branch.database import database_url, wait_until_reachable
+from schema.branch.database import database_url, is_password_refused, wait_until_reachable
 from schema.branch.lifecycle import Made, Wanted
 from schema.branch.neon import API, Neon, open_project
 from schema.cli.adopt import adopt
@@ -247,7 +247,7 @@ def _reached(neon: Neon, branch: Branch, database: str | None, show: Show) -> tu
         return found, wait_until_reachable(found, show)
 
     attempts = Retrying(
-        retry=retry_if_exception(lambda error: "authentication failed" in str(error)),
+        retry=retry_if_exception(is_password_refused),
         stop=stop_after_attempt(5),
         reraise=True,
     )

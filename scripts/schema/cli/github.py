@@ -16,6 +16,7 @@ from schema.github import issue as issues
 from schema.github import release as releases
 from schema.github.api import open_repository
 from schema.github.pull_requests import is_at, number_of
+from schema.text import fenced
 
 
 def comment(page: Path, head: str, number: int | None, source: str | None) -> None:
@@ -98,8 +99,6 @@ def _harmless(value: Any) -> Any:  # noqa: ANN401  # any JSON
 def _page(found: dict[str, Any]) -> str:
     """Say what differs, without a password and without a row."""
     found = {name: _harmless(value) for name, value in found.items()}
-    difference = str(found["difference"])
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", difference)), default=0))
     parts = []
     if found.get("equals") and found["equals"] != found["revision"]:
         parts.append(
@@ -110,7 +109,7 @@ def _page(found: dict[str, Any]) -> str:
         parts.append(
             f"At revision `{found['revision']}` the database differs in"
             f" {found['difference_count']} facts that only the history has (-) or only the database"
-            f" has (+).\n\n{fence}diff\n{difference}\n{fence}"
+            f" has (+).\n\n{fenced(found['difference'], 'diff')}"
         )
     parts += [f"Not looked at: {one}" for one in found.get("limitations") or ()]
     parts.append(str(found["remedy"]))

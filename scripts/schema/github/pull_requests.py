@@ -1,5 +1,7 @@
 """Pull requests: whether one is closed, and which one a branch belongs to."""
 
+from typing import Any
+
 from schema.errors import CannotRunError
 from schema.github.api import GitHub, GitHubError
 
@@ -11,17 +13,7 @@ def is_closed(github: GitHub, number: int) -> bool:
         CannotRunError: GitHub cannot be asked, or knows no such pull request.
 
     """
-    try:
-        found = github.get(f"pulls/{number}")
-        if not isinstance(found, dict) or found.get("number", number) != number:
-            raise CannotRunError(f"GitHub's answer about pull request {number} is about another.")
-        return bool(found.get("state") == "closed")
-    except GitHubError as error:
-        if error.status != 404:
-            raise
-        raise CannotRunError(
-            f"{github.repository} has no pull request {number}, or GITHUB_TOKEN may not read it."
-        ) from error
+    return bool(_read(github, number).get("state") == "closed")
 
 
 def number_of(github: GitHub, source: str, head: str) -> int | None:
@@ -54,5 +46,19 @@ def is_at(github: GitHub, number: int, head: str) -> bool:
         CannotRunError: GitHub cannot be asked, or knows no such pull request.
 
     """
-    found = github.get(f"pulls/{number}")
+    found = _read(github, number)
     return bool(found["state"] == "open" and found["head"]["sha"] == head)
+
+
+def _read(github: GitHub, number: int) -> dict[str, Any]:
+    try:
+        found = github.get(f"pulls/{number}")
+    except GitHubError as error:
+        if error.status != 404:
+            raise
+        raise CannotRunError(
+            f"{github.repository} has no pull request {number}, or GITHUB_TOKEN may not read it."
+        ) from error
+    if not isinstance(found, dict) or found.get("number", number) != number:
+        raise CannotRunError(f"GitHub's answer about pull request {number} is about another.")
+    return found

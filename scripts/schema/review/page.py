@@ -16,7 +16,7 @@ from schema.errors import CannotRunError
 from schema.project import REVISIONS_DIR, ROOT, SNAPSHOT, own_environment, scripts
 from schema.revisions.history import is_irreversible, revisions_oldest_first
 from schema.revisions.merged import NotComparableError, git, merge_base
-from schema.text import pluralize
+from schema.text import fenced, pluralize
 
 type Show = Callable[[str], None]
 
@@ -163,11 +163,9 @@ def _run(command: list[str], url: str, what: str) -> Ran:
 
 
 def _folded(title: str, text: str, language: str, *, shown: bool = False) -> str:
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
     return (
         f"\n<details{' open' if shown else ''}><summary>{title}</summary>\n\n"
-        f"{fence}{language}\n{text.rstrip()}\n{fence}\n\n</details>"
+        f"{fenced(text, language)}\n\n</details>"
     )
 
 
