@@ -1,9 +1,10 @@
 """Read a database's schema as sorted facts, write them as text, and compare two schemas.
 
-The facts are the rows of query.sql. schema.txt is their text at the head revision. A deploy has
-only that text, so schemas are compared as texts.
+The facts are the rows of query.sql. schema.txt is their text at the head revision, fingerprints.txt
+a hash of each object at every revision: a deploy has only these two.
 """
 
+from migrations.snapshot import fingerprints
 from migrations.snapshot.catalog import read
 from migrations.snapshot.diff import difference, text_difference
 from migrations.snapshot.fact import Fact, Snapshot
@@ -13,6 +14,7 @@ __all__ = [
     "Fact",
     "Snapshot",
     "difference",
+    "fingerprints",
     "layout",
     "read",
     "revision",

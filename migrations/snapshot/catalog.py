@@ -31,8 +31,7 @@ SESSION_SETTINGS = """
 def read(connection: Connection, *, version_table: bool = False) -> Snapshot:
     """Read the schema as this connection sees it, including its uncommitted DDL.
 
-    Alembic's own table is excluded unless `version_table`: `metadata.create_all` makes none. Its
-    primary key is always excluded, because a deploy stores a comment there.
+    Alembic's own table is excluded unless `version_table`: `metadata.create_all` makes none.
 
     The transaction, the autocommit mode and the settings of the connection do not change. The query
     does not run through SQLAlchemy, which would begin a transaction: Alembic would take that for
@@ -51,6 +50,11 @@ def read(connection: Connection, *, version_table: bool = False) -> Snapshot:
     with driver.transaction(force_rollback=True), driver.cursor() as cursor:
         cursor.execute(SESSION_SETTINGS)
         cursor.execute(QUERY.replace(VERSION_TABLE, "NULL::regclass") if version_table else QUERY)
-        facts = (Fact(*row) for row in cursor)
-        key = ("table alembic_version", "constraint alembic_version_pkc")
-        return tuple(fact for fact in facts if fact[:2] != key)
+        return tuple(_without_record(Fact(*row)) for row in cursor)
+
+
+def _without_record(fact: Fact) -> Fact:
+    """Remove what deploys once stored: the schema, as a comment on Alembic's primary key."""
+    if fact[:2] != ("table alembic_version", "constraint alembic_version_pkc"):
+        return fact
+    return fact._replace(definition=fact.definition.partition("  comment ")[0])

@@ -55,7 +55,7 @@ def layout(snapshot: Snapshot, head: str | None) -> str:
         blocks.setdefault(fact.object, []).append(fact)
     lines = [f"revision {head or 'none'}"]
     for heading in sorted(blocks, key=object_key):
-        lines += ["", _one_line(heading)]
+        lines += ["", one_line(heading)]
         for fact in sorted(blocks[heading], key=lambda fact: part_key(fact.part)):
             lines += _entry(fact)
     return "\n".join(lines) + "\n"
@@ -68,14 +68,15 @@ def revision(text: str) -> str | None:
 
 
 def _entry(fact: Fact) -> list[str]:
-    part = "    " + _one_line(fact.part)
+    part = "    " + one_line(fact.part)
     first, *rest = _visible(fact.definition).split("\n")
     if rest:
         return [part, *(f"        {line}" if line else "" for line in (first, *rest))]
     return [f"{part}  {first}" if first else part]
 
 
-def _one_line(name: str) -> str:
+def one_line(name: str) -> str:
+    """Write a name in one line."""
     return _visible(_escaped(name, "␊")).replace("\n", "␊")
 
 

@@ -11,6 +11,7 @@ from schema.errors import CannotRunError
 ROOT = Path(__file__).resolve().parents[2]
 REVISIONS_DIR = ROOT / "migrations" / "versions"
 SNAPSHOT = ROOT / "migrations" / "schema.txt"
+FINGERPRINTS = ROOT / "migrations" / "fingerprints.txt"
 VERSION = ROOT / "models" / "version.py"
 MODELS_README = ROOT / "models" / "README.md"
 

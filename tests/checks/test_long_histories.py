@@ -252,19 +252,20 @@ def test_each_schema_is_read_once(
     directory = ScriptDirectory(str(copy.root / "migrations"))
     read = 0
 
-    def count(connection: Connection) -> snapshot.Snapshot:
+    def count(connection: Connection, *, version_table: bool) -> snapshot.Snapshot:
         nonlocal read
         read += 1
-        return original(connection)
+        return original(connection, version_table=version_table)
 
     original = snapshot.read
     monkeypatch.setattr(snapshot, "read", count)
-    outcome = round_trip.check(empty, directory, lambda _: None)
+    outcome, schemas = round_trip.check(empty, directory, lambda _: None)
     assert outcome.failures == []
     revisions = 10 + len(HISTORY)
     assert read == 1 + 2 * revisions + 2
     assert f"{revisions} revisions up, down, up, " in outcome.covered
     assert f"; {read} snapshots" in outcome.covered
+    assert len(schemas) == 1 + revisions
 
 
 @pytest.mark.slow
@@ -274,7 +275,7 @@ def test_each_revision_is_walked(copy: Checkout, empty: URL) -> None:
     (path,) = copy.versions.glob("*_0016*_step.py")  # Describe note
     copy.edit(path, "IS 'Notes'", "IS 'Notices'")
     directory = ScriptDirectory(str(copy.root / "migrations"))
-    (failure,) = round_trip.check(empty, directory, lambda _: None).failures
+    (failure,) = round_trip.check(empty, directory, lambda _: None)[0].failures
     assert failure.message.startswith(f"The downgrade of {path.name} does not restore the schema")
     assert "Notices" in failure.detail
 

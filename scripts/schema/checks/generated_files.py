@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 
-from alembic.script import ScriptDirectory
 from sqlalchemy import URL
 
 from schema.access.probe import Access
 from schema.checks.result import CheckResult, Failure
 from schema.generate import files
+from schema.revisions.schemas import Schemas
 
 REMEDY = "Run `schema snapshot`, read what it changes (git diff), and commit it."
 
 
-def check(head: URL, scripts: ScriptDirectory, accesses: Sequence[Access]) -> CheckResult:
+def check(head: URL, history: Schemas, accesses: Sequence[Access]) -> CheckResult:
     """Compare each committed file with its newly rendered text."""
     failures = []
-    rendered = files.render(head, scripts, accesses)
+    rendered = files.render(head, history, accesses)
     for path, text in rendered.items():
         name, before = files.name(path), files.read(path)
         if not before:

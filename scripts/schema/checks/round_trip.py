@@ -15,18 +15,24 @@ from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DataError, IntegrityError
 
 from migrations import snapshot
+from migrations.snapshot.fingerprints import BASE
 from schema.checks.result import CheckResult, Failure, RowCoverage
 from schema.checks.row_values import RowValues, malformed
 from schema.postgres.connection import connect, describe_error, statement_of
 from schema.revisions.history import is_irreversible, revisions_oldest_first
 from schema.revisions.runner import downgrade_step, run, upgrade_step
+from schema.revisions.schemas import Schemas
 from schema.text import pluralize
 
 REMEDY = "Make its downgrade undo exactly what its upgrade does."
 
 
-def check(url: URL, scripts: ScriptDirectory, progress: Callable[[str], None]) -> CheckResult:
+def check(
+    url: URL, scripts: ScriptDirectory, progress: Callable[[str], None]
+) -> tuple[CheckResult, Schemas]:
     """Check it on an empty database; `progress` is called with the name of each step.
+
+    Return the schema at each revision too, up to the first failure.
 
     The check stops at the first failure: later steps would start from the wrong schema.
     """
@@ -39,7 +45,7 @@ def check(url: URL, scripts: ScriptDirectory, progress: Callable[[str], None]) -
         walk = _Walk(scripts, observer, rows, progress)
         walk.failures += malformed(walk.revisions)
         if walk.failures:
-            return CheckResult("what the revisions declare", walk.failures)
+            return CheckResult("what the revisions declare", walk.failures), walk.schemas
         try:
             run(connection, scripts, walk.steps)
         except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
@@ -56,7 +62,7 @@ def check(url: URL, scripts: ScriptDirectory, progress: Callable[[str], None]) -
         covered += f"; downgrades discard {what}"
     if walk.irreversible:
         covered += f"; {len(walk.irreversible)} irreversible"
-    return CheckResult(covered, walk.failures, rows.coverage)
+    return CheckResult(covered, walk.failures, rows.coverage), walk.schemas
 
 
 def _row_coverage(coverage: Sequence[RowCoverage]) -> str:
@@ -107,12 +113,14 @@ class _Walk:
         self.revisions = revisions_oldest_first(scripts)
         self.irreversible = [one for one in self.revisions if is_irreversible(one)]
         self.failures: list[Failure] = []
+        self.schemas: dict[str, snapshot.Snapshot] = {}
         self.reads = 0
         self.step = ""
 
     def steps(self, context: MigrationContext) -> Iterator[MigrationStep]:
         """Yield each step; the code after a `yield` runs when the step is committed."""
-        empty = before = self._read()
+        # Alembic has made its table, perhaps without a commit: the observer may not see it.
+        empty = before = self.schemas[BASE] = self._read(context.connection)
         for revision in self.revisions:
             self.failures += self.rows.assume(revision)
             self.rows.before_upgrade(revision, context)
@@ -126,7 +134,7 @@ class _Walk:
                 self.failures += self.rows.downgraded(revision)
                 yield self._up("second upgrade", revision)
             self.failures += self.rows.upgraded_again(revision)
-            before = self._read()
+            before = self.schemas[revision.revision] = self._read()
         final = self.irreversible[-1:]
         undone = self.revisions[self.revisions.index(final[0]) + 1 :] if final else self.revisions
         for revision in reversed(undone):
@@ -149,9 +157,9 @@ class _Walk:
         self.step = f"{what} of {Path(revision.path).name}"
         self.progress(f"{what} {revision.revision}")
 
-    def _read(self) -> snapshot.Snapshot:
+    def _read(self, connection: Connection | None = None) -> snapshot.Snapshot:
         self.reads += 1
-        return snapshot.read(self.observer)
+        return snapshot.read(connection or self.observer, version_table=True)
 
     def _differ(self, message: str, expected: snapshot.Snapshot) -> bool:
         found = self._read()

@@ -1,4 +1,4 @@
-"""The generated files: the snapshot, models/version.py, and a part of models/README.md."""
+"""The generated files: snapshot, fingerprints, models/version.py, a part of models/README.md."""
 
 import os
 import re
@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from difflib import unified_diff
 from pathlib import Path
 
-from alembic.script import ScriptDirectory
 from sqlalchemy import URL
 
 from migrations import snapshot
+from migrations.snapshot import fingerprints
+from migrations.snapshot.fingerprints import BASE
 from schema.access.probe import Access, probe
 from schema.errors import CannotRunError
 from schema.generate import models_readme
-from schema.postgres.connection import connect, describe_error
+from schema.postgres.connection import describe_error
 from schema.postgres.scratch import Server
-from schema.project import MODELS_README, ROOT, SNAPSHOT, VERSION, scripts
-from schema.revisions.history import revisions_oldest_first
-from schema.revisions.runner import upgrade
+from schema.project import FINGERPRINTS, MODELS_README, ROOT, SNAPSHOT, VERSION, scripts
+from schema.revisions import schemas
+from schema.revisions.schemas import Schemas
 
 _VERSION = re.compile(r'^__version__ = "(?P<number>[0-9.]+)\+', re.MULTILINE)
 _GENERATED = re.compile(r"^__version__ = .*\n\nHISTORY = \([^)]*\)\n", re.MULTILINE)
@@ -43,16 +44,10 @@ def rewrite(server: Server) -> str:
         raise CannotRunError(
             f"The history has {len(heads)} heads, but a snapshot needs one; run schema check."
         )
-    with server.database() as scratch, connect(scratch) as connection:
-        try:
-            upgrade(connection, directory)
-        except Exception as error:  # a revision may raise whatever it likes
-            raise CannotRunError(
-                f"The history does not build ({describe_error(error)}); run schema check."
-            ) from error
-        connection.commit()
+    with server.database() as scratch:
+        history = schemas.build(scratch, directory)
         found = probe(scratch)
-        changed = _write(render(scratch, directory, found.accesses))
+        changed = _write(render(scratch, history, found.accesses))
     if not found.accesses:
         changed += (
             f"{name(MODELS_README)} is NOT rewritten: no statement could be tried on rows; run"
@@ -61,16 +56,15 @@ def rewrite(server: Server) -> str:
     return changed
 
 
-def render(head: URL, directory: ScriptDirectory, found: Sequence[Access]) -> Mapping[Path, str]:
+def render(head: URL, history: Schemas, found: Sequence[Access]) -> Mapping[Path, str]:
     """Return the new text of each file, from a database at head and the probe's accesses.
 
     Without accesses models/README.md is left out: the isolation check reports that failure.
     """
-    revisions = [revision.revision for revision in revisions_oldest_first(directory)]
-    with connect(head) as connection:
-        migrated = snapshot.read(connection, version_table=True)
+    revisions = [revision for revision in history if revision != BASE]
     files = {
-        SNAPSHOT: snapshot.layout(migrated, revisions[-1]),
+        SNAPSHOT: snapshot.layout(history[revisions[-1]], revisions[-1]),
+        FINGERPRINTS: fingerprints.write(history),
         VERSION: _version(read(VERSION), revisions),
     }
     if found:
@@ -85,7 +79,12 @@ def read(path: Path) -> str:
 
 
 def difference(path: Path, before: str, after: str) -> str:
-    """Return the difference: fact by fact for the snapshot, line by line for the others."""
+    """Return the difference: fact by fact for the snapshot, line by line for the others.
+
+    Hashes tell a reader nothing, and schema.txt shows what is behind them: "" for fingerprints.txt.
+    """
+    if path == FINGERPRINTS:
+        return ""
     if path != SNAPSHOT:
         hunks = list(unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))[2:]
         return "".join(f"{one[0]} {one[1:]}\n" for one in hunks if not one.startswith("@@"))

@@ -14,7 +14,14 @@ from pathlib import Path
 from schema.errors import CannotRunError
 from schema.generate import files, models_readme
 from schema.postgres.scratch import Server
-from schema.project import MODELS_README, REVISIONS_DIR, ROOT, SNAPSHOT, VERSION
+from schema.project import (
+    FINGERPRINTS,
+    MODELS_README,
+    REVISIONS_DIR,
+    ROOT,
+    SNAPSHOT,
+    VERSION,
+)
 from schema.revisions.history import identifiers, place_of_parent
 from schema.revisions.merged import NotComparableError, git, main_branches
 
@@ -56,7 +63,9 @@ def rebase(server: Server) -> str:
     _refuse_conflicts(branch, merged)
     own = [path for path in sorted(REVISIONS_DIR.glob("*.py")) if path.name not in merged]
     head = _head([REVISIONS_DIR / name for name in merged], branch)
-    before = {path: path.read_bytes() for path in (*own, SNAPSHOT, VERSION, MODELS_README)}
+    before = {
+        path: path.read_bytes() for path in (*own, SNAPSHOT, FINGERPRINTS, VERSION, MODELS_README)
+    }
     try:
         return _rebase(server, branch, _in_order(own), head, max(merged, default=""))
     except BaseException:
@@ -70,7 +79,7 @@ def rebase(server: Server) -> str:
 
 def _rebase(server: Server, branch: str, own: list[_Own], head: str | None, last: str) -> str:
     moved = list(_move(own, head, last))
-    for path in (SNAPSHOT, VERSION):
+    for path in (SNAPSHOT, FINGERPRINTS, VERSION):
         if _CONFLICT.search(files.read(path)):
             text = git("show", f"{branch}:{files.name(path)}")
             path.write_text(text, encoding="utf-8")

@@ -1,6 +1,6 @@
 """Run Alembic in this process, on a given connection, with the project's env.py."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext, MigrationStep
@@ -28,13 +28,21 @@ def run(connection: Connection, scripts: ScriptDirectory, steps: Steps) -> None:
     connection.rollback()  # Alembic leaves the transaction open in which it read the revision
 
 
-def upgrade(connection: Connection, scripts: ScriptDirectory) -> None:
-    """Upgrade an empty database to the head, as `alembic upgrade head` does."""
-    run(
-        connection,
-        scripts,
-        lambda _context: [upgrade_step(scripts, one) for one in revisions_oldest_first(scripts)],
-    )
+def upgrade(
+    connection: Connection,
+    scripts: ScriptDirectory,
+    revisions: Collection[str] | None = None,
+) -> None:
+    """Upgrade an empty database to the head, as `alembic upgrade head` does.
+
+    With `revisions`, run only these: the next ones of the database.
+    """
+    steps = [
+        upgrade_step(scripts, one)
+        for one in revisions_oldest_first(scripts)
+        if revisions is None or one.revision in revisions
+    ]
+    run(connection, scripts, lambda _context: steps)
 
 
 def upgrade_database(url: URL) -> None:
