@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from migrations.deploy import verification
 from migrations.deploy.activity import BackendActivity
 from migrations.postgres import OLDEST_VERSION
+from migrations.snapshot import fingerprints
 
 LONG_SECONDS = 10
 """The age at which an open transaction is reported."""
@@ -38,7 +39,7 @@ _TABLES = text(
     """
     SELECT c.oid::regclass::text
     FROM pg_class AS c
-    WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p')
       AND c.relname <> 'alembic_version'
       AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e')
     ORDER BY c.relname
@@ -157,11 +158,10 @@ def check_revision(connection: Connection, scripts: ScriptDirectory) -> Iterator
             f"The database is at revision {found[0]}, which is not in migrations/versions; deploy"
             " the release that contains it, or a later one."
         )
-    elif not found and (tables := list(connection.scalars(_TABLES))):
-        some = ", ".join(tables[:3]) + (f" and {len(tables) - 3} more" if len(tables) > 3 else "")
+    elif not found and (tables := _own_tables(connection)):
         yield (
-            f"The database has tables ({some}) but no revision; `schema adopt --database-url …`"
-            " finds the matching revision and stamps it."
+            f"The database has the history's tables ({verification.named(tables)}) but no revision;"
+            " `schema adopt` finds the matching revision and stamps it."
         )
 
 
@@ -235,6 +235,12 @@ def blockers(connection: Connection) -> Iterator[str]:
             f"The prepared transaction {name} keeps its locks until it is ended; run COMMIT"
             " PREPARED or ROLLBACK PREPARED."
         )
+
+
+def _own_tables(connection: Connection) -> list[str]:
+    """Return the tables that a revision makes: the others do not stand in the way."""
+    known = fingerprints.owned(verification.committed_history())
+    return [name for name in connection.scalars(_TABLES) if f"table {name}" in known]
 
 
 def _missing_roles(connection: Connection) -> list[str]:

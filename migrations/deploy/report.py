@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 
 from alembic.runtime.migration import MigrationInfo
 
+from migrations.deploy.verification import named
+
 
 @dataclass
 class Applied:
@@ -43,9 +45,13 @@ class DeployReport:
     connections: int = 0
     longest_lock_wait_seconds: float = 0
     verified: bool | None = None
-    """Whether the schema is the committed one; null if it could not be compared."""
+    """Whether the schema is the history's; null if it could not be compared."""
+    differing: list[str] = field(default_factory=list)
+    """The objects of the history that are not as they are at `after`."""
     difference: str = ""
-    """Lines with - are only in the committed schema, lines with + only in the database."""
+    """At the head: lines with - are only in schema.txt, lines with + only in the database."""
+    foreign: list[str] = field(default_factory=list)
+    """Objects that no revision has, without those on the ignore list in alembic.ini."""
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0
 
@@ -106,8 +112,11 @@ class DeployReport:
         if self.longest_lock_wait_seconds:
             moved += f"; the longest wait for a lock took {self.longest_lock_wait_seconds:.2f} s"
         verified = {
-            True: "Its schema equals the committed one.",
-            False: "Its schema does NOT equal the committed one.",
-            None: "Its schema was not compared: there is no committed schema of that revision.",
+            True: "Its schema equals the history's.",
+            False: "Its schema does NOT equal the history's.",
+            None: "Its schema was not compared: migrations/fingerprints.txt lacks that revision;"
+            " `schema snapshot` writes it.",
         }[self.verified]
+        if self.foreign:
+            verified += f" No revision has {named(self.foreign)}."
         return "\n".join([*lines, f"{moved}.", verified])

@@ -29,8 +29,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from migrations import snapshot
-from migrations.deploy import preflight
+from migrations.deploy import preflight, verification
 from migrations.deploy.advisory_lock import hold_deploy_lock, require_lock
 from migrations.deploy.connection import (
     connect_with_retry,
@@ -43,13 +42,9 @@ from migrations.deploy.exit import report_outcome, to_command_error
 from migrations.deploy.interruption import Interruption
 from migrations.deploy.lock_monitor import LockMonitor, monitor_locks
 from migrations.deploy.report import DeployReport
-from migrations.deploy.verification import (
-    changes_since_deploy,
-    committed_schema,
-    read_schema,
-    store_schema,
-)
 from migrations.postgres import describe_url, first_error_line, url_from_environment
+from migrations.snapshot import ignored
+from migrations.snapshot.ignored import not_ignored
 
 TIMEOUT_MINUTES = 10.0
 """How long to retry while other sessions hold a lock; `-x timeout-minutes=` changes it."""
@@ -116,11 +111,7 @@ def deploy(configure: Configure) -> None:
                 context.run_migrations()
             return
         preflight.require_single_head(context.script)
-        if not committed_schema():
-            raise CommandError(
-                "migrations/schema.txt is missing, so the deploy cannot be verified; ship it with"
-                " the deploy, or write it with `schema snapshot`."
-            )
+        verification.require_files()
         try:
             _retry_lost_connection(job)(_connect_and_move, job)
         except LostError as error:
@@ -181,15 +172,23 @@ def _check_and_plan(connection: Connection, job: _Job) -> None:
 
 
 def _warn(connection: Connection, job: _Job) -> None:
-    """Warn of delays and of schema changes outside the revisions, at the first connection."""
+    """Warn of delays and of a schema that is not its revision's, at the first connection."""
     if job.report.connections > 1:
         return
     with connection.begin():
         found = list(preflight.warnings(connection))
-        if difference := changes_since_deploy(connection, job.report.before):
+    try:
+        with connection.begin():
+            schema = verification.compare(connection, job.report.before)
+    except (DBAPIError, psycopg.Error) as error:
+        if is_connection_lost(connection):
+            raise
+        found.append(f"The schema could not be compared beforehand: {first_error_line(error)}.")
+    else:
+        if schema is not None and schema.objects.differing:
             found.append(
-                "The schema has changed since the last deploy without a completed revision (+ was"
-                f" added, - was removed):\n{difference}"
+                f"The schema is not the one of {schema.revision}: {schema}. `schema drift` shows"
+                " the difference."
             )
     for warning in found:
         log.warning(warning)
@@ -246,7 +245,7 @@ def _migrate(connection: Connection, job: _Job) -> None:
 
 
 def _verify(connection: Connection, job: _Job) -> None:
-    """Compare the database's schema with the committed one, and store it for the next deploy."""
+    """Compare what the history owns in the database with the history at its revision."""
     report = job.report
     with connection.begin():
         at = tuple(preflight.recorded_revisions(connection))
@@ -257,20 +256,25 @@ def _verify(connection: Connection, job: _Job) -> None:
                 f"The database is at {', '.join(at) or 'no revision'}, not at"
                 f" {', '.join(expected) or 'no revision'}; run this again."
             )
-        schema = read_schema(connection, report.after)
-        committed = committed_schema()
-        if snapshot.revision(committed) == report.after:
-            report.difference = snapshot.text_difference(committed, schema)
-            report.verified = not report.difference
-        if job.plan and report.after is not None:
-            store_schema(connection, schema)
-    if report.difference:
+        schema = verification.compare(connection, report.after)
+    if schema is None:
+        return
+    report.foreign = not_ignored(schema.objects.foreign, _ignored())
+    report.differing = list(schema.objects.differing)
+    report.verified = not report.differing
+    report.difference = schema.difference
+    if report.differing:
         raise DifferentError(
-            f"The database is at {report.after}, but its schema is not the committed one (-"
-            " schema.txt, + the database); revert unwanted changes, write a revision for the"
-            " others, and run this again. If it is a development database that has run an"
-            f" older text of a revision, downgrade and upgrade it.\n{report.difference}"
+            f"The database is at {report.after}, but its schema is not the history's: {schema}."
+            " `schema drift` shows what differs, and the SQL that undoes it; if it is a development"
+            " database that has run an older text of a revision, downgrade and upgrade it."
+            f"\n{schema.difference}".rstrip()
         )
+
+
+def _ignored() -> tuple[str, ...]:
+    section = context.config.get_section(ignored.SECTION, {})
+    return ignored.patterns(section.get(ignored.OPTION))
 
 
 def _plan(job: _Job, heads: tuple[str, ...]) -> list[Step]:

@@ -1,19 +1,48 @@
-"""Compare the database's schema with the committed one and with that of the last deploy."""
+"""Compare the database's schema with the history at a revision: schema.txt and fingerprints.txt."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, text
+from alembic.util import CommandError
+from sqlalchemy import Connection
 
 from migrations import snapshot
+from migrations.snapshot import fingerprints
+from migrations.snapshot.fingerprints import BASE, History
 
 COMMITTED = Path(__file__).parents[1] / "schema.txt"
+FINGERPRINTS = Path(__file__).parents[1] / "fingerprints.txt"
 
-# Stored as a comment on the primary key of alembic_version: lists of tables do not show it.
-_STORED_SCHEMA = """
-    SELECT obj_description(oid, 'pg_constraint') FROM pg_constraint
-    WHERE conname = 'alembic_version_pkc'
-      AND conrelid = to_regclass('public.alembic_version')
-"""
+_NAMED = 5
+"""How many objects a sentence names."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A database's schema, compared with the history at one revision."""
+
+    revision: str
+    """The revision, or `base`."""
+    nearest: str
+    """The revision from which the fewest objects differ."""
+    equals_nearest: bool
+    objects: fingerprints.Comparison
+    """The objects that differ from `revision`, and those that no revision has."""
+    difference: str
+    """At the head: the differing objects, '-' only in schema.txt, '+' only in the database."""
+
+    def __str__(self) -> str:
+        """Say in one sentence, without a full stop, what differs."""
+        parts = []
+        if self.objects.changed:
+            parts.append(f"{named(self.objects.changed)} differ")
+        if self.objects.left:
+            parts.append(f"{named(self.objects.left)} should not be there")
+        if self.nearest != self.revision:
+            how = "it is exactly" if self.equals_nearest else "it is nearer to"
+            parts.append(f"{how} the schema at {self.nearest}")
+        return "; ".join(parts)
 
 
 def committed_schema() -> str:
@@ -21,30 +50,64 @@ def committed_schema() -> str:
     return COMMITTED.read_text(encoding="utf-8") if COMMITTED.exists() else ""
 
 
-def read_schema(connection: Connection, revision: str | None) -> str:
-    """The database's schema, in the format of schema.txt."""
-    return snapshot.layout(snapshot.read(connection, version_table=True), revision)
+def committed_history() -> History:
+    """The fingerprints of the history; {} if there is no such file.
 
+    Raises:
+        CommandError: the file cannot be read.
 
-def changes_since_deploy(connection: Connection, revision: str | None) -> str:
-    """Schema changes since the last deploy; '' if there are none or nothing to compare with."""
-    for known in (committed_schema(), stored_schema(connection)):
-        if revision is not None and snapshot.revision(known) == revision:
-            return snapshot.text_difference(known, read_schema(connection, revision))
-    return ""
-
-
-def stored_schema(connection: Connection) -> str:
-    """The schema that the last deploy stored, or ''."""
-    return str(connection.scalar(text(_STORED_SCHEMA)) or "")
-
-
-def store_schema(connection: Connection, schema: str) -> None:
-    """Store the schema in the database, so that the next deploy can find changes since this one.
-
-    schema.txt is not enough for that: it belongs to the next deploy's head.
     """
-    literal = "'" + schema.replace("'", "''").replace("%", "%%") + "'"
-    connection.exec_driver_sql(
-        f"COMMENT ON CONSTRAINT alembic_version_pkc ON public.alembic_version IS {literal}"
-    )
+    if not FINGERPRINTS.exists():
+        return {}
+    try:
+        return fingerprints.parse(FINGERPRINTS.read_text(encoding="utf-8"))
+    except ValueError:
+        raise CommandError(
+            "migrations/fingerprints.txt cannot be read; restore it, or write it anew with `schema"
+            " snapshot`."
+        ) from None
+
+
+def require_files() -> None:
+    """Make sure that the files are there with which a deploy verifies itself.
+
+    Raises:
+        CommandError: one is missing.
+
+    """
+    for path in (COMMITTED, FINGERPRINTS):
+        if not path.exists():
+            raise CommandError(
+                f"migrations/{path.name} is missing, so the deploy cannot be verified; ship it with"
+                " the deploy, or write it with `schema snapshot`."
+            )
+
+
+def compare(connection: Connection, revision: str | None) -> Schema | None:
+    """Compare the database with the history at a revision; None if the files do not have it.
+
+    Raises:
+        DBAPIError, psycopg.Error: the schema cannot be read, for example because of a lock.
+
+    """
+    history = committed_history()
+    at = revision or BASE
+    if at not in history:
+        return None
+    facts = snapshot.read(connection, version_table=True)
+    found = fingerprints.fingerprint(facts)
+    objects = fingerprints.compare(history, at, found)
+    nearest = fingerprints.nearest(history, found, at)
+    committed = committed_schema()
+    difference = ""
+    if objects.differing and snapshot.revision(committed) == at:
+        ours = tuple(one for one in facts if fingerprints.object_name(one) not in objects.foreign)
+        difference = snapshot.text_difference(committed, snapshot.layout(ours, at))
+    equals = not fingerprints.compare(history, nearest, found).differing
+    return Schema(at, nearest, equals, objects, difference)
+
+
+def named(objects: Sequence[str]) -> str:
+    """Name some objects."""
+    more = f" and {len(objects) - _NAMED} more" if len(objects) > _NAMED else ""
+    return ", ".join(objects[:_NAMED]) + more
