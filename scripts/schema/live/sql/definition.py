@@ -1,0 +1,89 @@
+"""Read the definitions in a snapshot back into their fields, and write SQL names and literals."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+OWNER = "<owner>"
+"""How a snapshot names the owner of the database."""
+
+_COMMENT = re.compile(r'(?:^|  )comment (".*")$', re.DOTALL)
+
+_COLUMN = re.compile(
+    r"""(?P<type>.+?)
+        (?:\ \ collation\ (?P<collation>\S+))?
+        (?P<required>\ \ not\ null)?
+        (?:\ \ default\ (?P<default>.*?)
+          |\ \ generated\ (?P<generated>.*?)\ (?P<kept>stored|virtual))?
+        (?:\ \ identity\ (?P<identity>always|by\ default))?
+        (?:\ \ storage\ (?P<storage>\w+))?
+        (?:\ \ compression\ (?P<compression>\w+))?
+        (?:\ \ statistics\ (?P<statistics>\d+))?
+        (?:\ \ options\ (?P<options>.*?))?
+        (?:\ \ foreign\ options\ (?P<foreign_options>.*?))?
+        (?:\ \ (?P<inherited>inherited(?:\ and\ local)?))?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+_POLICY = re.compile(
+    r"(?P<kind>permissive|restrictive)  for (?P<command>\w+)  to (?P<roles>.*?)"
+    r"(?:  using (?P<using>.*?))?(?:  with check (?P<check>.*))?",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names that differ from database to database, quoted."""
+
+    database: str
+    owner: str
+
+    def role(self, name: str) -> str:
+        """Return the SQL name of a role in a snapshot."""
+        return self.owner if name == OWNER else name
+
+
+def literal(text: str) -> str:
+    """Write a string literal."""
+    quoted = text.replace("'", "''")
+    return f"E'{quoted.replace('\\', '\\\\')}'" if "\\" in text else f"'{quoted}'"
+
+
+def split_comment(definition: str) -> tuple[str, str | None]:
+    """Split a part's definition from its comment."""
+    found = _COMMENT.search(definition)
+    if found is None:
+        return definition, None
+    return definition[: found.start()], json.loads(found[1])
+
+
+def fields(definition: str) -> list[str]:
+    """Split a definition whose fields hold no two blanks in a row."""
+    return [field for field in definition.split("  ") if field]
+
+
+def column(definition: str) -> Mapping[str, str | None]:
+    """Return the fields of a column's definition, without its comment; {} if it is not clear."""
+    found = _COLUMN.fullmatch(definition)
+    return found.groupdict() if found else {}
+
+
+def policy(definition: str) -> Mapping[str, str | None]:
+    """Return the fields of a policy's definition, without its comment; {} if it is not clear."""
+    found = _POLICY.fullmatch(definition)
+    return found.groupdict() if found else {}
+
+
+def options(definition: str | None) -> dict[str, str]:
+    """Return storage parameters by name."""
+    pairs = (one.partition("=") for one in (definition or "").split(", ") if one)
+    return {name: value for name, _, value in pairs}
+
+
+def schema_prefix(name: str) -> str:
+    """Return the schema of a qualified name with its dot; '' in public."""
+    found = re.match(r'(?:"(?:[^"]|"")*"|[^".]+)\.', name)
+    return found[0] if found else ""
