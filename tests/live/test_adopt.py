@@ -15,18 +15,19 @@ from rich.console import Console
 from sqlalchemy import URL
 
 from migrations import snapshot
-from migrations.deploy import verification
 from migrations.deploy.advisory_lock import LOCK
 from models import metadata
 from schema.cli import adopt as adopt_page
+from schema.cli.adopt import Adoption
 from schema.errors import CannotRunError
 from schema.live import adopt, history_schemas, read
-from schema.postgres.connection import connect
+from schema.postgres.connection import connect, driver_of
 from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
+from schema.revisions import schemas
 from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import run, upgrade_step
-from tests.support.alembic_process import execute
+from tests.support.alembic_process import deploy, execute
 from tests.support.repo_copy import Launcher
 
 HEAD = scripts().get_current_head() or ""
@@ -36,7 +37,8 @@ REVISIONS = [revision.revision for revision in revisions_oldest_first(scripts())
 @pytest.fixture(scope="module")
 def history(server: Server) -> Mapping[str, snapshot.Snapshot]:
     """The whole schema at each revision."""
-    return history_schemas.build(server, scripts())
+    with server.database() as url:
+        return schemas.build(url, scripts())
 
 
 @pytest.fixture
@@ -59,12 +61,9 @@ def whole(url: URL) -> snapshot.Snapshot:
         return snapshot.read(connection, version_table=True)
 
 
-def adopted(url: URL, server: Server, history: Mapping[str, snapshot.Snapshot]) -> adopt.Match:
-    """Do the same as the command, with a running server and the built history."""
-    found = adopt.match(adopt.read_database(url), history, server)
-    if not found.difference:
-        adopt.stamp(url, scripts(), found.revision, history[found.revision], lambda _what: None)
-    return found
+def adopted(url: URL) -> Adoption:
+    """Do the same as the command."""
+    return adopt_page.adopt(url, lambda _step: None)
 
 
 def _own(schema: snapshot.Snapshot) -> list[snapshot.Fact]:
@@ -72,7 +71,7 @@ def _own(schema: snapshot.Snapshot) -> list[snapshot.Fact]:
 
 
 def test_each_revision_is_found(
-    any_server: Server, server: Server, history: Mapping[str, snapshot.Snapshot]
+    any_server: Server, history: Mapping[str, snapshot.Snapshot]
 ) -> None:
     """Each revision is found, and the next deploy continues from it.
 
@@ -86,56 +85,86 @@ def test_each_revision_is_found(
             if following and _own(history[following[0]]) == _own(history[revision.revision]):
                 continue  # the next one only grants on Alembic's table
             execute(url, "DROP TABLE alembic_version")
-            found = adopted(url, server, history)
-            assert (found.revision, found.difference) == (revision.revision, "")
+            found = adopted(url).found
+            assert (found.revision, found.equals) == (revision.revision, True)
             assert found.behind == len(REVISIONS) - 1 - REVISIONS.index(revision.revision)
             assert found.unverified == []
             assert whole(url) == history[revision.revision]
-        with connect(url) as connection:
-            assert verification.changes_since_deploy(connection, HEAD) == ""
-            assert snapshot.revision(verification.stored_schema(connection)) == HEAD
 
 
-def test_what_the_models_built(
-    empty: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
-) -> None:
+def test_what_the_models_built(empty: URL, history: Mapping[str, snapshot.Snapshot]) -> None:
     """A database that `metadata.create_all` made is at head, and complete once it is stamped."""
     with connect(empty) as connection:
         metadata.create_all(connection)
         connection.commit()
-    assert adopted(empty, server, history).revision == HEAD
+    assert adopted(empty).found.revision == HEAD
     assert whole(empty) == history[HEAD]
 
 
-def test_a_revision_that_shows_in_no_schema(
-    unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
-) -> None:
+def test_a_revision_that_shows_in_no_schema(unknown: URL) -> None:
     """A revision that changes only rows is named, and assumed to be applied."""
-    further = {**history, "0123456789ab": history[HEAD]}
-    found = adopt.match(adopt.read_database(unknown), further, server)
+    committed = history_schemas.committed(scripts())
+    further = {**committed, "0123456789ab": committed[HEAD]}
+    found = adopt.match(adopt.read_database(unknown), further)
     assert (found.revision, found.unverified) == ("0123456789ab", ["0123456789ab"])
-    assert "because they change no schema object: 0123456789ab." in shown(found)
+    assert "because they change no schema object: 0123456789ab." in shown(Adoption(found))
 
 
-def test_the_nearest_is_shown(
-    unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
-) -> None:
+def test_the_nearest_is_shown(unknown: URL, history: Mapping[str, snapshot.Snapshot]) -> None:
     """For a database that equals no revision, the nearest one is shown, and nothing is changed."""
     execute(unknown, "DROP TABLE todo_tag", "CREATE INDEX extra ON todo (title)")
     before = whole(unknown)
-    found = adopted(unknown, server, history)
-    assert found.revision == HEAD
-    assert found.difference_count > 1
+    found = adopted(unknown)
+    assert (found.found.revision, found.found.equals) == (HEAD, False)
     page = shown(found)
     assert f"✗ It equals no revision. The nearest is {HEAD}" in page
-    assert "    - table todo_tag\n" in page
-    assert "    +     index extra  CREATE INDEX extra" in page
-    assert f"When the schema equals {HEAD}, run this again." in page
+    assert "\n  data       table todo_tag was removed\n" in page
+    assert "\n  behaviour  index extra of table todo was added\n" in page
+    assert f"When what the history owns is as it is at {HEAD}, run this again." in page
     assert "may hold rows" in page
     assert whole(unknown) == before
+    assert found.sql is not None
+    with connect(unknown, autocommit=True) as connection:
+        driver_of(connection).execute(found.sql.encode())
+    assert adopted(unknown).found.equals
+    assert whole(unknown) == history[HEAD]
 
 
-def shown(found: adopt.Match) -> str:
+# ── ways out of what looks like a dead end ────────────────────────────────────────────────────────
+
+
+def test_other_peoples_tables(unknown: URL) -> None:
+    """Tables that no revision makes do not keep the schema beside them from being adopted."""
+    execute(unknown, *(f"CREATE TABLE other_{number} (id int)" for number in range(20)))
+    found = adopted(unknown)
+    assert (found.found.equals, len(found.found.foreign)) == (True, 20)
+    assert "No revision has: table other_0" in shown(found)
+
+
+def test_a_stray_table(empty: URL, run: Launcher) -> None:
+    """A database with none of the history's tables is deployed, not adopted; the deploy agrees."""
+    execute(empty, "CREATE TABLE stray (id int)")
+    with pytest.raises(CannotRunError, match=r"nothing to adopt; deploy it .* stays: table stray"):
+        adopted(empty)
+    deployed = deploy(run, ROOT, empty)
+    assert deployed.code == 0, deployed.everything
+    assert "No revision has table stray." in deployed.out
+
+
+def test_text_ids(empty: URL) -> None:
+    """Better Auth's own schema has text ids: the rows must move, and the way is said."""
+    execute(
+        empty,
+        'CREATE TABLE "user" (id text PRIMARY KEY, name text NOT NULL, email text NOT NULL UNIQUE,'
+        ' "emailVerified" boolean NOT NULL, image text, "createdAt" timestamptz NOT NULL,'
+        ' "updatedAt" timestamptz NOT NULL)',
+    )
+    found = adopted(empty)
+    assert not found.found.equals
+    assert "cannot be adopted. Deploy an empty database" in shown(found)
+
+
+def shown(found: Adoption) -> str:
     """Print the page as in a pipe."""
     console = Console(width=200, soft_wrap=True)
     with console.capture() as captured:
@@ -152,22 +181,20 @@ LEFT = (
 
 
 def test_privileges_on_a_table_that_was_left(
-    unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
+    unknown: URL, history: Mapping[str, snapshot.Snapshot]
 ) -> None:
     """An existing empty table gets exactly the history's privileges."""
     execute(unknown, LEFT, "GRANT ALL ON alembic_version TO todo_app, PUBLIC")
-    adopted(unknown, server, history)
+    adopted(unknown)
     assert whole(unknown) == history[HEAD]
 
 
-def test_a_table_of_another_form(
-    unknown: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
-) -> None:
+def test_a_table_of_another_form(unknown: URL) -> None:
     """If Alembic's table differs from the history's, nothing is stamped or changed."""
     execute(unknown, LEFT, "ALTER TABLE alembic_version ADD note text")
     before = whole(unknown)
     with pytest.raises(CannotRunError, match=r"would differ from the history .*column note text"):
-        adopted(unknown, server, history)
+        adopted(unknown)
     assert whole(unknown) == before
     with connect(unknown) as connection:
         assert read.recorded(connection) == read.Recorded(table=True)
@@ -181,7 +208,7 @@ def test_a_superuser_keeps_nothing(
 ) -> None:
     """After a stamp by a superuser, Alembic's table belongs to the owner of the database."""
     superuser = superusers[read.major(server.version)].set(database=unknown.database)
-    adopted(superuser, server, history)
+    adopted(superuser)
     assert whole(unknown) == history[HEAD]
 
 
@@ -212,21 +239,21 @@ def test_while_a_deploy_runs(
 # ── what is refused ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_database_that_has_a_revision(
-    head: URL, server: Server, history: Mapping[str, snapshot.Snapshot]
-) -> None:
+def test_a_database_that_has_a_revision(head: URL) -> None:
     """A database with a revision is refused; a wrong revision is reported."""
     already = f"is already at revision {HEAD} .*schema drift"
     with pytest.raises(CannotRunError, match=already):
-        adopted(head, server, history)
+        adopted(head)
     execute(head, "CREATE INDEX extra ON todo (title)")
     with pytest.raises(CannotRunError, match=already):
-        adopted(head, server, history)
+        adopted(head)
     execute(head, "DROP INDEX extra", "UPDATE alembic_version SET version_num = 'ffff'")
     before = whole(head)
-    wrong = f"revision ffff, .* the schema equals {HEAD} .*, run .*alembic stamp --purge {HEAD}[.]$"
+    wrong = (
+        f"revision ffff, .* the schema is exactly {HEAD} .*, run .*alembic stamp --purge {HEAD}, or"
+    )
     with pytest.raises(CannotRunError, match=wrong):
-        adopted(head, server, history)
+        adopted(head)
     assert whole(head) == before
 
 
@@ -239,8 +266,8 @@ def test_a_revision_that_cannot_be_seen(head: URL, application: URL) -> None:
 
 def test_a_database_without_tables(empty: URL) -> None:
     """A database without tables must be deployed, not adopted."""
-    with pytest.raises(CannotRunError, match=r"no tables .*deploy it \(alembic upgrade head\)\.$"):
-        adopt.read_database(empty)
+    with pytest.raises(CannotRunError, match=r"no table .*deploy it \(alembic upgrade head\)\.$"):
+        adopted(empty)
 
 
 def test_a_role_that_may_not_make_the_table(unknown: URL, application: URL) -> None:
@@ -269,7 +296,7 @@ def test_command(run: Launcher, unknown: URL, history: Mapping[str, snapshot.Sna
     fields = {
         name: document[name] for name in ("version", "adopted", "error", "revision", "behind")
     }
-    assert fields == {"version": 1, "adopted": True, "error": None, "revision": HEAD, "behind": 0}
+    assert fields == {"version": 2, "adopted": True, "error": None, "revision": HEAD, "behind": 0}
     assert whole(unknown) == history[HEAD]
     again = run.run(ROOT, "adopt", "--json", "--database-url", url)
     assert again.code == 2, again.everything

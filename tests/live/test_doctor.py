@@ -6,7 +6,7 @@ verification fail is reported with its fix. The database is only read.
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 from rich.console import Console
@@ -14,36 +14,25 @@ from sqlalchemy import URL
 
 from schema.cli import doctor as doctor_page
 from schema.errors import CannotRunError
-from schema.live import doctor, history_schemas, read
+from schema.live import doctor, read
 from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
 from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import downgrade_step
 from schema.revisions.runner import run as run_steps
-from tests.support.alembic_process import execute
+from tests.support.alembic_process import deploy, execute
 from tests.support.repo_copy import Launcher
 from tests.support.servers import pooled
 
 HEAD = scripts().get_current_head() or ""
 
 
-type Examine = Callable[[URL], dict[str, doctor.Check]]
-
-
-@pytest.fixture
-def examine(server: Server) -> Examine:
-    """Do the same as the command, with a running server; return the checks by name."""
-
-    def checks(url: URL) -> dict[str, doctor.Check]:
-        examined = doctor.examine(url, scripts())
-        found = list(examined.checks)
-        if examined.live is not None:
-            history = history_schemas.build(server, scripts())
-            found.append(doctor.compared(examined.live, history))
-        return {check.name: check for check in found}
-
-    return checks
+def examine(url: URL) -> dict[str, doctor.Check]:
+    """Do the same as the command; return the checks by name."""
+    examined = doctor.examine(url, scripts())
+    found = [*examined.checks, *doctor.compared(examined, scripts(), lambda _step: None)]
+    return {check.name: check for check in found}
 
 
 def fixed(checks: dict[str, doctor.Check]) -> dict[str, Sequence[str]]:
@@ -51,7 +40,7 @@ def fixed(checks: dict[str, doctor.Check]) -> dict[str, Sequence[str]]:
     return {name: check.fix for name, check in checks.items() if check.fix}
 
 
-def test_a_new_database_is_ready(any_server: Server, examine: Examine) -> None:
+def test_a_new_database_is_ready(any_server: Server) -> None:
     """On each version, a new database has no problems and no notes."""
     with any_server.database() as url:
         checks = examine(url)
@@ -63,7 +52,7 @@ def test_a_new_database_is_ready(any_server: Server, examine: Examine) -> None:
     assert found["server and role"].startswith(f"PostgreSQL {any_server.version}, UTF8; neond")
 
 
-def test_a_deployed_database_is_ready(head: URL, examine: Examine) -> None:
+def test_a_deployed_database_is_ready(head: URL) -> None:
     """A deployed database is ready, and its revision is shown."""
     checks = examine(head)
     assert not fixed(checks)
@@ -74,20 +63,6 @@ def test_a_deployed_database_is_ready(head: URL, examine: Examine) -> None:
 @pytest.mark.parametrize(
     ("statement", "name", "fragment"),
     [
-        ("CREATE SCHEMA reporting", "other objects", "No revision makes schema reporting, so"),
-        ("CREATE TYPE mood AS ENUM ('up')", "other objects", "No revision makes type mood, so"),
-        (
-            "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
-            "other objects",
-            "default privileges of <owner>",
-        ),
-        (
-            "ALTER DATABASE {database} SET work_mem = '8MB'",
-            "other objects",
-            "database: setting work_mem 8MB",
-        ),
-        ("CREATE TABLE x ()", "revision", "`schema adopt"),
-        ("GRANT CREATE ON SCHEMA public TO PUBLIC", "PUBLIC", "has CREATE on schema public; run"),
         ("DROP SCHEMA public", "server and role", "create it: CREATE SCHEMA public."),
         (
             "REVOKE CREATE ON SCHEMA public FROM CURRENT_USER",
@@ -102,7 +77,7 @@ def test_a_deployed_database_is_ready(head: URL, examine: Examine) -> None:
     ],
 )
 def test_what_keeps_a_new_database_from_a_deploy(
-    empty: URL, statement: str, name: str, fragment: str, examine: Examine
+    empty: URL, statement: str, name: str, fragment: str
 ) -> None:
     """Each problem is reported in one sentence, with its fix."""
     execute(empty, statement.format(database=empty.database))
@@ -112,7 +87,7 @@ def test_what_keeps_a_new_database_from_a_deploy(
     assert sentences[0].endswith(".")
 
 
-def test_what_the_platform_owns_is_left_alone(empty: URL, examine: Examine) -> None:
+def test_what_the_platform_owns_is_left_alone(empty: URL) -> None:
     """Neon's schemas are named, and are not a problem."""
     execute(empty, "CREATE SCHEMA neon_auth", "CREATE TABLE neon_auth.x ()")
     checks = examine(empty)
@@ -120,44 +95,67 @@ def test_what_the_platform_owns_is_left_alone(empty: URL, examine: Examine) -> N
     assert checks["schemas"].found.endswith("the platform's, not compared: neon_auth")
 
 
-def test_what_everybody_may_read(head: URL, examine: Examine) -> None:
-    """A grant to PUBLIC is reported on a deployed database too."""
+FOREIGN = (
+    "CREATE SCHEMA reporting",
+    "CREATE TYPE mood AS ENUM ('up')",
+    "CREATE TABLE stray (id int)",
+    "CREATE VIEW extra AS SELECT 1 AS one",
+    "ALTER DATABASE {database} SET work_mem = '8MB'",
+)
+"""What the history does not own, and a deploy leaves alone."""
+
+
+@pytest.mark.parametrize("statement", FOREIGN)
+def test_what_is_not_the_historys(empty: URL, head: URL, statement: str) -> None:
+    """What no revision makes is named, and keeps neither a first nor a later deploy from it."""
+    for url in (empty, head):
+        execute(url, statement.format(database=url.database))
+        checks = examine(url)
+        assert not fixed(checks), checks
+        assert checks["other objects"].found != "none"
+
+
+IN_THE_WAY = (
+    "CREATE TABLE todo (id int)",
+    "CREATE FUNCTION app_user_id() RETURNS int LANGUAGE sql RETURN 1",
+    "CREATE VIEW tag AS SELECT 1 AS one",
+)
+
+
+@pytest.mark.parametrize("statement", IN_THE_WAY)
+def test_what_stands_in_the_way(run: Launcher, empty: URL, statement: str) -> None:
+    """An object that the next revisions make is found by trying them on a copy."""
+    execute(empty, statement)
+    (fix,) = fixed(examine(empty)).values()
+    assert len(fix) == 1
+    deployed = deploy(run, ROOT, empty)
+    assert deployed.code, deployed.everything
+
+
+def test_what_everybody_may_read(head: URL) -> None:
+    """A grant to PUBLIC is a difference: a deploy would end with exit code 3."""
     execute(head, "GRANT SELECT ON todo TO PUBLIC")
-    assert fixed(examine(head))["PUBLIC"] == [
-        "Every role of the server has SELECT on todo; run REVOKE ALL ON todo FROM PUBLIC."
-    ]
-
-
-def test_a_schema_that_is_not_the_recorded_one(head: URL, examine: Examine) -> None:
-    """A database whose schema has drifted is not ready."""
-    execute(head, "CREATE VIEW extra AS SELECT 1 AS one")
-    (sentence,) = fixed(examine(head))["drift"]
-    assert f"differs from the history at {HEAD}" in sentence
+    (sentence,) = fixed(examine(head))["schema"]
+    assert "exit code 3: table todo" in sentence
     assert "schema drift" in sentence
 
 
-def test_a_wrong_stamp(head: URL, examine: Examine) -> None:
+def test_a_wrong_stamp(head: URL) -> None:
     """A wrong stamp is fixed by a stamp, not by changes of the schema."""
     stamped = revisions_oldest_first(scripts())[0].revision
     execute(head, f"UPDATE alembic_version SET version_num = '{stamped}'")
     fix = fixed(examine(head))
-    assert list(fix) == ["drift"]
-    (sentence,) = fix["drift"]
-    assert f"alembic_version records {stamped}, but the schema equals {HEAD}." in sentence
+    assert list(fix) == ["next deploy"]
+    (sentence,) = fix["next deploy"]
+    assert f"The schema is exactly {HEAD}; only alembic_version says {stamped}." in sentence
     assert f" run DATABASE_URL=… alembic stamp {HEAD}" in sentence
 
 
-def test_nothing_is_built_where_nothing_is_recorded(empty: URL, head: URL) -> None:
-    """Without a recorded revision, no server is started to build the history."""
-    execute(head, "DELETE FROM alembic_version")
-    assert [doctor.examine(url, scripts()).live for url in (empty, head)] == [None, None]
-
-
-def test_an_unknown_revision(head: URL, examine: Examine) -> None:
+def test_an_unknown_revision(head: URL) -> None:
     """A revision that this checkout does not have is a problem."""
     execute(head, "UPDATE alembic_version SET version_num = 'ffff'")
     checks = examine(head)
-    assert f"the schema equals {HEAD}. Check out the commit" in checks["drift"].fix[0]
+    assert f"the schema is exactly {HEAD}. Check out the commit" in checks["schema"].fix[0]
     assert checks["revision"].found == "at ffff"
     assert "revision ffff, which is not in migrations/versions" in checks["revision"].fix[0]
 
@@ -167,7 +165,6 @@ def test_group_roles_that_revisions_refuse(
     superusers: dict[int, URL],
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
-    examine: Examine,
 ) -> None:
     """Attributes, memberships and the grant option, tested on a role of its own."""
     name = f"group_{secrets.token_hex(4)}"
@@ -181,11 +178,10 @@ def test_group_roles_that_revisions_refuse(
     assert [sentence.rpartition(" run ")[2] for sentence in sentences] == [
         f"ALTER ROLE {name} NOLOGIN NOCREATEDB.",
         f"REVOKE pg_monitor FROM {name}.",
-        f"GRANT {name} TO … WITH ADMIN OPTION.",
     ]
 
 
-def test_a_role_that_does_not_deploy(head: URL, application: URL, examine: Examine) -> None:
+def test_a_role_that_does_not_deploy(head: URL, application: URL) -> None:
     """The message tells an application's login to connect as the owner, and what it cannot see."""
     checks = examine(application)
     assert any("connect as neondb_owner" in one for one in checks["server and role"].fix)
@@ -196,27 +192,24 @@ def test_a_role_that_does_not_deploy(head: URL, application: URL, examine: Exami
     assert "permission denied for schema public" in blind["revision"].fix[0]
 
 
-def test_an_invalid_index(
-    head: URL, superusers: dict[int, URL], server: Server, examine: Examine
-) -> None:
-    """A deploy drops invalid indexes only if it applies a revision; otherwise they are drift."""
+def test_an_invalid_index(head: URL, superusers: dict[int, URL], server: Server) -> None:
+    """An invalid index that no revision builds is drift, and left alone by a deploy."""
     execute(head, "CREATE INDEX extra ON todo (title)")
     execute(
         superusers[read.major(server.version)].set(database=head.database),
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'extra'::regclass",
     )
-    assert list(fixed(examine(head))) == ["drift"]
+    assert list(fixed(examine(head))) == ["schema"]
     directory = scripts()
     with connect(head) as connection:
         last = revisions_oldest_first(directory)[-1]
         run_steps(connection, directory, lambda _context: [downgrade_step(directory, last)])
     checks = examine(head)
-    assert not fixed(checks)
+    assert list(fixed(checks)) == ["next deploy"]
     assert checks["indexes"].found == "invalid: extra"
-    assert "the next deploy" in checks["indexes"].notes[0]
 
 
-def test_another_encoding(server: Server, examine: Examine) -> None:
+def test_another_encoding(server: Server) -> None:
     """In a database with another encoding, the schema is not read."""
     name = f"ascii_{secrets.token_hex(4)}"
     execute(
@@ -253,7 +246,7 @@ def test_encryption(host: str, mode: str, *, encrypted: bool, fix: int, notes: i
     assert (len(check.fix), len(check.notes)) == (fix, notes)
 
 
-def test_through_a_pooler(head: URL, examine: Examine) -> None:
+def test_through_a_pooler(head: URL) -> None:
     """It works through a pooled host, and reports that a deploy does not."""
     with pooled(head) as through:
         named = through.set(host="ep-x-pooler.invalid").update_query_dict({"hostaddr": "127.0.0.1"})
@@ -292,10 +285,10 @@ def test_command(run: Launcher, head: URL) -> None:
     result = run.run(ROOT, "doctor", "--json", "--database-url", written(url))
     assert (result.code, result.err) == (1, ""), result.everything
     document = json.loads(result.out)
-    assert (document["version"], document["ready"], document["error"]) == (1, False, None)
+    assert (document["version"], document["ready"], document["error"]) == (2, False, None)
     (fault,) = [check for check in document["checks"] if not check["ready"]]
     assert fault["name"] == "revision"
-    assert fault["found"] == "tables without a revision"
+    assert fault["found"] == "the history's tables without a revision"
     gone = written(url.set(database="no_such"))
     refused = run.run(ROOT, "doctor", "--json", "--database-url", gone)
     assert refused.code == 2, refused.everything

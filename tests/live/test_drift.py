@@ -16,11 +16,12 @@ from rich.console import Console
 from sqlalchemy import URL
 
 from migrations import snapshot
+from migrations.snapshot.fingerprints import BASE
 from schema.cli import drift as drift_page
 from schema.errors import CannotRunError
 from schema.live import comparison, drift, history_schemas, read
-from schema.live.comparison import Comparison
-from schema.postgres.connection import connect
+from schema.live.read import Live
+from schema.postgres.connection import connect, driver_of
 from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
 from schema.revisions.history import revisions_oldest_first
@@ -34,16 +35,22 @@ HEAD = scripts().get_current_head() or ""
 REVISIONS = [revision.revision for revision in revisions_oldest_first(scripts())]
 
 
-def compared(url: URL, server: Server) -> drift.Drift:
-    """Do the same as the command, with a running server."""
-    return drift.compare(
-        drift.read_database(url, scripts()), server, history_schemas.build(server, scripts())
-    )
+def compared(url: URL) -> drift.Drift:
+    """Do the same as the command."""
+    return drift.examine(url, scripts(), lambda _step: None)
 
 
-def compare(url: URL, server: Server) -> Comparison:
-    """Return only the comparison."""
-    return compared(url, server).found
+def assert_repaired(url: URL, found: drift.Drift) -> None:
+    """Execute the SQL to paste, and assert that no drift is left."""
+    assert all(one.sql for one in found.differences), found.differences
+    with connect(url, autocommit=True) as connection:
+        driver_of(connection).execute(found.script.encode())
+    assert not compared(url).drifted
+
+
+def read_live(url: URL) -> Live:
+    """Read a database as the command does."""
+    return read.read_twice(url, read.read_live)
 
 
 def step_back(url: URL, *, steps: int) -> None:
@@ -58,17 +65,17 @@ def step_back(url: URL, *, steps: int) -> None:
         )
 
 
-def test_what_was_only_deployed_has_not_drifted(any_server: Server, server: Server) -> None:
+def test_what_was_only_deployed_has_not_drifted(any_server: Server) -> None:
     """A deployed database equals the history, whatever the two server versions."""
     with any_server.database() as url:
         with connect(url) as connection:
             upgrade(connection, scripts())
-        at_head = compare(url, server)
-        assert (at_head.difference, at_head.difference_count, at_head.behind) == ("", 0, 0)
+        at_head = compared(url)
+        assert (at_head.drifted, at_head.foreign, at_head.found.behind) == (False, [], 0)
         step_back(url, steps=2)
-        behind = compare(url, server)
-        assert (behind.difference, behind.revision, behind.behind) == ("", REVISIONS[-3], 2)
-        assert behind.head == HEAD
+        behind = compared(url)
+        assert (behind.drifted, behind.found.revision) == (False, REVISIONS[-3])
+        assert (behind.found.behind, behind.found.head) == (2, HEAD)
 
 
 @pytest.mark.parametrize(
@@ -84,21 +91,19 @@ def test_what_was_only_deployed_has_not_drifted(any_server: Server, server: Serv
         ("GRANT UPDATE ON alembic_version TO todo_app", "+     grant to todo_app  SELECT, UPDATE"),
     ],
 )
-def test_what_was_done_by_hand_is_shown(
-    head: URL, server: Server, statement: str, line: str
-) -> None:
-    """Added and removed objects are shown, on Alembic's table too."""
+def test_what_was_done_by_hand_is_shown(head: URL, statement: str, line: str) -> None:
+    """Added and removed objects are shown, on Alembic's table too; the SQL undoes them."""
     execute(head, statement.format(database=head.database))
-    found = compare(head, server)
-    assert found.difference
-    assert found.difference_count >= 1
-    assert line in found.difference
+    found = compared(head)
+    assert found.drifted
+    assert line in found.text
+    assert_repaired(head, found)
 
 
-def test_notes_of_a_deploy_are_no_drift(head: URL, server: Server) -> None:
-    """The comment in which a deploy stores the schema is not drift."""
+def test_what_deploys_once_stored_is_no_drift(head: URL) -> None:
+    """Older deploys stored the schema in the comment of Alembic's key."""
     execute(head, "COMMENT ON CONSTRAINT alembic_version_pkc ON alembic_version IS 'deployed'")
-    assert not compare(head, server).difference
+    assert not compared(head).drifted
 
 
 # ── a record that is not what the schema is ───────────────────────────────────────────────────────
@@ -112,33 +117,43 @@ def test_notes_of_a_deploy_are_no_drift(head: URL, server: Server) -> None:
         pytest.param(0, HEAD, id="nothing-is-built"),
     ],
 )
-def test_a_wrong_stamp(run: Launcher, head: URL, server: Server, built: int, stamped: str) -> None:
+def test_a_wrong_stamp(run: Launcher, head: URL, built: int, stamped: str) -> None:
     """The matching revision is found; after a stamp there is no drift.
 
     The remedy does not tell a person to change or drop objects.
     """
-    right = [history_schemas.BASE, *REVISIONS][built]
+    right = [BASE, *REVISIONS][built]
     step_back(head, steps=len(REVISIONS) - built)
     execute(
         head, "DELETE FROM alembic_version", f"INSERT INTO alembic_version VALUES ('{stamped}')"
     )
-    found = compared(head, server)
+    found = compared(head)
     assert (found.found.revision, found.found.equals) == (stamped, right)
-    assert (found.found.drifted, found.found.difference) == (True, "")
+    assert (found.found.drifted, found.differences, found.text) == (True, [], "")
     page = shown(found)
-    assert page.startswith(f"✗ alembic_version records {stamped}, but the schema equals {right}")
+    assert page.startswith(f"✗ The schema is exactly {right}")
+    assert f"; only alembic_version says {stamped}.\n" in page
     assert f"\n  → If {right} is right, run DATABASE_URL=… alembic stamp {right}" in page
-    assert not re.search(r"by hand|drop|\+ ", page, re.IGNORECASE)
+    assert not re.search(r"by hand|drop table|\+ ", page, re.IGNORECASE)
     stamp = deploy(run, ROOT, head, "stamp", right)
     assert stamp.code == 0, stamp.everything
     if built:
-        assert not compare(head, server).drifted
+        assert not compared(head).drifted
     upgraded = deploy(run, ROOT, head)
     assert upgraded.code == 0, upgraded.everything
-    assert not compare(head, server).drifted
+    assert not compared(head).drifted
 
 
-def test_another_revision_is_nearer(head: URL, server: Server) -> None:
+def test_the_sql_of_a_wrong_stamp(head: URL) -> None:
+    """The SQL records the revision that the schema has."""
+    execute(head, f"UPDATE alembic_version SET version_num = '{REVISIONS[0]}'")
+    sql = comparison.stamp_sql(compared(head).found)
+    assert sql is not None
+    execute(head, sql)
+    assert not compared(head).drifted
+
+
+def test_another_revision_is_nearer(head: URL) -> None:
     """The difference is shown from the nearest revision, not from the recorded one."""
     stamped = REVISIONS[0]
     execute(
@@ -146,17 +161,13 @@ def test_another_revision_is_nearer(head: URL, server: Server) -> None:
         f"UPDATE alembic_version SET version_num = '{stamped}'",
         "CREATE INDEX extra ON todo (title)",
     )
-    found = compared(head, server)
-    assert (found.found.equals, found.found.nearest, found.found.difference_count) == (
-        None,
-        HEAD,
-        1,
-    )
+    found = compared(head)
+    assert (found.found.equals, found.found.nearest, len(found.differences)) == (None, HEAD, 1)
     page = shown(found)
     far = found.found.differing_at_revision
     assert page.startswith(
         f"✗ alembic_version records {stamped}, but the schema equals no revision, and is nearest to"
-        f" {HEAD} (1 fact away, and {far} from {stamped}).\n"
+        f" {HEAD} (1 object differs, and {far} from {stamped}).\n"
     )
     assert [line for line in page.splitlines() if line.startswith("    +")] == [
         "    +     index extra  CREATE INDEX extra ON todo USING btree (title)"
@@ -164,28 +175,26 @@ def test_another_revision_is_nearer(head: URL, server: Server) -> None:
     assert "tables that only the database has may hold rows" in page
 
 
-def test_of_equal_distances_the_recorded_one_counts(head: URL, server: Server) -> None:
+def test_of_equal_distances_the_recorded_one_counts(head: URL) -> None:
     """If a later revision has the same schema, the recorded one counts."""
-    history = history_schemas.build(server, scripts())
-    live = drift.read_database(head, scripts())
+    history = history_schemas.committed(scripts())
+    live = read_live(head)
     twins = {**history, "0123456789ab": history[HEAD]}
     found = comparison.compare(live, twins)
     assert (found.nearest, found.drifted, found.unverified) == (HEAD, False, [])
 
 
 @pytest.mark.parametrize("recorded", [0, 2], ids=["recorded-before", "recorded-after"])
-def test_revisions_that_no_schema_shows(head: URL, server: Server, recorded: int) -> None:
+def test_revisions_that_no_schema_shows(head: URL, recorded: int) -> None:
     """Revisions without a schema change are named as unverified, in both directions."""
-    history = history_schemas.build(server, scripts())
+    history = history_schemas.committed(scripts())
     names = [REVISIONS[0], "0123456789ab", HEAD]
     schemas = [history[REVISIONS[0]], history[HEAD], history[HEAD]]
     if recorded:
         schemas[1] = history[REVISIONS[0]]
         step_back(head, steps=len(REVISIONS) - 1)
     execute(head, f"UPDATE alembic_version SET version_num = '{names[recorded]}'")
-    found = comparison.compare(
-        drift.read_database(head, scripts()), dict(zip(names, schemas, strict=True))
-    )
+    found = comparison.compare(read_live(head), dict(zip(names, schemas, strict=True)))
     rows_only = [names[1] if recorded else names[2]]
     assert (found.nearest, found.unverified) == (names[1] if recorded else names[2], rows_only)
     assert f"find out first whether {rows_only[0]} ran" in comparison.advice(found)
@@ -208,23 +217,23 @@ def test_revisions_that_no_schema_shows(head: URL, server: Server, recorded: int
     ],
 )
 def test_a_record_that_leads_nowhere(
-    run: Launcher, head: URL, server: Server, statement: str, fragment: str
+    run: Launcher, head: URL, statement: str, fragment: str
 ) -> None:
     """An unknown recorded revision is refused; a stamp of the matching one fixes it."""
     execute(head, statement, "CREATE INDEX extra ON todo (title)")
     with pytest.raises(CannotRunError) as refused:
-        compare(head, server)
+        compared(head)
     assert fragment in str(refused.value)
-    assert f"is nearest to {HEAD} (1 fact away)" in str(refused.value)
+    assert f"is nearest to {HEAD} (1 object differs)" in str(refused.value)
     execute(head, "DROP INDEX extra")
     with pytest.raises(CannotRunError) as refused:
-        compare(head, server)
-    assert f"; the schema equals {HEAD} (" in str(refused.value)
+        compared(head)
+    assert f"; the schema is exactly {HEAD} (" in str(refused.value)
     stamp = f"alembic stamp --purge {HEAD}"
-    assert str(refused.value).endswith(f"if {HEAD} is right, run DATABASE_URL=… {stamp}.")
+    assert f"if {HEAD} is right, run DATABASE_URL=… {stamp}, or BEGIN; DELETE" in str(refused.value)
     stamped = deploy(run, ROOT, head, *stamp.split()[1:])
     assert stamped.code == 0, stamped.everything
-    assert not compare(head, server).drifted
+    assert not compared(head).drifted
 
 
 # ── what other sessions do meanwhile ──────────────────────────────────────────────────────────────
@@ -265,7 +274,7 @@ def test_a_lock_that_is_waited_for(head: URL, monkeypatch: pytest.MonkeyPatch) -
             ).scalar_one():
                 pass
         with pytest.raises(CannotRunError, match=f": session {pid} .*idle in transaction"):
-            drift.read_database(head, scripts())
+            read_live(head)
         holder.rollback()
 
 
@@ -286,16 +295,16 @@ def test_while_others_change_the_schema(head: URL, monkeypatch: pytest.MonkeyPat
     name of a dropped object.
     """
     monkeypatch.setattr(read, "TRIES", 5)
-    quiet = set(drift.read_database(head, scripts()).facts)
+    quiet = set(read_live(head).facts)
     true = set(quiet)
     for statement in (*MAKING, *UNMAKING):
         execute(head, statement)
-        true |= set(drift.read_database(head, scripts()).facts)
+        true |= set(read_live(head).facts)
     stop = threading.Event()
 
     def look() -> set[snapshot.Fact] | None:
         try:
-            return set(drift.read_database(head, scripts()).facts)
+            return set(read_live(head).facts)
         except CannotRunError as error:
             if "other sessions kept changing the schema" not in str(error):
                 raise
@@ -313,29 +322,27 @@ def test_while_others_change_the_schema(head: URL, monkeypatch: pytest.MonkeyPat
         finally:
             stop.set()
         changing.result()
-    assert set(drift.read_database(head, scripts()).facts) == quiet
+    assert set(read_live(head).facts) == quiet
 
 
 # ── what a role can see ───────────────────────────────────────────────────────────────────────────
 
 
-def test_an_application_sees_it_all(
-    head: URL, application: URL, better_auth: URL, server: Server
-) -> None:
+def test_an_application_sees_it_all(head: URL, application: URL, better_auth: URL) -> None:
     """A login with a group role reads the same schema as the owner."""
-    facts = drift.read_database(head, scripts()).facts
+    facts = read_live(head).facts
     for login in (application, better_auth):
-        live = drift.read_database(login, scripts())
+        live = read_live(login)
         assert live.facts == facts
         assert live.recorded == read.Recorded(table=True, revisions=(HEAD,))
     execute(head, "ALTER TABLE todo DISABLE ROW LEVEL SECURITY")
-    assert "row security  disabled, forced" in compare(application, server).difference
+    assert "row security  disabled, forced" in compared(application).text
 
 
-def test_a_revision_that_cannot_be_read(head: URL, application: URL, server: Server) -> None:
+def test_a_revision_that_cannot_be_read(head: URL, application: URL) -> None:
     """If the role cannot read the revision, the nearest one is used."""
     step_back(head, steps=len(REVISIONS) - REVISIONS.index(LAST))  # which grants the reading
-    found = compared(application, server)
+    found = compared(application)
     assert found.limitations == [
         "The revision could not be read (permission denied for table alembic_version); the"
         " schema was compared with the nearest one."
@@ -344,23 +351,23 @@ def test_a_revision_that_cannot_be_read(head: URL, application: URL, server: Ser
     assert (found.found.revision, found.found.nearest) == (None, before)
     assert (REVISIONS[-1 - found.found.behind], found.found.drifted) == (before, False)
     execute(head, "CREATE INDEX extra ON todo (title)")
-    assert compare(application, server).nearest == before
+    assert compared(application).found.nearest == before
 
 
-def test_a_revision_that_row_security_hides(head: URL, application: URL, server: Server) -> None:
+def test_a_revision_that_row_security_hides(head: URL, application: URL) -> None:
     """A row that a policy hides is not taken for a missing one."""
     execute(head, "ALTER TABLE alembic_version ENABLE ROW LEVEL SECURITY")
-    found = compared(application, server)
+    found = compared(application)
     assert "row-level security policy" in found.limitations[0]
     assert found.found.nearest == HEAD
-    assert "+     row security  enabled" in found.found.difference
+    assert "+     row security  enabled" in found.text
 
 
 def test_a_role_that_may_not_look_into_the_schema(head: URL, application: URL) -> None:
     """Without USAGE on the schema, PostgreSQL prints other names."""
     execute(head, "REVOKE USAGE ON SCHEMA public FROM todo_app")
     with pytest.raises(CannotRunError, match="has no USAGE on schema public"):
-        drift.read_database(application, scripts())
+        read_live(application)
 
 
 # ── what cannot be compared ───────────────────────────────────────────────────────────────────────
@@ -377,7 +384,7 @@ def test_a_revision_that_says_nothing(head: URL, statement: str, fragment: str) 
     """Without a recorded revision, the command is refused in one sentence."""
     execute(head, statement)
     with pytest.raises(CannotRunError, match=fragment) as refused:
-        drift.read_database(head, scripts())
+        compared(head)
     assert str(refused.value).endswith(".")
 
 
@@ -385,7 +392,7 @@ def test_a_server_that_is_too_old(head: URL, monkeypatch: pytest.MonkeyPatch) ->
     """On an unsupported version, the schema is not read."""
     monkeypatch.setattr(read, "OLDEST_VERSION", 99)
     with pytest.raises(CannotRunError, match=r"is too old; 99 is the oldest that is supported\.$"):
-        drift.read_database(head, scripts())
+        read_live(head)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +420,7 @@ def test_nothing_can_be_written(head: URL, statement: str) -> None:
 def test_through_a_pooler(head: URL) -> None:
     """A transaction pooler makes no difference, and the next client gets none of the settings."""
     with pooled(head) as through:
-        pooled_read, direct = (drift.read_database(url, scripts()) for url in (through, head))
+        pooled_read, direct = (read_live(url) for url in (through, head))
         assert replace(pooled_read, where=direct.where) == direct
         with connect(through) as connection:
             left = connection.exec_driver_sql(
@@ -426,17 +433,18 @@ def test_through_a_pooler(head: URL) -> None:
 # ── the command ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_page(head: URL, server: Server) -> None:
+def test_page(head: URL) -> None:
     """The page shows the revision, the difference and the remedy."""
     step_back(head, steps=1)
     execute(head, "CREATE INDEX extra ON todo (title)")
-    page = shown(compared(head, server))
+    page = shown(compared(head))
     assert f"at {REVISIONS[-2]}; the head, {HEAD}, is 1 revision further.\n" in page
-    assert "✗ Drift: 1 fact only in the history (-) or only in the database (+).\n" in page
+    assert f"✗ Drift: 1 difference from the history at {REVISIONS[-2]}.\n" in page
+    assert "\n  behaviour  index extra of table todo was added\n" in page
     assert "    +     index extra  CREATE INDEX extra" in page
-    assert " Revert unwanted changes by hand." in page
+    assert "    DROP INDEX extra;\n" in page
     execute(head, "DROP INDEX extra")
-    assert "✓ No drift: " in shown(compared(head, server))
+    assert "✓ No drift: " in shown(compared(head))
 
 
 def shown(found: drift.Drift) -> str:
@@ -459,7 +467,7 @@ def test_command(run: Launcher, head: URL) -> None:
         for name in ("version", "drift", "error", "revision", "difference_count")
     }
     assert fields == {
-        "version": 1,
+        "version": 2,
         "drift": True,
         "error": None,
         "revision": HEAD,

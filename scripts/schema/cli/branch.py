@@ -265,8 +265,8 @@ def _fill(neon: Neon, made: Made, target: URL, database: str | None, show: Show)
     left = f"Branch {made.branch.name} is left, without rows."
     if not recorded:
         raise CannotRunError(f"Its parent {made.parent.name} records no revision. {left}")
-    found = adopt(target, show, recorded)
-    if found.difference:
+    result = adopt(target, show, recorded)
+    if not result.found.equals:
         raise CannotRunError(
             f"Its parent {made.parent.name} records {recorded}, but has another schema; compare"
             f" them: schema drift. {left}"

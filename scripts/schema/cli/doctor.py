@@ -11,7 +11,6 @@ from migrations.postgres import describe_url, parse_url
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import json_document, progress
 from schema.live import doctor as live_doctor
-from schema.live import history_schemas
 from schema.live.doctor import Check, ready
 from schema.project import scripts
 from schema.text import pluralize
@@ -26,11 +25,7 @@ def run(database_url: str, *, as_json: bool) -> None:
         show("the database")
         directory = scripts()
         examined = live_doctor.examine(target, directory)
-        checks = list(examined.checks)
-        if examined.live is not None:
-            with history_schemas.open_closest_server(examined.live, show) as server:
-                history = history_schemas.build(server, directory)
-            checks.append(live_doctor.compared(examined.live, history))
+        checks = [*examined.checks, *live_doctor.compared(examined, directory, show)]
     print_result(document(target, checks) if as_json else page(target, checks), ok=ready(checks))
 
 

@@ -1,5 +1,7 @@
 """`schema drift`: print the result as a page or as JSON."""
 
+from collections.abc import Iterable, Iterator
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -8,6 +10,7 @@ from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import coloured, json_document, progress
 from schema.live import comparison, history_schemas
 from schema.live import drift as live_drift
+from schema.live.difference import Difference, Severity
 from schema.live.drift import Drift
 from schema.project import scripts
 from schema.text import pluralize
@@ -25,21 +28,24 @@ _FIELDS = (
     "equals",
     "nearest",
     "unverified",
+    "differences",
     "difference_count",
     "difference",
+    "notes",
+    "foreign",
     "remedy",
+    "sql",
 )
+
+_COLOURS = {Severity.ISOLATION: "bold red", Severity.DATA: "red", Severity.BEHAVIOUR: "yellow"}
 
 
 def run(database_url: str, *, as_json: bool) -> None:
     """Compare the database with the history and print the difference."""
     with exit_codes(error_document if as_json else None), progress() as show:
-        directory = scripts()
         show("the database")
-        live = live_drift.read_database(parse_url(database_url), directory)
-        with history_schemas.open_closest_server(live, show) as server:
-            found = live_drift.compare(live, server, history_schemas.build(server, directory))
-    print_result(document(found) if as_json else page(found), ok=not found.found.drifted)
+        found = live_drift.examine(parse_url(database_url), scripts(), show)
+    print_result(document(found) if as_json else page(found), ok=not found.drifted)
 
 
 def document(drift: Drift) -> str:
@@ -47,7 +53,7 @@ def document(drift: Drift) -> str:
     found = drift.found
     return json_document(
         _FIELDS,
-        drift=found.drifted,
+        drift=drift.drifted,
         server=drift.live.server,
         compared_on=drift.compared_on,
         revision=found.revision or found.nearest,
@@ -58,15 +64,21 @@ def document(drift: Drift) -> str:
         equals=found.equals,
         nearest=found.nearest,
         unverified=found.unverified,
-        difference_count=found.difference_count,
-        difference=found.difference,
+        differences=[as_fields(one) for one in drift.differences],
+        difference_count=len(drift.differences),
+        difference=drift.text,
+        notes=[as_fields(one) for one in drift.notes],
+        foreign=drift.foreign,
         remedy=comparison.remedy(found),
+        sql=_script(drift),
     )
 
 
 def error_document(message: str) -> str:
     """Format an error as JSON."""
-    return json_document(_FIELDS, error=message, limitations=[], unverified=[])
+    return json_document(
+        _FIELDS, error=message, limitations=[], unverified=[], differences=[], notes=[], foreign=[]
+    )
 
 
 def page(drift: Drift) -> Group:
@@ -81,13 +93,54 @@ def page(drift: Drift) -> Group:
         Text(f"{where}; {history_schemas.describe_distance(found.head, found.behind)}.", "bold")
     )
     lines += [Text(f"! {sentence}", "yellow") for sentence in drift.limitations]
-    if not found.drifted:
+    if not drift.drifted:
         facts = pluralize(len(drift.live.facts), "fact")
-        verdict = f"✓ No drift: {facts}, as the history builds them on PostgreSQL"
-        return Group(*lines, Text(f"{verdict} {drift.compared_on}.", "bold green"))
-    if found.difference:
-        facts = pluralize(found.difference_count, "fact")
-        history = f"the history at {found.nearest}" if found.record_differs else "the history"
-        verdict = f"✗ Drift: {facts} only in {history} (-) or only in the database (+)."
-        lines += [Text(verdict, "bold red"), *coloured(found.difference)]
-    return Group(*lines, Text(f"  → {comparison.remedy(found)}"))
+        verdict = f"✓ No drift: {facts}, what the history owns is as it builds it."
+        return Group(*lines, Text(verdict, "bold green"), *_notes(drift))
+    if drift.differences:
+        number = pluralize(len(drift.differences), "difference")
+        lines.append(Text(f"✗ Drift: {number} from the history at {found.nearest}.", "bold red"))
+        lines += listed(drift.differences)
+    lines += coloured(drift.text)
+    if remedy := comparison.remedy(found):
+        lines.append(Text(f"  → {remedy}"))
+    return Group(*lines, *repair(_script(drift)), *_notes(drift))
+
+
+def listed(differences: Iterable[Difference]) -> Iterator[Text]:
+    """Format differences, one a line, with what each endangers."""
+    for one in differences:
+        yield Text(f"  {one.severity:9}  {one.sentence}", _COLOURS.get(one.severity, ""))
+
+
+def repair(script: str | None) -> Iterator[Text]:
+    """Format SQL to paste."""
+    if script:
+        yield Text("  → SQL that undoes it, tried on a copy; it drops nothing that holds rows:")
+        yield from (Text(f"    {line}") for line in script.splitlines())
+
+
+def as_fields(difference: Difference) -> dict[str, object]:
+    """Return the fields of a difference in JSON."""
+    return {
+        "object": difference.object,
+        "part": difference.part,
+        "was": difference.was,
+        "is": difference.found,
+        "severity": difference.severity,
+        "sentence": difference.sentence,
+        "sql": difference.sql,
+    }
+
+
+def _notes(drift: Drift) -> Iterator[Text]:
+    for one in drift.notes:
+        yield Text(f"! {one.sentence}.", "yellow")
+    if drift.foreign:
+        yield Text(f"! No revision has: {', '.join(drift.foreign)}.", "yellow")
+
+
+def _script(drift: Drift) -> str | None:
+    stamp = comparison.stamp_sql(drift.found)
+    judged = "".join(f"{one.sql}\n" for one in drift.differences if one.sql and not drift.script)
+    return drift.script or stamp or judged or None

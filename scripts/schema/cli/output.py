@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
-DOCUMENT_VERSION = 1
+DOCUMENT_VERSION = 2
 """Increased when a field is removed or changes its meaning, not when one is added."""
 
 _COLOURS = {"-": "red", "+": "green"}

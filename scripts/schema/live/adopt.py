@@ -1,12 +1,12 @@
 """`schema adopt`: stamp a database that has the tables but no revision.
 
-Every revision is built on an embedded server. If the schema of one equals the database's, that
-revision is stamped: Alembic's table is made, with the privileges that the history gives it.
+The fingerprints tell which revision's schema the database has. That revision is stamped: Alembic's
+table is made, with the privileges that the history gives it there.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import psycopg
 from alembic.runtime.migration import MigrationContext
@@ -18,21 +18,19 @@ from migrations import snapshot
 from migrations.deploy import verification
 from migrations.deploy.advisory_lock import hold_deploy_lock
 from migrations.postgres import describe_url, first_error_line, is_pooled
+from migrations.snapshot import fingerprints
+from migrations.snapshot.fingerprints import BASE, History
 from schema.errors import CannotRunError
-from schema.live import comparison, history_schemas, read
-from schema.live.history_schemas import BASE
+from schema.live import comparison, drift, read, trial
+from schema.live.difference import Difference
+from schema.live.differences import facts_of
+from schema.live.history_schemas import Copy
 from schema.live.read import Live, Recorded
+from schema.live.trial import Repair
 from schema.postgres.connection import connect
-from schema.postgres.scratch import Server
 
 DEPLOY_TIMEOUT = 60
 """Seconds to wait for a running deploy."""
-
-REMEDY = (
-    "Nothing was changed. Lines with - are missing. Lines with + are only in the database, and may"
-    " hold rows: find out whose they are before you change anything. When the schema equals"
-    " {revision}, run this again."
-)
 
 # Alembic's table belongs in the schema of the revisions' tables.
 _SETTINGS = "SET LOCAL search_path = public; SET LOCAL lock_timeout = '2s'"
@@ -61,21 +59,19 @@ _PRIVILEGES = re.compile(r"[A-Z]+(, [A-Z]+)*")
 
 @dataclass(frozen=True)
 class Match:
-    """The revision whose schema equals the database's, or the nearest one."""
+    """The revision whose schema the database has, or the nearest one."""
 
     server: str
-    compared_on: str
-    """The version of the embedded server."""
     revision: str
     head: str
     behind: int
     """Number of revisions from `revision` to the head."""
     unverified: Sequence[str]
     """Revisions up to this one that change no schema object, so they cannot be verified."""
-    difference_count: int
-    """Number of facts that only one side has."""
-    difference: str
-    """Facts of the history ('-') and of the database ('+')."""
+    equals: bool
+    """Whether all that the history owns is as it is at `revision`."""
+    foreign: Sequence[str]
+    """Objects that no revision has, without those on the ignore list."""
 
 
 def read_database(target: URL) -> Live:
@@ -94,40 +90,89 @@ def read_database(target: URL) -> Live:
     def read_adoptable(connection: Connection) -> Live:
         live = read.read_live(connection)
         if not live.recorded.revisions:
-            _require_adoptable(connection, live.recorded, live.facts)
+            _require_adoptable(connection, live.recorded)
         return live
 
     return read.read_twice(target, read_adoptable)
 
 
-def match(live: Live, history: Mapping[str, snapshot.Snapshot], server: Server) -> Match:
-    """Find the revision whose schema equals the database's, or the nearest one.
+def match(live: Live, history: History, recorded: str | None = None) -> Match:
+    """Find the revision whose schema the database has, or the nearest one.
+
+    `recorded` is the only one that it may be, if it is known from elsewhere.
 
     Raises:
-        CannotRunError: the database records a revision already.
+        CannotRunError: the database records a revision already, or has nothing of the history.
 
     """
     if live.recorded.revisions:
         raise CannotRunError(_describe_recorded(live, history))
     schemas = {
-        revision: read.without_version_table(facts)
-        for revision, facts in history.items()
-        if revision != BASE
+        revision: {name: one for name, one in objects.items() if name != read.VERSION_TABLE}
+        for revision, objects in history.items()
+        if recorded is None or revision == recorded
     }
-    facts = read.without_version_table(live.facts)
-    known = list(schemas)
-    revision = history_schemas.nearest(schemas, facts)
-    expected = schemas[revision]
-    up_to = known[: known.index(revision) + 1]
+    found = comparison.compare(_without_version_table(live), schemas)
+    own = [name for name in found.objects.left if name.startswith("table ")]
+    if recorded is None and found.nearest == BASE and not own:
+        others = verification.named(drift.not_ignored(found))
+        raise CannotRunError(
+            f"The database has no table of the history ({live.where}), so there is nothing to"
+            " adopt; deploy it (alembic upgrade head)."
+            + (f" What it has stays: {others}." if others else "")
+        )
+    nearest = found.nearest if found.nearest != BASE else next(iter(list(schemas)[1:]))
+    known = [name for name in history if name != BASE]
+    up_to = known[: known.index(nearest) + 1]
     return Match(
         server=live.server,
-        compared_on=server.version,
-        revision=revision,
+        revision=nearest,
         head=known[-1],
         behind=len(known) - len(up_to),
-        unverified=history_schemas.without_schema_change(history, up_to),
-        difference_count=history_schemas.distance(expected, facts),
-        difference=snapshot.difference(expected, facts),
+        unverified=comparison.without_schema_change(history, up_to),
+        equals=found.equals == nearest,
+        foreign=drift.not_ignored(found),
+    )
+
+
+def _without_version_table(live: Live) -> Live:
+    return replace(live, facts=read.without_version_table(live.facts))
+
+
+def differences(live: Live, copy: Copy, history: History) -> Repair:
+    """Find what differs from the history on `copy`, and try the SQL that undoes it.
+
+    `copy` is a scratch database at the revision to adopt.
+    """
+    with connect(copy.owner) as connection:
+        expected = read.without_version_table(snapshot.read(connection, version_table=True))
+    owned = {name for name in fingerprints.owned(history) if name != read.VERSION_TABLE}
+    return trial.try_repair(copy, expected, live, owned)
+
+
+def remedy(repair: Repair, revision: str) -> str:
+    """Say what to do about the differences, in sentences."""
+    texts = [one for one in repair.differences if _has_text_id(one)]
+    if texts:
+        return (
+            "Nothing was changed. This is Better Auth's schema with ids of its own making: they are"
+            " text, and the history's are uuid. A schema like that cannot be adopted. Deploy an"
+            " empty database (alembic upgrade head), let Better Auth make uuids there"
+            ' (advanced.database.generateId: "uuid"), and copy the rows, each id mapped to a new'
+            " uuid in every table that names it."
+        )
+    return (
+        "Nothing was changed. Find out first whose a difference is: what was added may hold rows."
+        f" When what the history owns is as it is at {revision}, run this again."
+    )
+
+
+def _has_text_id(difference: Difference) -> bool:
+    return (
+        difference.object == 'table "user"'
+        and difference.part == "column id"
+        and (difference.was or "").startswith("uuid")
+        and (difference.found or "").startswith(("text", "character varying"))
     )
 
 
@@ -140,14 +185,15 @@ def stamp(
 ) -> None:
     """Record the revision in one transaction, under the deploy lock.
 
-    `expected` is the schema at that revision with Alembic's table. The database must equal it after
-    the stamp.
+    `expected` is the schema at that revision with Alembic's table. What the history owns must be
+    equal before the stamp, and Alembic's table after it.
 
     Raises:
         CannotRunError: the schema has changed since it was read, or the role may not stamp it.
         CommandError: a running deploy did not end in time.
 
     """
+    owned = fingerprints.owned(verification.committed_history())
     try:
         with (
             connect(read.in_utf8(target)) as connection,
@@ -156,8 +202,8 @@ def stamp(
         ):
             connection.exec_driver_sql(_SETTINGS)
             recorded, schema = read.recorded(connection), snapshot.read(connection)
-            _require_adoptable(connection, recorded, schema)
-            if schema != read.without_version_table(expected):
+            _require_adoptable(connection, recorded)
+            if _owned(schema, owned) != _owned(expected, owned):
                 raise CannotRunError(
                     f"The schema was changed while it was compared ({describe_url(target)}); run"
                     " this again."
@@ -165,15 +211,16 @@ def stamp(
             MigrationContext.configure(connection).stamp(scripts, revision)
             _change_owner(connection)
             _set_privileges(connection, expected)
-            found = snapshot.read(connection, version_table=True)
-            if found != expected:
-                first = snapshot.difference(expected, found).splitlines()
+            table = {read.VERSION_TABLE}
+            want = facts_of(expected, table)
+            have = facts_of(snapshot.read(connection, version_table=True), table)
+            if have != want:
+                first = snapshot.difference(want, have).splitlines()
                 raise CannotRunError(
                     f"Alembic's table would differ from the history at {revision}"
                     f" ({'; '.join(' '.join(line.split()) for line in first)}), so nothing was"
                     " stamped; if the table is empty, drop it and run this again."
                 )
-            verification.store_schema(connection, verification.read_schema(connection, revision))
     except (DBAPIError, psycopg.Error) as error:
         raise CannotRunError(
             f"The revision could not be stamped: {first_error_line(error)}"
@@ -181,7 +228,11 @@ def stamp(
         ) from error
 
 
-def _describe_recorded(live: Live, history: Mapping[str, snapshot.Snapshot]) -> str:
+def _owned(facts: snapshot.Snapshot, owned: Collection[str]) -> snapshot.Snapshot:
+    return facts_of(read.without_version_table(facts), owned)
+
+
+def _describe_recorded(live: Live, history: History) -> str:
     """Describe the recorded revision, and what to do if the schema is another revision's."""
     found = comparison.compare(live, history)
     if found.equals is not None and found.record_differs:
@@ -196,10 +247,8 @@ def _already_adopted(recorded: Recorded, where: str) -> str:
     )
 
 
-def _require_adoptable(
-    connection: Connection, recorded: Recorded, facts: snapshot.Snapshot
-) -> None:
-    """Raise if the database has a revision or no tables, or if the role may not stamp it."""
+def _require_adoptable(connection: Connection, recorded: Recorded) -> None:
+    """Raise if the database has a revision, or if the role may not stamp it."""
     where = describe_url(connection.engine.url)
     if recorded.unreadable is not None:
         raise CannotRunError(
@@ -213,12 +262,6 @@ def _require_adoptable(
         raise CannotRunError(
             f"The role may not create Alembic's table in schema public ({where}); connect as the"
             " owner."
-        )
-    schema = read.without_version_table(facts)
-    if not any(fact.object.startswith("table ") for fact in schema):
-        raise CannotRunError(
-            f"The database has no tables ({where}), so there is nothing to adopt; deploy it"
-            " (alembic upgrade head)."
         )
 
 

@@ -4,19 +4,18 @@ That can be another revision than the one in alembic_version: after a restored b
 stamp or a script that does not use Alembic. The schema then decides what to do, not the record.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from migrations import snapshot
-from schema.live import history_schemas
-from schema.live.history_schemas import BASE
+from migrations.snapshot import fingerprints
+from migrations.snapshot.fingerprints import BASE, History
 from schema.live.read import Live, Recorded
 from schema.text import pluralize
 
 REMEDY = (
-    "Find out first whose a change is: what only the database has (+) may hold rows. Revert"
-    " unwanted changes by hand. To keep a change, write a revision for it, revert the manual"
-    " change, then deploy."
+    "Find out first whose a change is: what was added may hold rows. To keep a change, write a"
+    " revision for it, and deploy it after the change was undone."
 )
 
 
@@ -28,13 +27,11 @@ class Comparison:
     revision: str | None
     """The recorded revision; None unless it is exactly one revision of the history."""
     nearest: str
-    """The revision, or `base`, whose schema differs in the fewest facts."""
-    difference_count: int
-    """Number of facts that only `nearest` or only the database has."""
-    difference: str
-    """Facts of the history at `nearest` ('-') and of the database ('+')."""
+    """The revision, or `base`, from which the fewest objects differ."""
+    objects: fingerprints.Comparison
+    """The objects that differ from `nearest`, and those that no revision has."""
     differing_at_revision: int | None
-    """Number of facts that differ from the recorded revision."""
+    """Number of objects that differ from the recorded revision."""
     head: str
     behind: int
     """Number of revisions from the recorded one, or else the nearest one, to the head."""
@@ -44,7 +41,7 @@ class Comparison:
     @property
     def equals(self) -> str | None:
         """The revision whose schema the database has, or None."""
-        return None if self.difference else self.nearest
+        return None if self.objects.differing else self.nearest
 
     @property
     def record_differs(self) -> bool:
@@ -54,22 +51,22 @@ class Comparison:
     @property
     def drifted(self) -> bool:
         """Whether the schema differs from the history at the recorded revision."""
-        return bool(self.difference) or self.record_differs
+        return bool(self.objects.differing) or self.record_differs
 
 
-def compare(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Comparison:
-    """Compare a live schema with the built history."""
+def compare(live: Live, history: History) -> Comparison:
+    """Compare a live schema with the history."""
     names = list(history)
     known = [one for one in live.recorded.revisions if one in history and one != BASE]
     revision = known[0] if len(live.recorded.revisions) == len(known) == 1 else None
-    nearest = history_schemas.nearest(history, live.facts, revision)
-    at = None if revision is None else history_schemas.distance(history[revision], live.facts)
+    found = fingerprints.fingerprint(live.facts)
+    nearest = fingerprints.nearest(history, found, revision)
+    at = None if revision is None else len(fingerprints.compare(history, revision, found).differing)
     return Comparison(
         recorded=live.recorded,
         revision=revision,
         nearest=nearest,
-        difference_count=history_schemas.distance(history[nearest], live.facts),
-        difference=snapshot.difference(history[nearest], live.facts),
+        objects=fingerprints.compare(history, nearest, found),
         differing_at_revision=at,
         head=names[-1],
         behind=len(names) - 1 - names.index(revision or nearest),
@@ -79,6 +76,11 @@ def compare(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Comparison:
 
 def sentence(found: Comparison) -> str:
     """Describe the recorded revision and the schema, in a sentence without a full stop."""
+    if found.equals is not None and found.revision is not None and found.record_differs:
+        return (
+            f"The schema is exactly {_describe_revision(found.equals)}; only alembic_version says"
+            f" {found.revision}"
+        )
     joint = ", but" if found.revision else ";"
     return f"{_describe_record(found)}{joint} {verdict(found)}"
 
@@ -86,9 +88,11 @@ def sentence(found: Comparison) -> str:
 def verdict(found: Comparison) -> str:
     """Name the revision that the schema equals, in a clause."""
     if found.equals is not None:
-        return f"the schema equals {_describe_revision(found.equals)}"
-    away = f"{pluralize(found.difference_count, 'fact')} away"
-    if found.differing_at_revision is not None:
+        return f"the schema is exactly {_describe_revision(found.equals)}"
+    away = f"{pluralize(len(found.objects.differing), 'object')} differ"
+    if len(found.objects.differing) == 1:
+        away += "s"
+    if found.differing_at_revision is not None and found.record_differs:
         away += f", and {found.differing_at_revision:,} from {found.revision}"
     return (
         f"the schema equals no revision, and is nearest to {_describe_revision(found.nearest)}"
@@ -102,6 +106,20 @@ def remedy(found: Comparison) -> str | None:
         clause = advice(found)
         return f"{clause[0].upper()}{clause[1:]}."
     return REMEDY if found.drifted else None
+
+
+def stamp_sql(found: Comparison) -> str | None:
+    """Return the SQL that records the revision whose schema the database has; None if none does."""
+    if found.equals is None or not found.record_differs or not found.recorded.table:
+        return None
+    if found.equals == BASE:
+        return "DELETE FROM public.alembic_version;"
+    if found.revision is not None:
+        return f"UPDATE public.alembic_version SET version_num = '{found.equals}';"
+    return (
+        "BEGIN; DELETE FROM public.alembic_version;"
+        f" INSERT INTO public.alembic_version VALUES ('{found.equals}'); COMMIT;"
+    )
 
 
 def advice(found: Comparison) -> str:
@@ -121,6 +139,8 @@ def advice(found: Comparison) -> str:
             f" that only the database has may hold rows), then run {stamp}"
         )
     clause = f"if {found.equals} is right, run {stamp}"
+    if sql := stamp_sql(found):
+        clause += f", or {sql.rstrip(';')}"
     if either:
         clause = f"{either}, or, {clause}"
     if found.unverified:
@@ -151,7 +171,7 @@ def _unverified(
     recorded: Recorded,
     revision: str | None,
     nearest: str,
-    history: Mapping[str, snapshot.Snapshot],
+    history: History,
 ) -> list[str]:
     """Return the revisions between the recorded and the nearest one that change no schema object.
 
@@ -164,6 +184,12 @@ def _unverified(
     while first and history[names[first - 1]] == history[nearest]:
         first -= 1
     known = 0 if revision is None else names.index(revision)
-    return history_schemas.without_schema_change(
-        history, names[min(first, known) : max(last, known) + 1]
-    )
+    return without_schema_change(history, names[min(first, known) : max(last, known) + 1])
+
+
+def without_schema_change(history: History, revisions: Sequence[str]) -> list[str]:
+    """Return the revisions whose schema equals that of the revision before them.
+
+    `revisions` are successive; the first one is never returned.
+    """
+    return [one for before, one in pairwise(revisions) if history[before] == history[one]]

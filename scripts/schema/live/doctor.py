@@ -3,8 +3,8 @@
 It runs the deploy's own preflight checks, and others that a deploy runs too late or never.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from alembic.script import ScriptDirectory
@@ -12,19 +12,18 @@ from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import URL, Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
-from migrations import postgres, snapshot
+from migrations import postgres
 from migrations.deploy import preflight, verification
 from migrations.postgres import first_error_line, is_pooled
-from schema.live import comparison, history_schemas, read
+from migrations.snapshot.fingerprints import BASE, History
+from schema.live import comparison, drift, history_schemas, read, trial
+from schema.live.comparison import Comparison
 from schema.live.read import Live
 from schema.roles import APPLICATION, BETTER_AUTH
 from schema.text import pluralize
 
 NEWEST = 18
 """The newest tested major version."""
-
-MAX_NAMED = 5
-"""How many objects a message names."""
 
 _ROLE = """
 SELECT
@@ -69,21 +68,6 @@ WHERE r.rolname = ANY (:names)
 ORDER BY 1
 """
 
-_PUBLIC = """
-SELECT format('%s on schema public', string_agg(g.privilege_type, ', ')), 'SCHEMA public'
-FROM pg_namespace AS n, aclexplode(n.nspacl) AS g
-WHERE n.nspname = 'public' AND g.grantee = 0 AND g.privilege_type <> 'USAGE'
-HAVING count(*) > 0
-UNION ALL
-SELECT format('%s on %s', string_agg(g.privilege_type, ', ' ORDER BY 1), c.oid::regclass),
-  c.oid::regclass::text
-FROM pg_class AS c, aclexplode(c.relacl) AS g
-WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-  AND g.grantee = 0
-  AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e')
-GROUP BY c.oid
-"""
-
 _SCHEMAS = """
 SELECT nspname FROM pg_namespace
 WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1
@@ -93,6 +77,9 @@ _EXTENSIONS = "SELECT format('%s %s', extname, extversion) FROM pg_extension ORD
 
 _PLATFORM = ("auth", "neon_auth")
 """Schemas that Neon makes; snapshots exclude them."""
+
+
+type Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -118,7 +105,8 @@ class Examination:
 
     checks: Sequence[Check]
     live: Live | None
-    """The schema to compare with the history; None if no revision is recorded."""
+    """The schema to compare with the history; None if it could not be read."""
+    history: History
 
 
 def examine(target: URL, scripts: ScriptDirectory) -> Examination:
@@ -128,7 +116,8 @@ def examine(target: URL, scripts: ScriptDirectory) -> Examination:
         CannotRunError: the database cannot be reached or read, or the history cannot be read.
 
     """
-    known = history_schemas.require_linear_history(scripts)
+    history = history_schemas.committed(scripts)
+    known = [name for name in history if name != BASE]
 
     def preflight_problems(connection: Connection) -> tuple[list[str], list[str]]:
         server_problems = _problems(connection, lambda: preflight.check_server(connection))
@@ -140,35 +129,85 @@ def examine(target: URL, scripts: ScriptDirectory) -> Examination:
     server_problems, revision_problems = read.read(target, preflight_problems, read_only=False)
     role, checks = read.read(target, lambda one: _environment(one, target, server_problems))
     if role is None:
-        return Examination(checks, None)
+        return Examination(checks, None, history)
     if not role.sees:
-        return Examination([*checks, Check("revision", "not readable", revision_problems)], None)
+        unread = Check("revision", "not readable", revision_problems)
+        return Examination([*checks, unread], None, history)
     live = read.read_twice(target, read.read_live)
-    return Examination(
-        [*checks, *_contents(live, known, revision_problems)],
-        live if live.recorded.revisions else None,
-    )
+    return Examination([*checks, _contents(live, known, revision_problems)], live, history)
 
 
-def compared(live: Live, history: Mapping[str, snapshot.Snapshot]) -> Check:
-    """Compare the schema with the history at the recorded revision."""
+def compared(examined: Examination, scripts: ScriptDirectory, progress: Progress) -> list[Check]:
+    """Compare the schema with the history, and try the next deploy on a copy where they differ.
+
+    Raises:
+        CannotRunError: the history does not build.
+
+    """
+    live, history = examined.live, examined.history
+    revision = next((one for one in examined.checks if one.name == "revision"), None)
+    if live is None or live.recorded.unreadable is not None:
+        return []
     found = comparison.compare(live, history)
-    if found.behind:  # a deploy that applies a revision drops invalid indexes first
-        facts = tuple(fact for fact in live.facts if not _is_invalid_index(fact))
-        found = comparison.compare(replace(live, facts=facts), history)
-    if not found.drifted:
-        return Check("drift", "none")
-    if found.record_differs:
-        what = comparison.verdict(found)
+    foreign = drift.not_ignored(found)
+    others = Check("other objects", verification.named(foreign) or "none")
+    if found.revision is None and (live.recorded.revisions or found.nearest != BASE):
+        return [_wrong_record(found), others]
+    at = found.revision or BASE
+    differs = found.nearest != at or bool(found.objects.differing)
+    schema = f"as the history builds it at {at}" if not differs else comparison.verdict(found)
+    if not found.behind:
+        return [Check("schema", schema, _nothing_to_apply(found) if differs else ()), others]
+    refused = revision is not None and revision.fix
+    if refused or (not differs and not found.objects.foreign):
+        return [Check("schema", schema), others]
+    with (
+        history_schemas.open_closest_server(live, progress) as server,
+        history_schemas.at_revision(server, scripts, at) as copy,
+    ):
+        progress("the next deploy, on a copy")
+        problem, untried = trial.try_deploy(copy, live, scripts, history)
+    return [Check("schema", schema), others, _next_deploy(found, problem, untried)]
+
+
+def _wrong_record(found: Comparison) -> Check:
+    """Say which revision the schema has, where none or no single one is recorded."""
+    if found.recorded.revisions:
         sentence = f"{comparison.sentence(found)}. {comparison.remedy(found)}"
+        return Check("schema", comparison.verdict(found), [sentence])
+    return Check("schema", comparison.verdict(found))  # the revision's check says to adopt it
+
+
+def _nothing_to_apply(found: Comparison) -> list[str]:
+    """Say why a deploy that applies nothing ends with exit code 3."""
+    if found.record_differs:
+        return [f"{comparison.sentence(found)}. {comparison.remedy(found)}"]
+    names = verification.named(found.objects.differing)
+    return [
+        f"A deploy would apply nothing and end with exit code 3: {names} differ from the history."
+        " schema drift shows what differs, and the SQL that undoes it."
+    ]
+
+
+def _next_deploy(found: Comparison, problem: str | None, untried: Sequence[str]) -> Check:
+    """Report what the next deploy did on a copy of the schema, without rows."""
+    notes = []
+    if untried:
+        notes.append(f"The copy lacked {verification.named(untried)}, so it says nothing of that.")
+    if problem is None:
+        found_there = "tried on a copy without rows: it ends as it should"
+        return Check("next deploy", found_there, notes=notes)
+    sentence = f"Tried on a copy of the schema, {problem.rstrip('.')}."
+    if found.record_differs and found.recorded.revisions:
+        sentence += f" {comparison.sentence(found)}. {comparison.remedy(found)}"
+    elif found.objects.differing:
+        sentence += " schema drift shows what differs now, and the SQL that undoes it."
     else:
-        what = f"{pluralize(found.difference_count, 'fact')} away from {found.nearest}"
-        sentence = (
-            f"The schema differs from the history at {found.nearest}, so a deploy or its"
-            " verification would fail. See the difference with schema drift --database-url …."
-            f" {comparison.remedy(found)}"
+        sentence += (
+            " Move or rename what stands in its way, if it is not needed where it is; the other"
+            " objects are not the history's."
         )
-    return Check("drift", what, [sentence])
+    return Check("next deploy", "it fails on a copy without rows", [sentence], notes)
 
 
 def ready(checks: Iterable[Check]) -> bool:
@@ -204,7 +243,6 @@ def _environment(
     return role, [
         *checks,
         _group_roles(connection),
-        _public(connection),
         _platform(connection),
         _indexes(connection),
         _sessions(connection, everybody=role.sees_sessions),
@@ -275,7 +313,7 @@ def _server_and_role(shown: str, role: Row[Any], server_problems: Sequence[str])
 
 def _group_roles(connection: Connection) -> Check:
     names = [APPLICATION, BETTER_AUTH]
-    fix = []
+    fix, notes = [], []
     rows = connection.execute(text(_GROUP_ROLES), {"names": names}).all()
     for row in rows:
         if row.attributes:
@@ -291,7 +329,7 @@ def _group_roles(connection: Connection) -> Check:
                 f" REVOKE {groups} FROM {row.name}."
             )
         if not row.grantable:
-            fix.append(
+            notes.append(
                 f"Another role created {row.name}, and this role may not grant it to logins; have"
                 f" that role run GRANT {row.name} TO … WITH ADMIN OPTION."
             )
@@ -299,17 +337,7 @@ def _group_roles(connection: Connection) -> Check:
     missing = ", ".join(name for name in names if name not in existing)
     found = [", ".join(existing)] if existing else []
     found += [f"made by the first deploy: {missing}"] if missing else []
-    return Check("group roles", "; ".join(found), fix)
-
-
-def _public(connection: Connection) -> Check:
-    rows = connection.execute(text(_PUBLIC)).all()
-    fix = [
-        f"Every role of the server has {privileges}; run REVOKE ALL ON {where} FROM PUBLIC."
-        for privileges, where in rows
-    ]
-    found = "; ".join(privileges for privileges, _ in rows)
-    return Check("PUBLIC", found or "nothing beyond defaults", fix)
+    return Check("group roles", "; ".join(found), fix, notes)
 
 
 def _platform(connection: Connection) -> Check:
@@ -323,10 +351,8 @@ def _platform(connection: Connection) -> Check:
     return Check("schemas", found)
 
 
-def _contents(
-    live: Live, known: Sequence[str], revision_problems: Sequence[str]
-) -> Iterator[Check]:
-    """Check the recorded revision, and an empty database for objects that no revision makes."""
+def _contents(live: Live, known: Sequence[str], revision_problems: Sequence[str]) -> Check:
+    """Check the recorded revision."""
     recorded = live.recorded
     at = recorded.revisions[0] if len(recorded.revisions) == 1 else None
     if recorded.unreadable is not None:
@@ -339,40 +365,8 @@ def _contents(
     else:
         found = "empty: the first deploy builds everything"
         if revision_problems:
-            found = "tables without a revision"
-    yield Check("revision", found, revision_problems)
-    if recorded.revisions or revision_problems:
-        return
-    unknown = _unknown_objects(read.without_version_table(live.facts))
-    named = ", ".join(unknown[:MAX_NAMED])
-    if len(unknown) > MAX_NAMED:
-        named += f" and {len(unknown) - MAX_NAMED} more"
-    sentence = (
-        f"No revision makes {named}, so the verification at the end of a deploy would fail; drop"
-        " unneeded objects, and write a revision for the others."
-    )
-    yield Check("other objects", named or "none", [sentence] if unknown else [])
-
-
-def _unknown_objects(found: snapshot.Snapshot) -> list[str]:
-    """Return what the database has and the committed schema does not have.
-
-    PUBLIC's default privileges are not listed: the revisions revoke them.
-    """
-    unknown = []
-    heading, new = "", False
-    difference = snapshot.text_difference(
-        verification.committed_schema(), snapshot.layout(found, None)
-    )
-    for sign, line in ((line[:1], line[2:]) for line in difference.splitlines()):
-        if not line.startswith(" "):
-            heading, new = line, sign == "+"
-            # A snapshot lists a role only if an owner or a privilege, listed too, names it.
-            if new and not heading.startswith("role "):
-                unknown.append(heading)
-        elif sign == "+" and not new and not line.strip().startswith("grant to PUBLIC"):
-            unknown.append(f"{heading}: {' '.join(line.split())}")
-    return unknown
+            found = "the history's tables without a revision"
+    return Check("revision", found, revision_problems)
 
 
 def _indexes(connection: Connection) -> Check:
@@ -384,10 +378,6 @@ def _indexes(connection: Connection) -> Check:
         " them."
     )
     return Check("indexes", f"invalid: {', '.join(invalid)}", notes=[note])
-
-
-def _is_invalid_index(fact: snapshot.Fact) -> bool:
-    return fact.part.startswith("index ") and "INVALID" in fact.definition.split("  ")
 
 
 def _sessions(connection: Connection, *, everybody: bool) -> Check:

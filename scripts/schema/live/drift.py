@@ -1,30 +1,49 @@
 """`schema drift`: compare a live database with the history at its revision.
 
-The database is only read. The history is built on an embedded server.
+The database is only read. If it differs, the history is built on an embedded server, and the SQL
+that undoes each difference is tried there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
 
 from migrations import snapshot
+from migrations.snapshot import fingerprints, ignored
 from schema.errors import CannotRunError
-from schema.live import comparison, history_schemas, read
+from schema.live import comparison, differences, history_schemas, read, trial
 from schema.live.comparison import Comparison
+from schema.live.difference import Difference, Severity
 from schema.live.read import Live
-from schema.postgres.scratch import Server
+from schema.postgres.connection import connect
+from schema.project import config
 
 
 @dataclass(frozen=True)
 class Drift:
-    """The result of `compare`."""
+    """The result of `examine`."""
 
     live: Live
-    compared_on: str
-    """The version of the embedded server."""
     found: Comparison
+    differences: Sequence[Difference]
+    """In what the history owns, and in who may read its rows; the worst first."""
+    notes: Sequence[Difference]
+    """What else is worth knowing; it is no drift."""
+    foreign: Sequence[str]
+    """Objects that no revision has, without those on the ignore list."""
+    script: str = ""
+    """SQL that undoes the differences; '' if there is none."""
+    text: str = ""
+    """Facts of the history ('-') and of the database ('+')."""
+    compared_on: str | None = None
+    """The version of the embedded server; None if the fingerprints were enough."""
+
+    @property
+    def drifted(self) -> bool:
+        """Whether anything differs that the history owns."""
+        return self.found.drifted or bool(self.differences)
 
     @property
     def limitations(self) -> list[str]:
@@ -37,15 +56,77 @@ class Drift:
         ]
 
 
-def read_database(target: URL, scripts: ScriptDirectory) -> Live:
-    """Read a live database's schema and revision, in read-only transactions.
+def examine(target: URL, scripts: ScriptDirectory, progress: Callable[[str], None]) -> Drift:
+    """Compare a live database with the history, in read-only transactions.
 
     Raises:
-        CannotRunError: it cannot be read or records no revision, or the history is not linear.
+        CannotRunError: it cannot be read, it records no revision or one that the history lacks, or
+            the history is not linear.
 
     """
-    history_schemas.require_linear_history(scripts)
-    live = read.read_twice(target, read.read_live)
+    history = history_schemas.committed(scripts)
+    live, judged = read_judged(target, fingerprints.owned(history))
+    _require_revision(live)
+    found = comparison.compare(live, history)
+    if live.recorded.unreadable is None and found.revision is None:
+        raise CannotRunError(
+            f"{comparison.sentence(found)} ({live.where}); {comparison.advice(found)}."
+        )
+    alarming = differences.alarming(live.facts, found.objects.foreign)
+    foreign = [one for one in not_ignored(found) if one not in alarming]
+    drift = Drift(
+        live,
+        found,
+        [one for one in judged if one.severity == Severity.ISOLATION],
+        [one for one in judged if one.severity != Severity.ISOLATION],
+        foreign,
+    )
+    if not found.objects.differing and not alarming:
+        return drift
+    with (
+        history_schemas.open_closest_server(live, progress) as server,
+        history_schemas.at_revision(server, scripts, found.nearest) as copy,
+    ):
+        with connect(copy.owner) as connection:
+            expected = snapshot.read(connection, version_table=True)
+        progress("the SQL")
+        compared = {*fingerprints.owned(history), *alarming}
+        repair = trial.try_repair(copy, expected, live, compared)
+        return Drift(
+            live,
+            found,
+            differences.ordered([*repair.differences, *drift.differences]),
+            drift.notes,
+            [one for one in foreign if one not in repair.renamed],
+            repair.script,
+            snapshot.difference(
+                differences.facts_of(expected, compared), differences.facts_of(live.facts, compared)
+            ),
+            server.version,
+        )
+
+
+def read_judged(target: URL, owned: Collection[str]) -> tuple[Live, list[Difference]]:
+    """Read a live schema, and judge what stands beside it: logins, the platform's objects.
+
+    Raises:
+        CannotRunError: it cannot be read.
+
+    """
+
+    def query(connection: Connection) -> tuple[Live, list[Difference]]:
+        return read.read_live(connection), []
+
+    return read.read_twice(target, query)
+
+
+def not_ignored(found: Comparison) -> list[str]:
+    """Return the objects that no revision has, without those on the ignore list in alembic.ini."""
+    patterns = ignored.patterns(config().get_section(ignored.SECTION, {}).get(ignored.OPTION))
+    return ignored.not_ignored(found.objects.foreign, patterns)
+
+
+def _require_revision(live: Live) -> None:
     if live.recorded.unreadable is None and not live.recorded.revisions:
         table = live.recorded.table
         what = "Alembic's table is empty" if table else "there is no table alembic_version"
@@ -53,19 +134,3 @@ def read_database(target: URL, scripts: ScriptDirectory) -> Live:
             f"The database records no revision: {what} ({live.where}); if it has the tables, run"
             " schema adopt, otherwise deploy it."
         )
-    return live
-
-
-def compare(live: Live, server: Server, history: Mapping[str, snapshot.Snapshot]) -> Drift:
-    """Compare a live database with the history that was built on `server`.
-
-    Raises:
-        CannotRunError: the database records several revisions, or one that the history lacks.
-
-    """
-    found = comparison.compare(live, history)
-    if live.recorded.unreadable is None and found.revision is None:
-        raise CannotRunError(
-            f"{comparison.sentence(found)} ({live.where}); {comparison.advice(found)}."
-        )
-    return Drift(live, server.version, found)

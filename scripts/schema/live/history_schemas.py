@@ -1,24 +1,22 @@
-"""Build the schema at each revision on an embedded server, and compare schemas with them."""
+"""The history that a live database is compared with: its fingerprints, or built on a server."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from typing import NamedTuple
 
-from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
+from sqlalchemy import URL
 
-from migrations import snapshot
+from migrations.deploy import verification
+from migrations.snapshot.fingerprints import BASE, History
 from schema.errors import CannotRunError
 from schema.live.read import Live, major
 from schema.postgres.connection import connect, describe_error
 from schema.postgres.installation import VERSIONS
 from schema.postgres.scratch import Server, open_server
 from schema.revisions.history import is_linear, revisions_oldest_first
-from schema.revisions.runner import run, upgrade_step
+from schema.revisions.runner import upgrade
 from schema.text import pluralize
-
-BASE = "base"
-"""Alembic's name for the state before the first revision."""
 
 
 def closest_embedded_version(shown: str) -> int:
@@ -49,62 +47,51 @@ def require_linear_history(scripts: ScriptDirectory) -> list[str]:
     return [revision.revision for revision in revisions_oldest_first(scripts)]
 
 
-def build(server: Server, scripts: ScriptDirectory) -> Mapping[str, snapshot.Snapshot]:
-    """Build the history, and read the schema at BASE and at each revision, oldest first.
+def committed(scripts: ScriptDirectory) -> History:
+    """Return the fingerprints of this checkout's history.
+
+    Raises:
+        CannotRunError: the history is not linear, or the file is another history's.
+
+    """
+    names = require_linear_history(scripts)
+    history = verification.committed_history()
+    if list(history) != [BASE, *names]:
+        raise CannotRunError(
+            "migrations/fingerprints.txt is not that of this checkout's revisions; run schema"
+            " snapshot."
+        )
+    return history
+
+
+class Copy(NamedTuple):
+    """A scratch database with the history up to a revision."""
+
+    owner: URL
+    superuser: URL
+    """The same as `owner` where no superuser is known."""
+
+
+@contextmanager
+def at_revision(server: Server, scripts: ScriptDirectory, revision: str) -> Iterator[Copy]:
+    """Make a scratch database with the history up to a revision, or BASE, for a block.
 
     Raises:
         CannotRunError: a revision fails.
 
     """
-    built: dict[str, snapshot.Snapshot] = {}
-    with (
-        server.database() as scratch,
-        connect(scratch) as connection,
-        connect(scratch, autocommit=True) as observer,
-    ):
-
-        def steps(_context: MigrationContext) -> Iterator[MigrationStep]:
-            # Alembic has made its table, perhaps without a commit: `observer` may not see it.
-            built[BASE] = snapshot.read(connection, version_table=True)
-            for revision in revisions_oldest_first(scripts):
-                yield upgrade_step(scripts, revision)
-                # Alembic resumes this generator after it has committed the step.
-                built[revision.revision] = snapshot.read(observer, version_table=True)
-
-        try:
-            run(connection, scripts, steps)
-        except Exception as error:  # a revision may raise anything
-            raise CannotRunError(
-                f"The history does not build ({describe_error(error)}); run schema check."
-            ) from error
-    return built
-
-
-def distance(one: snapshot.Snapshot, other: snapshot.Snapshot) -> int:
-    """Count the facts that only one of two schemas has."""
-    return len(set(one) ^ set(other))
-
-
-def nearest(
-    history: Mapping[str, snapshot.Snapshot], found: snapshot.Snapshot, recorded: str | None = None
-) -> str:
-    """Return the revision whose schema differs in the fewest facts.
-
-    Of several, it is the recorded one, or else the latest one.
-    """
-    latest = list(history)[::-1]
-    preferred = [one for one in latest if one == recorded] + latest
-    return min(preferred, key=lambda revision: distance(history[revision], found))
-
-
-def without_schema_change(
-    history: Mapping[str, snapshot.Snapshot], revisions: Sequence[str]
-) -> list[str]:
-    """Return the revisions whose schema equals that of the revision before them.
-
-    `revisions` are successive; the first one is never returned.
-    """
-    return [one for before, one in pairwise(revisions) if history[before] == history[one]]
+    names = [BASE, *require_linear_history(scripts)]
+    with server.database() as scratch:
+        with connect(scratch) as connection:
+            try:
+                upgrade(connection, scripts, [*names[: names.index(revision) + 1]])
+            except Exception as error:  # a revision may raise anything
+                raise CannotRunError(
+                    f"The history does not build ({describe_error(error)}); run schema check."
+                ) from error
+            connection.commit()
+        superuser = server.superuser or scratch
+        yield Copy(scratch, superuser.set(database=scratch.database))
 
 
 def describe_distance(head: str, behind: int) -> str:

@@ -21,6 +21,8 @@ from migrations import snapshot
 from migrations.deploy.activity import BackendActivity
 from migrations.postgres import OLDEST_VERSION, describe_url, first_error_line
 from schema.errors import CannotRunError
+from schema.live.sql.definition import Names
+from schema.live.sql.renames import Attributes, read_attributes
 from schema.postgres.connection import connect
 from schema.roles import APPLICATION
 
@@ -55,6 +57,12 @@ _BLOCKER = text(
 )
 
 
+_NAMES = """
+SELECT quote_ident(datname), quote_ident(pg_get_userbyid(datdba))
+FROM pg_database WHERE datname = current_database()
+"""
+
+
 @dataclass(frozen=True)
 class Recorded:
     """The contents of alembic_version."""
@@ -77,6 +85,10 @@ class Live:
     recorded: Recorded
     facts: snapshot.Snapshot
     """Its schema, with Alembic's table."""
+    names: Names
+    """Its own name and its owner's."""
+    attributes: Attributes
+    """The columns of its tables."""
 
 
 class _ChangedError(Exception):
@@ -207,6 +219,8 @@ def read_live(connection: Connection) -> Live:
         version(connection),
         recorded(connection),
         snapshot.read(connection, version_table=True),
+        Names(*connection.exec_driver_sql(_NAMES).one()),
+        read_attributes(connection),
     )
 
 

@@ -34,6 +34,8 @@ class Server:
     _connection: Connection
     _unsafe: bool
     """Whether a crash may lose its data: fsync is off, as on the embedded server."""
+    superuser: URL | None = None
+    """The maintenance database, as the superuser of an embedded server."""
 
     @contextmanager
     def database(self, template: URL | None = None) -> Iterator[URL]:
@@ -97,12 +99,12 @@ def open_server(
         with open_url(parse_url(database_url)) as opened:
             yield opened
     else:
-        with embedded(postgres) as started, open_url(started.owner) as opened:
+        with embedded(postgres) as started, open_url(started.owner, started.superuser) as opened:
             yield opened
 
 
 @contextmanager
-def open_url(url: URL) -> Iterator[Server]:
+def open_url(url: URL, superuser: URL | None = None) -> Iterator[Server]:
     """Open the server that the URL names; see `open_server`."""
     with connect(url, autocommit=True) as connection:
         _require_usable(connection, url)
@@ -110,7 +112,7 @@ def open_url(url: URL) -> Iterator[Server]:
         _clear_leftovers(connection)
         version = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
         unsafe = connection.exec_driver_sql("SHOW fsync").scalar_one() == "off"
-        yield Server(url, version, prefix, connection, unsafe)
+        yield Server(url, version, prefix, connection, unsafe, superuser)
 
 
 def _require_usable(connection: Connection, url: URL) -> None:
