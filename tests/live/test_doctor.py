@@ -112,9 +112,12 @@ def test_what_keeps_a_new_database_from_a_deploy(
     assert sentences[0].endswith(".")
 
 
-def test_what_the_platform_owns_is_left_alone(empty: URL, examine: Examine) -> None:
+def test_what_the_platform_owns_is_left_alone(
+    empty: URL, superusers: dict[int, URL], server: Server, examine: Examine
+) -> None:
     """Neon's schemas are named, and are not a problem."""
-    execute(empty, "CREATE SCHEMA neon_auth", "CREATE TABLE neon_auth.x ()")
+    platform = superusers[read.major(server.version)].set(database=empty.database)
+    execute(platform, "CREATE SCHEMA neon_auth", "CREATE TABLE neon_auth.x ()")
     checks = examine(empty)
     assert not fixed(checks)
     assert checks["schemas"].found.endswith("the platform's, not compared: neon_auth")
