@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.text import Text
 from sqlalchemy import URL
 
-from migrations.postgres import parse_url
+from schema.cli import database_url as urls
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import coloured, json_document, progress
 from schema.errors import CannotRunError
@@ -31,10 +31,10 @@ _FIELDS = (
 )
 
 
-def run(database_url: str, *, as_json: bool) -> None:
+def run(database_url: str | None, *, as_json: bool) -> None:
     """Find the revision that the database equals, and stamp it."""
     with exit_codes(error_document if as_json else None), progress() as show:
-        found = adopt(parse_url(database_url), show)
+        found = adopt(urls.target(database_url), show)
     print_result(document(found) if as_json else page(found), ok=not found.difference)
 
 

@@ -3,7 +3,7 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from migrations.postgres import parse_url
+from schema.cli import database_url as urls
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import coloured, json_document, progress
 from schema.live import comparison, history_schemas
@@ -31,12 +31,12 @@ _FIELDS = (
 )
 
 
-def run(database_url: str, *, as_json: bool) -> None:
+def run(database_url: str | None, *, as_json: bool) -> None:
     """Compare the database with the history and print the difference."""
     with exit_codes(error_document if as_json else None), progress() as show:
         directory = scripts()
         show("the database")
-        live = live_drift.read_database(parse_url(database_url), directory)
+        live = live_drift.read_database(urls.target(database_url), directory)
         with history_schemas.open_closest_server(live, show) as server:
             found = live_drift.compare(live, server, history_schemas.build(server, directory))
     print_result(document(found) if as_json else page(found), ok=not found.found.drifted)

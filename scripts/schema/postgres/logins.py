@@ -36,6 +36,15 @@ ORDER BY 1
 """
 
 
+_CAN_LOG_IN = """
+SELECT r.rolcanlogin, quote_ident(r.rolname), coalesce(r.rolvaliduntil <= now(), false),
+  has_table_privilege('pg_authid', 'SELECT')
+FROM pg_roles AS r WHERE r.rolname = :name
+"""
+
+_HAS_PASSWORD = "SELECT rolpassword IS NOT NULL FROM pg_authid WHERE rolname = :name"  # noqa: S105
+
+
 @dataclass(frozen=True)
 class Login:
     """A login to create."""
@@ -107,6 +116,27 @@ def make(database: URL, logins: list[Login]) -> list[tuple[Login, bool]]:
             ) from error
         connection.commit()
     return made
+
+
+def obstacles(database: URL, name: str) -> list[str]:
+    """Say what keeps an existing role from logging in, and how to change it.
+
+    Only a superuser can see whether a role has a password.
+
+    Raises:
+        CannotRunError: no connection could be made.
+
+    """
+    with connect(database) as connection:
+        may_log_in, quoted, expired, superuser = connection.execute(
+            text(_CAN_LOG_IN), {"name": name}
+        ).one()
+        found = [] if may_log_in else [f"it is NOLOGIN (ALTER ROLE {quoted} LOGIN)"]
+        if expired:
+            found.append(f"its password has expired (ALTER ROLE {quoted} VALID UNTIL 'infinity')")
+        if superuser and not connection.execute(text(_HAS_PASSWORD), {"name": name}).scalar_one():
+            found.append(f"it has no password (in psql: \\password {quoted})")
+        return found
 
 
 def url_with_password(url: URL) -> str:
