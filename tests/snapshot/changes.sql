@@ -764,3 +764,5 @@ CREATE SCHEMA neon_auth AUTHORIZATION neon_auth;
 -- platform: its Better Auth's role with another schema [superuser, cluster]
 CREATE ROLE neon_auth;
 CREATE SCHEMA elsewhere AUTHORIZATION neon_auth;
+-- platform: a role of the owner's under the name of its superuser [superuser, cluster]
+GRANT neon_superuser TO :owner WITH ADMIN OPTION;
