@@ -80,7 +80,10 @@ def test_neons_own_objects_do_not_show(own_server: Embedded, superuser: URL, own
     """Its schemas, extensions and roles are no difference; its users are worth a note."""
     before = facts_of(owner)
     neon.settle(superuser)
-    assert snapshot.difference(before, facts_of(owner)) == ""
+    facts = facts_of(owner)
+    assert snapshot.difference(before, facts) == ""
+    left_out = read.read(owner, lambda one: platform.schemas_left_out(one, facts))
+    assert left_out == ["neon", "neon_auth", "neon_migration"]
     (note,) = judge(owner, own_server)
     assert (note.object, note.severity) == ("schema neon_auth", Severity.BEHAVIOUR)
     assert "managed Better Auth" in note.sentence

@@ -171,54 +171,62 @@ def find(connection: Connection, owned: Collection[str]) -> list[Difference]:
 def _relation(row: Row[*tuple[Any, ...]]) -> Difference:
     what = f"{row.kind} {row.name}"
     if row.rule is not None:
-        return _difference(
-            what,
-            f"rule {row.rule}",
-            f"rule {row.rule} on {what} reads {row.sources} with the rights of its owner,"
-            f" {row.owner}, and {row.grantees} can set it off",
-            f"REVOKE INSERT, UPDATE, DELETE ON {row.name} FROM {row.grantees}",
+        return Difference(
+            object=what,
+            part=f"rule {row.rule}",
+            was=None,
+            found=f"reads {row.sources}; set off by {row.grantees}",
+            severity=Severity.ISOLATION,
+            sentence=(
+                f"rule {row.rule} on {what} reads {row.sources} with the rights of its owner,"
+                f" {row.owner}, and {row.grantees} can set it off"
+            ),
+            sql=f"REVOKE INSERT, UPDATE, DELETE ON {row.name} FROM {row.grantees}",
         )
     sql = f"ALTER VIEW {row.name} SET (security_invoker = true)"
     if row.kind != "view":
         sql = f"REVOKE SELECT ON {row.name} FROM {row.grantees}"
-    return _difference(
-        what,
-        "",
-        f"{what} shows rows of {row.sources} with the rights of its owner, {row.owner}, to"
-        f" {row.grantees}",
-        sql,
+    return Difference(
+        object=what,
+        part="",
+        was=None,
+        found=f"reads {row.sources}; readable by {row.grantees}",
+        severity=Severity.ISOLATION,
+        sentence=(
+            f"{what} shows rows of {row.sources} with the rights of its owner, {row.owner}, to"
+            f" {row.grantees}"
+        ),
+        sql=sql,
     )
 
 
 def _function(row: Row[*tuple[Any, ...]]) -> Difference:
     what = f"{row.kind} {row.name}"
-    return _difference(
-        what,
-        "",
-        f"{what} runs with the rights of its owner, {row.owner}, whom row security does not limit,"
-        f" and {row.grantees} may execute it",
-        f"REVOKE EXECUTE ON {row.kind.upper()} {row.name} FROM {row.grantees}",
+    return Difference(
+        object=what,
+        part="",
+        was=None,
+        found=f"security definer; executable by {row.grantees}",
+        severity=Severity.ISOLATION,
+        sentence=(
+            f"{what} runs with the rights of its owner, {row.owner}, whom row security does not"
+            f" limit, and {row.grantees} may execute it"
+        ),
+        sql=f"REVOKE EXECUTE ON {row.kind.upper()} {row.name} FROM {row.grantees}",
     )
 
 
 def _publication(row: Row[*tuple[Any, ...]]) -> Difference:
     by_name = row.named and not row.everything
-    return _difference(
-        f"publication {row.name}",
-        "",
-        f"publication {row.name} sends every row of {row.sources} to its subscribers, whatever row"
-        " security says",
-        f"ALTER PUBLICATION {row.name} DROP TABLE {row.sources}" if by_name else None,
-    )
-
-
-def _difference(heading: str, part: str, sentence: str, sql: str | None) -> Difference:
     return Difference(
-        object=heading,
-        part=part,
+        object=f"publication {row.name}",
+        part="",
         was=None,
-        found=sentence,
+        found=f"publishes {row.sources}",
         severity=Severity.ISOLATION,
-        sentence=sentence,
-        sql=sql,
+        sentence=(
+            f"publication {row.name} sends every row of {row.sources} to its subscribers, whatever"
+            " row security says"
+        ),
+        sql=f"ALTER PUBLICATION {row.name} DROP TABLE {row.sources}" if by_name else None,
     )

@@ -53,6 +53,11 @@ _JWT_USES = text(
 
 _JWT = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_session_jwt')"
 
+_SCHEMAS = """
+SELECT quote_ident(nspname) FROM pg_namespace
+WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname
+"""
+
 _OWNER = """
 SELECT quote_ident(pg_get_userbyid(datdba)) FROM pg_database WHERE datname = current_database()
 """
@@ -86,6 +91,20 @@ def judge(connection: Connection, owned: Collection[str]) -> list[Difference]:
         *exposures.find(connection, owned),
         *_neon_auth(connection),
     ]
+
+
+def schemas_left_out(connection: Connection, facts: snapshot.Snapshot) -> list[str]:
+    """List the schemas of which a snapshot shows at most what others made there: the platform's.
+
+    `facts` are the connection's snapshot.
+
+    Raises:
+        DBAPIError: the catalogs could not be read.
+
+    """
+    shown = {fact.object for fact in facts}
+    names = connection.exec_driver_sql(_SCHEMAS).scalars()
+    return [name for name in names if f"schema {name}" not in shown]
 
 
 def _data_api(facts: snapshot.Snapshot, owned: Collection[str], owner: str) -> Iterator[Difference]:
