@@ -20,6 +20,7 @@ from schema.postgres.connection import connect
 from schema.postgres.embedded import Embedded, embedded
 from schema.project import scripts
 from schema.revisions.runner import upgrade
+from schema.rows.tables import read_tables
 from tests.support import neon
 from tests.support.alembic_process import execute
 
@@ -102,6 +103,23 @@ def test_what_others_make_among_them_shows(superuser: URL, owner: URL) -> None:
     assert [line for line in difference.splitlines() if not line.startswith("+    ")] == [
         f"+ view {schema}.leak" for schema in sorted(schemas)
     ]
+
+
+def test_only_our_tables_get_rows(superuser: URL, owner: URL) -> None:
+    """The generator of rows leaves the tables of Neon alone."""
+    neon.settle(superuser, data_api=True)
+    execute(owner, "CREATE SCHEMA authors", "CREATE TABLE authors.book (id integer)")
+    with connect(owner) as connection:
+        names = {table.name for table in read_tables(connection).tables}
+    assert "authors.book" in names
+    assert {name for name in names if "." in name} == {"authors.book"}
+
+
+def test_a_schema_of_the_owners_gets_rows(owner: URL) -> None:
+    """What the owner calls auth is the owner's."""
+    execute(owner, "CREATE SCHEMA auth", "CREATE TABLE auth.book (id integer)")
+    with connect(owner) as connection:
+        assert "auth.book" in {table.name for table in read_tables(connection).tables}
 
 
 def test_the_data_api(own_server: Embedded, superuser: URL, owner: URL) -> None:
