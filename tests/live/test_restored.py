@@ -1,8 +1,8 @@
 """A restored database that has lost its own privileges is recognised, with SQL to bring them back.
 
 The theory: pg_restore without --create leaves the new database's privileges at PostgreSQL's
-defaults. Then each other fact of the database itself is missing too. Any other state of them is
-somebody's change.
+defaults. Then each other fact of the database itself is missing too. Any other state of them is a
+change like others.
 """
 
 import subprocess

@@ -76,7 +76,8 @@ _GRANTORS = text(
     """
 )
 
-# ALTER DATABASE … SET is a fact of the snapshot: it is the row with this database and no role.
+# Settings apply to the role that logs in, not to its members. ALTER DATABASE … SET is a fact of the
+# snapshot: it is the row with this database and no role.
 _SETTINGS = text(
     """
     SELECT coalesce(r.rolname, 'ALL'), r.oid IS NOT DISTINCT FROM d.datdba,
@@ -86,7 +87,8 @@ _SETTINGS = text(
     JOIN pg_database AS d ON d.datname = current_database() AND s.setdatabase IN (0, d.oid)
     LEFT JOIN pg_roles AS r ON r.oid = s.setrole
     CROSS JOIN unnest(s.setconfig) AS c
-    WHERE (s.setrole = 0 AND s.setdatabase = 0) OR r.oid = d.datdba OR r.rolname = ANY (:members)
+    WHERE (s.setrole = 0 AND s.setdatabase = 0) OR r.oid = d.datdba
+      OR (r.rolname = ANY (:members) AND r.rolcanlogin)
     ORDER BY 1, 3 NULLS FIRST, 4
     """
 )
@@ -134,15 +136,18 @@ _FOR_DEPLOYS = {
     "local_preload_libraries": (Severity.BEHAVIOUR, "so a deploy runs the library's code"),
 }
 
+_ON = {"on", "true", "yes", "1"}
+_OFF = {"off", "false", "no", "0"}
+
 _HARMLESS = {
     "app.user_id": {""},
     "role": {"none"},
     "session_preload_libraries": {"", '""'},
     "local_preload_libraries": {"", '""'},
-    "standard_conforming_strings": {"on"},
-    "session_replication_role": {"origin"},
-    "row_security": {"on"},
-    "default_transaction_read_only": {"off"},
+    "standard_conforming_strings": _ON,
+    "session_replication_role": {"origin", "local"},
+    "row_security": _ON,
+    "default_transaction_read_only": _OFF,
     "default_transaction_isolation": {"read committed"},
 }
 
