@@ -8,7 +8,8 @@
 -- ACCESS SHARE (through pg_get_viewdef and pg_get_expr).
 --
 -- Not included: rows of tables, sequence positions, whether a materialised view is populated; passwords and
--- connection strings; members of group roles; encoding and locale; schemas and roles of the platform.
+-- connection strings; members of group roles; encoding and locale; the platform's own schemas, with what it owns there.
+-- Values that may be secrets are hashed: a change shows, the value does not.
 
 with
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -35,6 +36,44 @@ role_name as materialized (
         'PUBLIC' as name
 ),
 
+-- Neon makes two roles that are no superusers: neon_superuser can read and write everything, neon_auth owns the schema
+-- of that name. Other roles can take such a name: CREATE ROLE gives a creator who is no superuser the ADMIN option.
+neon_role as materialized (
+    select
+        r.oid,
+        r.rolname
+    from pg_roles as r
+    where
+        r.rolname in ('neon_superuser', 'neon_auth')
+        and not exists (
+            select from pg_auth_members as m inner join pg_roles as a on m.member = a.oid
+            where m.roleid = r.oid and m.admin_option and not a.rolsuper
+        )
+),
+
+neon_superuser as materialized (
+    select oid from neon_role
+    where rolname = 'neon_superuser'
+),
+
+-- On a platform, the owner of the database is no superuser: what superusers own in schemas of their own is the
+-- platform's. Where the owner is a superuser, other superusers are its colleagues, and nothing of theirs is left out.
+platform_role as materialized (
+    select
+        r.oid,
+        '^' as schemas
+    from pg_roles as r
+    cross join this_database as d
+    inner join pg_roles as o on d.datdba = o.oid
+    where r.rolsuper and not o.rolsuper
+    union all
+    select
+        oid,
+        '^neon_auth$' as schemas
+    from neon_role
+    where rolname = 'neon_auth'
+),
+
 -- An extension's members follow from its version, a range's functions and casts from the range. classid is needed:
 -- object ids are unique only within a catalog.
 member as materialized (
@@ -45,19 +84,31 @@ member as materialized (
     where deptype = 'e' or (deptype = 'i' and classid in ('pg_proc'::regclass, 'pg_cast'::regclass))
 ),
 
--- Neon owns auth and neon_auth, and changes their content.
+-- left_out: the owners whose objects in the schema are left out. They are the platform's roles, in a schema of theirs:
+-- what another role makes there shows.
 schema as materialized (
     select
         n.*,
-        case when n.nspname = 'public' then '' else quote_ident(n.nspname) || '.' end as prefix
+        case when n.nspname = 'public' then '' else quote_ident(n.nspname) || '.' end as prefix,
+        case
+            when p.oid is null or n.nspname = 'public' then '{}'
+            else array(select oid from platform_role)
+        end as left_out
     from pg_namespace as n
+    left join platform_role as p on n.nspowner = p.oid and n.nspname ~ p.schemas
     where
         n.nspname !~ '^pg_'
-        and n.nspname not in ('information_schema', 'auth', 'neon_auth')
+        and n.nspname <> 'information_schema'
         and not exists (
             select from member as m
             where m.classid = 'pg_namespace'::regclass and m.objid = n.oid
         )
+),
+
+extension as (
+    select e.*
+    from pg_extension as e left join schema as s on e.extnamespace = s.oid
+    where s.oid is null or e.extowner <> all(s.left_out)
 ),
 
 relation as materialized (
@@ -72,7 +123,7 @@ relation as materialized (
             else 'table '
         end || c.oid::regclass as object
     from pg_class as c
-    inner join schema as s on c.relnamespace = s.oid
+    inner join schema as s on c.relnamespace = s.oid and c.relowner <> all(s.left_out)
     where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f', 'c')
     -- Alembic's own table; metadata.create_all does not make it.
     and c.oid is distinct from to_regclass('public.alembic_version')
@@ -87,7 +138,7 @@ type_of_ours as materialized (
         t.*,
         case t.typtype when 'd' then 'domain ' else 'type ' end || t.oid::regtype as object
     from pg_type as t
-    inner join schema as s on t.typnamespace = s.oid
+    inner join schema as s on t.typnamespace = s.oid and t.typowner <> all(s.left_out)
     where (t.typrelid = 0 or t.typrelid in (
         select oid from relation
         where relkind = 'c'
@@ -109,7 +160,7 @@ routine as materialized (
         case p.prokind when 'p' then 'procedure ' when 'a' then 'aggregate ' else 'function ' end
         || p.oid::regprocedure as object
     from pg_proc as p
-    inner join schema as s on p.pronamespace = s.oid
+    inner join schema as s on p.pronamespace = s.oid and p.proowner <> all(s.left_out)
     where not exists (
         select from member as m
         where m.classid = 'pg_proc'::regclass and m.objid = p.oid
@@ -131,6 +182,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         nspacl,
         'n'
     from schema
+    where nspowner <> all(left_out)
     union all
     select
         'pg_class'::regclass,
@@ -168,7 +220,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         o.oprowner,
         null,
         null
-    from pg_operator as o inner join schema as s on o.oprnamespace = s.oid
+    from pg_operator as o inner join schema as s on o.oprnamespace = s.oid and o.oprowner <> all(s.left_out)
     union all
     select
         'pg_opfamily'::regclass,
@@ -178,7 +230,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         null,
         null
     from pg_opfamily as f
-    inner join schema as s on f.opfnamespace = s.oid
+    inner join schema as s on f.opfnamespace = s.oid and f.opfowner <> all(s.left_out)
     inner join pg_am as a on f.opfmethod = a.oid
     union all
     select
@@ -189,7 +241,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         null,
         null
     from pg_opclass as c
-    inner join schema as s on c.opcnamespace = s.oid
+    inner join schema as s on c.opcnamespace = s.oid and c.opcowner <> all(s.left_out)
     inner join pg_am as a on c.opcmethod = a.oid
     union all
     select
@@ -199,7 +251,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         c.collowner,
         null,
         null
-    from pg_collation as c inner join schema as s on c.collnamespace = s.oid
+    from pg_collation as c inner join schema as s on c.collnamespace = s.oid and c.collowner <> all(s.left_out)
     union all
     select
         'pg_conversion'::regclass,
@@ -208,7 +260,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         c.conowner,
         null,
         null
-    from pg_conversion as c inner join schema as s on c.connamespace = s.oid
+    from pg_conversion as c inner join schema as s on c.connamespace = s.oid and c.conowner <> all(s.left_out)
     union all
     select
         'pg_statistic_ext'::regclass,
@@ -217,7 +269,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         x.stxowner,
         null,
         null
-    from pg_statistic_ext as x inner join schema as s on x.stxnamespace = s.oid
+    from pg_statistic_ext as x inner join schema as s on x.stxnamespace = s.oid and x.stxowner <> all(s.left_out)
     union all
     select
         'pg_ts_parser'::regclass,
@@ -226,7 +278,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         null,
         null,
         null
-    from pg_ts_parser as p inner join schema as s on p.prsnamespace = s.oid
+    from pg_ts_parser as p inner join schema as s on p.prsnamespace = s.oid and s.left_out = '{}'
     union all
     select
         'pg_ts_template'::regclass,
@@ -235,7 +287,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         null,
         null,
         null
-    from pg_ts_template as t inner join schema as s on t.tmplnamespace = s.oid
+    from pg_ts_template as t inner join schema as s on t.tmplnamespace = s.oid and s.left_out = '{}'
     union all
     select
         'pg_ts_dict'::regclass,
@@ -244,7 +296,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         d.dictowner,
         null,
         null
-    from pg_ts_dict as d inner join schema as s on d.dictnamespace = s.oid
+    from pg_ts_dict as d inner join schema as s on d.dictnamespace = s.oid and d.dictowner <> all(s.left_out)
     union all
     select
         'pg_ts_config'::regclass,
@@ -253,7 +305,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         c.cfgowner,
         null,
         null
-    from pg_ts_config as c inner join schema as s on c.cfgnamespace = s.oid
+    from pg_ts_config as c inner join schema as s on c.cfgnamespace = s.oid and c.cfgowner <> all(s.left_out)
     union all
     select
         'pg_cast'::regclass,
@@ -356,7 +408,7 @@ candidate (classid, objid, object, owner, acl, acl_type) as (
         null,
         null,
         null
-    from pg_extension
+    from extension
     union all
     select
         'pg_database'::regclass,
@@ -452,7 +504,7 @@ acl_holder (object, part, owner, acl, default_acl, all_count, always) as (
     left join schema as s on d.defaclnamespace = s.oid
     cross join
         acldefault(case d.defaclobjtype when 'S' then 's' else d.defaclobjtype end, d.defaclrole) as t (default_acl)
-    where d.defaclnamespace = 0 or s.oid is not null
+    where d.defaclnamespace = 0 or d.defaclrole <> all(s.left_out)
 ),
 
 acl_entry as (
@@ -508,8 +560,8 @@ privilege as (
     group by p.object, p.part, p.owner, p.always, p.grantee
 ),
 
--- Neon's neon_superuser can read and write everything, and exists only on Neon. An owner's privilege on its own object
--- gets a row only if it was revoked.
+-- Neon grants everything to its neon_superuser. An owner's privilege on its own object gets a row only if it was
+-- revoked.
 granted as materialized (
     select
         p.object,
@@ -519,7 +571,7 @@ granted as materialized (
         coalesce(p.actual, 'none') as privileges
     from privilege as p
     where
-        p.grantee is distinct from to_regrole('neon_superuser')
+        p.grantee not in (select oid from neon_superuser)
         and (p.actual is distinct from p.by_default or (p.always and p.grantee <> p.owner))
 ),
 
@@ -546,7 +598,72 @@ group_role as materialized (
     from pg_roles as r
     inner join named_role as u on r.oid = u.oid
     inner join role_name as n on r.oid = n.oid
-    where n.name <> '<owner>' and r.rolname <> 'neon_superuser' and r.rolname !~ '^pg_'
+    where
+        n.name <> '<owner>' and r.rolname !~ '^pg_'
+        and r.oid not in (select oid from neon_superuser)
+),
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Secrets: of a value that may be one, the first bits of its hash show. They are too few to search for the value.
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Options of foreign data; of a column, subid is its number. Those of user mappings are not read: not every role may.
+option (classid, objid, subid, options) as (
+    select
+        'pg_foreign_data_wrapper'::regclass,
+        oid,
+        0,
+        fdwoptions
+    from pg_foreign_data_wrapper
+    union all
+    select
+        'pg_foreign_server'::regclass,
+        oid,
+        0,
+        srvoptions
+    from pg_foreign_server
+    union all
+    select
+        'pg_foreign_table'::regclass,
+        ftrelid,
+        0,
+        ftoptions
+    from pg_foreign_table
+    union all
+    select
+        'pg_attribute'::regclass,
+        attrelid,
+        attnum,
+        attfdwoptions
+    from pg_attribute
+    where attfdwoptions is not null
+),
+
+masked_option as materialized (
+    select
+        o.classid,
+        o.objid,
+        o.subid,
+        split_part(x, '=', 1) || '=#'
+        || left(encode(sha256(convert_to(substr(x, strpos(x, '=') + 1), 'UTF8')), 'hex'), 4) as masked
+    from option as o
+    cross join lateral unnest(o.options) as x
+),
+
+-- Settings of roles and of the database. Custom ones have a dot in their names.
+setting as (
+    select
+        s.setdatabase,
+        s.setrole,
+        split_part(c, '=', 1) as name,
+        case
+            when
+                c ~* '^[^=]*[.][^=]*(pass|pwd|secret|token|key|cred|auth|jwt|dsn|salt|sign|cookie|session|conn|ur[il])'
+                or c ~ '://[^/?#]*:[^/?#]*@'
+                then '#' || left(encode(sha256(convert_to(substr(c, strpos(c, '=') + 1), 'UTF8')), 'hex'), 4)
+            else substr(c, strpos(c, '=') + 1)
+        end as value
+    from pg_db_role_setting as s
+    cross join lateral unnest(s.setconfig) as c
 ),
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -579,7 +696,10 @@ part (classid, objid, subid, object, part, definition) as (
             case a.attcompression when 'p' then 'compression pglz' when 'l' then 'compression lz4' end,
             'statistics ' || nullif(a.attstattarget, -1),
             'options ' || (select string_agg(o, ', ' order by o collate "C") from unnest(a.attoptions) as o),
-            'foreign options ' || (select string_agg(o, ', ' order by o collate "C") from unnest(a.attfdwoptions) as o),
+            'foreign options ' || (
+                select string_agg(x.masked, ', ' order by x.masked collate "C") from masked_option as x
+                where x.classid = 'pg_attribute'::regclass and x.objid = a.attrelid and x.subid = a.attnum
+            ),
             case when a.attinhcount > 0 then case when a.attislocal then 'inherited and local' else 'inherited' end end
         )
     from pg_attribute as a
@@ -825,7 +945,10 @@ property (object, part, definition) as (
         'server',
         concat_ws(
             '  ', quote_ident(s.srvname),
-            'options ' || (select string_agg(o, ', ' order by o collate "C") from unnest(f.ftoptions) as o)
+            'options ' || (
+                select string_agg(x.masked, ', ' order by x.masked collate "C") from masked_option as x
+                where x.classid = 'pg_foreign_table'::regclass and x.objid = f.ftrelid
+            )
         )
     from pg_foreign_table as f
     inner join relation as r on f.ftrelid = r.oid
@@ -1101,7 +1224,7 @@ property (object, part, definition) as (
         concat_ws('  ', case m.amtype when 'i' then 'index' else 'table' end, 'handler ' || m.amhandler::regprocedure)
     from pg_am as m inner join object as o on o.classid = 'pg_am'::regclass and m.oid = o.objid
     union all
-    -- Foreign data. The options of user mappings are excluded: they hold passwords, and not every role may read them.
+    -- Foreign data
     select
         o.object,
         'definition',
@@ -1109,7 +1232,10 @@ property (object, part, definition) as (
             '  ',
             'handler ' || nullif(w.fdwhandler, 0)::regprocedure,
             'validator ' || nullif(w.fdwvalidator, 0)::regprocedure,
-            'options ' || (select string_agg(x, ', ' order by x collate "C") from unnest(w.fdwoptions) as x)
+            'options ' || (
+                select string_agg(x.masked, ', ' order by x.masked collate "C") from masked_option as x
+                where x.classid = 'pg_foreign_data_wrapper'::regclass and x.objid = w.oid
+            )
         )
     from pg_foreign_data_wrapper as w
     inner join object as o on o.classid = 'pg_foreign_data_wrapper'::regclass and w.oid = o.objid
@@ -1121,7 +1247,10 @@ property (object, part, definition) as (
             '  ',
             'wrapper ' || quote_ident(w.fdwname), 'type ' || quote_literal(s.srvtype),
             'version ' || quote_literal(s.srvversion),
-            'options ' || (select string_agg(x, ', ' order by x collate "C") from unnest(s.srvoptions) as x)
+            'options ' || (
+                select string_agg(x.masked, ', ' order by x.masked collate "C") from masked_option as x
+                where x.classid = 'pg_foreign_server'::regclass and x.objid = s.oid
+            )
         )
     from pg_foreign_server as s
     inner join object as o on o.classid = 'pg_foreign_server'::regclass and s.oid = o.objid
@@ -1210,7 +1339,7 @@ property (object, part, definition) as (
         'extension ' || quote_ident(extname),
         'definition',
         format('version %s  schema %s', extversion, extnamespace::regnamespace)
-    from pg_extension
+    from extension
     union all
     -- The database and its roles. Connection strings and logins depend on the environment.
     select
@@ -1221,13 +1350,12 @@ property (object, part, definition) as (
     union all
     select
         coalesce(r.object, 'database'),
-        'setting ' || split_part(c, '=', 1)
+        'setting ' || s.name
         || case when r.oid is not null and s.setdatabase <> 0 then ' in this database' else '' end,
-        substr(c, strpos(c, '=') + 1)
-    from pg_db_role_setting as s
+        s.value
+    from setting as s
     inner join this_database as d on s.setdatabase in (0, d.oid)
     left join group_role as r on s.setrole = r.oid
-    cross join lateral unnest(s.setconfig) as c
     where r.oid is not null or (s.setrole = 0 and s.setdatabase = d.oid)
     union all
     select

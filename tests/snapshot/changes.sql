@@ -714,6 +714,8 @@ ALTER ROLE rich_app CONNECTION LIMIT 3;
 ALTER ROLE rich_app VALID UNTIL '2030-01-01 00:00+00';
 -- role: setting [cluster]
 ALTER ROLE rich_app SET row_security = off;
+-- role: setting whose value may be a secret [superuser, cluster]
+ALTER ROLE rich_app SET library.api_key = 'changed';
 -- role: comment [cluster]
 COMMENT ON ROLE rich_app IS 'The application';
 -- role: renamed [cluster]
@@ -732,3 +734,35 @@ REVOKE rich_other FROM rich_lender;
 GRANT pg_read_all_data TO rich_app;
 -- role: member of the platform's [superuser, cluster]
 GRANT neon_superuser TO rich_app;
+
+-- platform: the owner's schema under its name
+CREATE SCHEMA auth;
+-- platform: the owner's view in its schema [superuser]
+CREATE SCHEMA auth;
+GRANT USAGE, CREATE ON SCHEMA auth TO :owner;
+SET LOCAL ROLE :owner;
+CREATE VIEW auth.leak AS SELECT * FROM reader;
+-- platform: the owner's function in its schema [superuser]
+CREATE SCHEMA auth;
+GRANT USAGE, CREATE ON SCHEMA auth TO :owner;
+SET LOCAL ROLE :owner;
+CREATE FUNCTION auth.one() RETURNS integer LANGUAGE sql RETURN 1;
+-- platform: the owner's default privileges in its schema [superuser]
+CREATE SCHEMA auth;
+GRANT USAGE ON SCHEMA auth TO :owner;
+SET LOCAL ROLE :owner;
+ALTER DEFAULT PRIVILEGES IN SCHEMA auth GRANT SELECT ON TABLES TO rich_app;
+-- platform: a superuser's view beside ours [superuser]
+CREATE VIEW leak AS SELECT * FROM reader;
+-- platform: a superuser's schema where the owner is one, too [superuser, cluster]
+ALTER ROLE :owner SUPERUSER;
+CREATE SCHEMA auth;
+-- platform: a role of the owner's under its Better Auth's name [cluster]
+CREATE ROLE neon_auth;
+GRANT neon_auth TO :owner;
+CREATE SCHEMA neon_auth AUTHORIZATION neon_auth;
+-- platform: its Better Auth's role with another schema [superuser, cluster]
+CREATE ROLE neon_auth;
+CREATE SCHEMA elsewhere AUTHORIZATION neon_auth;
+-- platform: a role of the owner's under the name of its superuser [superuser, cluster]
+GRANT neon_superuser TO :owner WITH ADMIN OPTION;

@@ -42,6 +42,7 @@ WITHOUT_SQL = {
         r"|index: (tablespace|comment on a key's|invalid below a key|depends on an extension)"
         r"|(trigger|function|materialised view): depends on an extension|rule: disabled"
         r"|sequence: unlogged|grant: by another role"
+        r"|platform: .*"
         r"|role: (renamed|valid until|member without.*|member with admin option|member no more)"
     ),
 }

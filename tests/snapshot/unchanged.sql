@@ -39,16 +39,32 @@ ALTER TABLE reader RENAME CONSTRAINT reader_email_not_null TO needed;
 CREATE TABLE alembic_version (version_num varchar(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY);
 COMMENT ON TABLE alembic_version IS 'Not ours';
 GRANT SELECT ON alembic_version TO rich_stranger;
--- the platform's schemas
+-- the platform's schemas [superuser]
+CREATE SCHEMA neon;
+CREATE SCHEMA neon_migration;
 CREATE SCHEMA auth;
-CREATE SCHEMA neon_auth;
+CREATE TABLE neon_migration.migration_id (id integer PRIMARY KEY);
 CREATE TABLE auth.users (id integer PRIMARY KEY);
-CREATE VIEW neon_auth.users AS SELECT * FROM auth.users;
+CREATE VIEW neon.users AS SELECT * FROM auth.users;
 CREATE FUNCTION auth.one() RETURNS integer LANGUAGE sql RETURN 1;
 CREATE TYPE auth.kind AS ENUM ('a');
+CREATE OPERATOR auth.=== (LEFTARG = integer, RIGHTARG = integer, FUNCTION = int4eq);
+CREATE TEXT SEARCH TEMPLATE auth.same (LEXIZE = dsimple_lexize, INIT = dsimple_init);
+CREATE TEXT SEARCH DICTIONARY auth.dictionary (TEMPLATE = simple);
 GRANT USAGE ON SCHEMA auth TO rich_stranger;
 GRANT SELECT ON auth.users TO rich_stranger;
 ALTER DEFAULT PRIVILEGES IN SCHEMA auth GRANT SELECT ON TABLES TO rich_stranger;
+-- the platform's extension in its schema [superuser]
+CREATE SCHEMA neon;
+CREATE EXTENSION vector SCHEMA neon;
+-- the schema of the platform's Better Auth [superuser]
+CREATE ROLE neon_auth;
+GRANT neon_auth TO :owner;
+CREATE SCHEMA neon_auth AUTHORIZATION neon_auth;
+SET LOCAL ROLE neon_auth;
+CREATE TABLE neon_auth."user" (id uuid PRIMARY KEY);
+CREATE INDEX user_id ON neon_auth."user" (id);
+RESET ROLE;
 -- the platform's role no longer granted [superuser]
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM neon_superuser;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM neon_superuser;

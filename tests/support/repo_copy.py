@@ -39,6 +39,8 @@ CHECKS = [
 ]
 """The checks of CHECK, in order."""
 
+_WARNING = re.compile(r"^schema: warning: .* password in an argument .*\n", re.MULTILINE)
+
 IRREVERSIBLE = 'raise NotImplementedError("This cannot be undone, because a test says so.")'
 """A downgrade that raises with a reason."""
 
@@ -101,11 +103,14 @@ class Result:
     code: int
     out: str
     err: str
+    """Standard error, without the warning."""
+    warning: str = ""
+    """The warning about a password in an argument: the tests' URLs have some."""
 
     @property
     def everything(self) -> str:
         """The exit code and all output, for the message of a failed test."""
-        return f"exit code {self.code}\n{self.out}\n{self.err}"
+        return f"exit code {self.code}\n{self.out}\n{self.warning}{self.err}"
 
     def checks(self, mark: str) -> list[str]:
         """List the checks with that mark in the table: `✓ passes`, `✗ fails` or `-`."""
@@ -145,7 +150,8 @@ class Launcher:
         self._to.flush()
         answer = self._answers.readline()
         out, err = (file.read_text(encoding="utf-8") for file in files.values())
-        return Result(int(answer), out, err)
+        warning = "".join(_WARNING.findall(err))
+        return Result(int(answer), out, _WARNING.sub("", err), warning)
 
 
 @contextmanager

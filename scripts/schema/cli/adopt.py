@@ -8,7 +8,7 @@ from rich.text import Text
 from sqlalchemy import URL
 
 from migrations import snapshot
-from migrations.postgres import parse_url
+from schema.cli import database_url as urls
 from schema.cli.drift import as_fields, listed, repair
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import json_document, progress
@@ -46,10 +46,10 @@ class Adoption:
     sql: str | None = None
 
 
-def run(database_url: str, *, as_json: bool) -> None:
+def run(database_url: str | None, *, as_json: bool) -> None:
     """Find the revision that the database equals, and stamp it."""
     with exit_codes(error_document if as_json else None), progress() as show:
-        result = adopt(parse_url(database_url), show)
+        result = adopt(urls.target(database_url), show)
     print_result(document(result) if as_json else page(result), ok=result.found.equals)
 
 

@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import URL
 
-from migrations.postgres import describe_url, parse_url
+from migrations.postgres import describe_url
+from schema.cli import database_url as urls
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import json_document, progress
 from schema.live import doctor as live_doctor
@@ -18,10 +19,10 @@ from schema.text import pluralize
 _FIELDS = ("ready", "error", "database", "checks")
 
 
-def run(database_url: str, *, as_json: bool) -> None:
+def run(database_url: str | None, *, as_json: bool) -> None:
     """Examine the database and print what to fix."""
     with exit_codes(error_document if as_json else None), progress() as show:
-        target = parse_url(database_url)
+        target = urls.target(database_url)
         show("the database")
         directory = scripts()
         examined = live_doctor.examine(target, directory)

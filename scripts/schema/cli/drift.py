@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from migrations.postgres import parse_url
+from schema.cli import database_url as urls
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import coloured, json_document, progress
 from schema.live import comparison, history_schemas
@@ -40,11 +40,11 @@ _FIELDS = (
 _COLOURS = {Severity.ISOLATION: "bold red", Severity.DATA: "red", Severity.BEHAVIOUR: "yellow"}
 
 
-def run(database_url: str, *, as_json: bool) -> None:
+def run(database_url: str | None, *, as_json: bool) -> None:
     """Compare the database with the history and print the difference."""
     with exit_codes(error_document if as_json else None), progress() as show:
         show("the database")
-        found = live_drift.examine(parse_url(database_url), scripts(), show)
+        found = live_drift.examine(urls.target(database_url), scripts(), show)
     print_result(document(found) if as_json else page(found), ok=not found.drifted)
 
 
@@ -104,7 +104,7 @@ def page(drift: Drift) -> Group:
     lines += coloured(drift.text)
     if remedy := comparison.remedy(found):
         lines.append(Text(f"  → {remedy}"))
-    return Group(*lines, *repair(_script(drift)), *_notes(drift))
+    return Group(*lines, *repair(_script(drift)), *_untried(drift), *_notes(drift))
 
 
 def listed(differences: Iterable[Difference]) -> Iterator[Text]:
@@ -141,6 +141,14 @@ def _notes(drift: Drift) -> Iterator[Text]:
 
 
 def _script(drift: Drift) -> str | None:
-    stamp = comparison.stamp_sql(drift.found)
-    judged = "".join(f"{one.sql}\n" for one in drift.differences if one.sql and not drift.script)
-    return drift.script or stamp or judged or None
+    return drift.script or comparison.stamp_sql(drift.found)
+
+
+def _untried(drift: Drift) -> Iterator[Text]:
+    """Format the SQL about logins and the platform: a copy has neither."""
+    mine = [one.sql for one in drift.differences if one.sql and one.sql not in drift.script]
+    if mine:
+        yield Text("  → SQL for what is beside the schema, not tried:")
+        yield from (
+            Text(f"    {line}") for sql in mine for line in f"{sql.rstrip(';')};".split("\n")
+        )

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from schema.cli.database_url import warn_of_password
+
 _WORD = re.compile(r"-{0,2}[a-z0-9][a-z0-9-]*")
 """An option or a plain word, which cannot be a URL: an error may repeat it."""
 
@@ -29,6 +31,17 @@ ServerURL = Annotated[
         help="Use scratch databases on this server instead of an embedded one.",
         metavar="URL",
         show_default=False,
+        callback=warn_of_password("set PGPASSWORD, and leave it out of the URL"),
+    ),
+]
+DatabaseURL = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        help="The database; without it, the one in DATABASE_URL.",
+        metavar="URL",
+        show_default=False,
+        callback=warn_of_password("set DATABASE_URL instead"),
     ),
 ]
 Postgres = Annotated[
@@ -123,31 +136,33 @@ def roles(
     database_url: Annotated[
         str | None,
         typer.Option(
-            help="Create them on the server of this database; otherwise print the SQL.",
+            help="Create them on the server of this database.",
             metavar="URL",
             show_default=False,
+            callback=warn_of_password("set DATABASE_URL instead, and give --apply"),
         ),
     ] = None,
+    *,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Create them on the server of DATABASE_URL.")
+    ] = False,
 ) -> None:
-    """Create a login for each group role; the new passwords are shown only once.
+    """Print the SQL of a login for each group role, or create them; passwords are shown only once.
 
-    An existing role that can bypass row security is refused.
+    DATABASE_URL alone changes nothing. An existing role that can bypass row security is refused.
     """
     from schema.cli.roles import run
 
-    run(application, better_auth, database_url)
+    run(application, better_auth, database_url, apply=apply)
 
 
 @app.command()
 def drift(
-    database_url: Annotated[
-        str,
-        typer.Option(help="The database to compare; it is only read.", metavar="URL"),
-    ],
+    database_url: DatabaseURL = None,
     *,
     as_json: AsJSON = False,
 ) -> None:
-    """Compare a live database with the history at its revision.
+    """Compare a live database with the history at its revision; it is only read.
 
     Exit code 0: no drift; 1: drift, which is shown; 2: it could not be compared.
     """
@@ -158,10 +173,7 @@ def drift(
 
 @app.command()
 def adopt(
-    database_url: Annotated[
-        str,
-        typer.Option(help="The database with the tables but without a revision.", metavar="URL"),
-    ],
+    database_url: DatabaseURL = None,
     *,
     as_json: AsJSON = False,
 ) -> None:
@@ -177,14 +189,11 @@ def adopt(
 
 @app.command()
 def doctor(
-    database_url: Annotated[
-        str,
-        typer.Option(help="The database to check before a deploy; it is only read.", metavar="URL"),
-    ],
+    database_url: DatabaseURL = None,
     *,
     as_json: AsJSON = False,
 ) -> None:
-    """List what to fix in a database before a deploy.
+    """List what to fix in a database before a deploy; it is only read.
 
     Exit code 0: it is ready; 1: there are problems to fix; 2: it could not be checked.
     """

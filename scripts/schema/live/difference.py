@@ -1,4 +1,4 @@
-"""A difference between a live database and the history: what it is, and how to undo it."""
+"""A difference between a live database and the history: what, how bad, and how to undo it."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -12,12 +12,14 @@ from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import URL, Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
-from migrations import postgres
+from migrations import postgres, snapshot
 from migrations.deploy import preflight, verification
 from migrations.postgres import first_error_line, is_pooled
+from migrations.snapshot import fingerprints
 from migrations.snapshot.fingerprints import BASE, History
-from schema.live import comparison, drift, history_schemas, read, trial
+from schema.live import comparison, drift, history_schemas, platform, read, trial
 from schema.live.comparison import Comparison
+from schema.live.difference import Difference
 from schema.live.read import Live
 from schema.roles import APPLICATION, BETTER_AUTH
 from schema.text import pluralize
@@ -75,9 +77,6 @@ WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1
 
 _EXTENSIONS = "SELECT format('%s %s', extname, extversion) FROM pg_extension ORDER BY 1"
 
-_PLATFORM = ("auth", "neon_auth")
-"""Schemas that Neon makes; snapshots exclude them."""
-
 
 type Progress = Callable[[str], None]
 
@@ -133,8 +132,9 @@ def examine(target: URL, scripts: ScriptDirectory) -> Examination:
     if not role.sees:
         unread = Check("revision", "not readable", revision_problems)
         return Examination([*checks, unread], None, history)
-    live = read.read_twice(target, read.read_live)
-    return Examination([*checks, _contents(live, known, revision_problems)], live, history)
+    live, judged = drift.read_judged(target, fingerprints.owned(history))
+    checks += [_contents(live, known, revision_problems), _beside(judged)]
+    return Examination(checks, live, history)
 
 
 def compared(examined: Examination, scripts: ScriptDirectory, progress: Progress) -> list[Check]:
@@ -243,10 +243,17 @@ def _environment(
     return role, [
         *checks,
         _group_roles(connection),
-        _platform(connection),
+        _platform(connection, sees=role.sees),
         _indexes(connection),
         _sessions(connection, everybody=role.sees_sessions),
     ]
+
+
+def _beside(judged: Sequence[Difference]) -> Check:
+    """Note what the logins and the platform can do: a deploy does not depend on it."""
+    found = f"{pluralize(len(judged), 'thing')} to look at" if judged else "nothing to look at"
+    notes = [f"{one.sentence[0].upper()}{one.sentence[1:]}." for one in judged]
+    return Check("logins and platform", found, notes=notes)
 
 
 def _host(target: URL) -> Check:
@@ -340,10 +347,11 @@ def _group_roles(connection: Connection) -> Check:
     return Check("group roles", "; ".join(found), fix, notes)
 
 
-def _platform(connection: Connection) -> Check:
+def _platform(connection: Connection, *, sees: bool) -> Check:
     schemas = connection.execute(text(_SCHEMAS)).scalars().all()
-    ours = [name for name in schemas if name not in _PLATFORM]
-    theirs = [name for name in schemas if name in _PLATFORM]
+    facts = snapshot.read(connection) if sees else ()
+    theirs = platform.schemas_left_out(connection, facts) if sees else []
+    ours = [name for name in schemas if name not in theirs]
     extensions = connection.execute(text(_EXTENSIONS)).scalars().all()
     found = f"{', '.join(ours)}; extensions {', '.join(extensions)}"
     if theirs:

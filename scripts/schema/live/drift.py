@@ -4,7 +4,7 @@ The database is only read. If it differs, the history is built on an embedded se
 that undoes each difference is tried there.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from alembic.script import ScriptDirectory
@@ -13,7 +13,15 @@ from sqlalchemy import URL, Connection
 from migrations import snapshot
 from migrations.snapshot import fingerprints, ignored
 from schema.errors import CannotRunError
-from schema.live import comparison, differences, history_schemas, read, trial
+from schema.live import (
+    comparison,
+    differences,
+    history_schemas,
+    logins,
+    platform,
+    read,
+    trial,
+)
 from schema.live.comparison import Comparison
 from schema.live.difference import Difference, Severity
 from schema.live.read import Live
@@ -74,10 +82,11 @@ def examine(target: URL, scripts: ScriptDirectory, progress: Callable[[str], Non
         )
     alarming = differences.alarming(live.facts, found.objects.foreign)
     foreign = [one for one in not_ignored(found) if one not in alarming]
+    beside = [one for one in judged if one.severity == Severity.ISOLATION]
     drift = Drift(
         live,
         found,
-        [one for one in judged if one.severity == Severity.ISOLATION],
+        beside,
         [one for one in judged if one.severity != Severity.ISOLATION],
         foreign,
     )
@@ -95,7 +104,7 @@ def examine(target: URL, scripts: ScriptDirectory, progress: Callable[[str], Non
         return Drift(
             live,
             found,
-            differences.ordered([*repair.differences, *drift.differences]),
+            differences.ordered([*repair.differences, *_new(beside, repair.differences)]),
             drift.notes,
             [one for one in foreign if one not in repair.renamed],
             repair.script,
@@ -115,9 +124,16 @@ def read_judged(target: URL, owned: Collection[str]) -> tuple[Live, list[Differe
     """
 
     def query(connection: Connection) -> tuple[Live, list[Difference]]:
-        return read.read_live(connection), []
+        judged = [*logins.judge(connection), *platform.judge(connection, owned)]
+        return read.read_live(connection), judged
 
     return read.read_twice(target, query)
+
+
+def _new(judged: Iterable[Difference], known: Iterable[Difference]) -> list[Difference]:
+    """Return what the comparison with the history has not found already."""
+    places = {(one.object, one.part) for one in known}
+    return [one for one in judged if (one.object, one.part) not in places]
 
 
 def not_ignored(found: Comparison) -> list[str]:

@@ -17,6 +17,7 @@ from schema.live.difference import Difference, Severity
 from schema.live.differences import facts_of, find, ordered
 from schema.live.history_schemas import Copy
 from schema.live.read import Live
+from schema.live.restored import restored_without_acl
 from schema.live.sql import renames
 from schema.live.sql.apply import reach
 from schema.live.sql.definition import Names
@@ -67,7 +68,15 @@ def try_repair(copy: Copy, expected: Snapshot, live: Live, owned: Collection[str
     differences = [_rename(one) for one in ours]
     wrong = set(target) ^ set(reached)
     differences += [_with_sql(one, steps, wrong) for one in find(expected, now, owned)]
+    steps = [step for step in steps if not _is_wrong(step.object, step.part, wrong)]
     renamed_to = {f"table {one.new}" for one in ours if not one.part}
+    restored = restored_without_acl(expected, live.facts, live.names.database.strip('"'))
+    if restored is not None:
+        place = (restored.object, restored.part)
+        differences = [
+            replace(one, sentence=restored.sentence) if (one.object, one.part) == place else one
+            for one in differences
+        ]
     return Repair(ordered(differences), _script(ours, steps), renamed_to)
 
 
@@ -185,9 +194,7 @@ def _with_sql(
     difference: Difference, steps: Sequence[Step], wrong: Collection[snapshot.Fact]
 ) -> Difference:
     """Add the SQL, if it did what it should."""
-    left = any(
-        fact.object == difference.object and difference.part in {"", fact.part} for fact in wrong
-    )
+    left = _is_wrong(difference.object, difference.part, wrong)
     mine = [
         statement
         for step in steps
@@ -197,6 +204,10 @@ def _with_sql(
     if left or not mine:
         return difference
     return replace(difference, sql="\n".join(f"{one};" for one in mine))
+
+
+def _is_wrong(heading: str, part: str, wrong: Collection[Fact]) -> bool:
+    return any(fact.object == heading and part in {"", fact.part} for fact in wrong)
 
 
 def _script(renamed: Sequence[Rename], steps: Sequence[Step]) -> str:

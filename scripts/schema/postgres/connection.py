@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from migrations.postgres import describe_url, first_error_line
+from migrations.postgres import describe_url, first_error_line, is_pooled
 from schema.errors import CannotRunError
 
 
@@ -30,11 +30,31 @@ def connect(url: URL, *, autocommit: bool = False) -> Iterator[Connection]:
     try:
         connection = engine.connect()
     except DBAPIError as error:
+        message = first_error_line(error)
         raise CannotRunError(
-            f"No connection to {describe_url(url)}: {first_error_line(error)}."
+            f"No connection to {describe_url(url)}: {message}{_advice(url, message)}."
         ) from error
     with connection:
         yield connection
+
+
+def _advice(url: URL, message: str) -> str:
+    """Return what to do about a connection that failed, as a clause; "" if that is unknown."""
+    host = url.host or url.query.get("host") or "the local socket"
+    known = (
+        ("refused|No such file", f"check that a server runs at {host}, and the port"),
+        ("translate host name|resolve host|Name or service", "check the host's name"),
+        ("timed out|timeout expired|unreachable", "check host, port and firewall"),
+        ("password|authentication failed", "check the role and the password"),
+        ('role ".*" does not exist', "check the role, or create it"),
+        ('database ".*" does not exist', "check the database's name, or create it"),
+        ("compute node", "run this again: Neon's compute was not running"),
+        ("SSL|certificate", "check sslmode in the URL"),
+    )
+    found = [advice for pattern, advice in known if re.search(pattern, message)][:1]
+    if is_pooled(url):
+        found.append("try the direct host, whose name has no -pooler")
+    return "".join(f"; {advice}" for advice in found)
 
 
 def driver_of(connection: Connection) -> psycopg.Connection[Any]:

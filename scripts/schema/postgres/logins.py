@@ -17,39 +17,13 @@ from sqlalchemy.exc import DBAPIError
 
 from migrations.postgres import first_error_line
 from schema.errors import CannotRunError
+from schema.postgres import login_risks
 from schema.postgres.connection import connect
 from schema.roles import APPLICATION, BETTER_AUTH, GROUPS
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 ITERATIONS = 4096
 """PostgreSQL's default for SCRAM-SHA-256."""
-
-# Attributes and memberships that bypass row security, or that let a login grant itself more. With
-# both group roles the application could see every user's sessions.
-UNSAFE = """
-WITH RECURSIVE membership (oid) AS (
-  SELECT oid FROM pg_roles WHERE rolname = :name
-  UNION
-  SELECT m.roleid FROM membership AS s JOIN pg_auth_members AS m ON m.member = s.oid
-)
-SELECT r.rolname, found.what
-FROM membership
-JOIN pg_roles AS r USING (oid)
-CROSS JOIN LATERAL (VALUES
-  ('SUPERUSER', r.rolsuper),
-  ('BYPASSRLS', r.rolbypassrls),
-  ('CREATEROLE', r.rolcreaterole),
-  ('REPLICATION', r.rolreplication),
-  ('the rights of ' || r.rolname, r.rolname ~ '^pg_' OR r.rolname = ANY (:others)),
-  ('the owner''s rights', EXISTS (
-    SELECT FROM pg_class AS c
-    WHERE c.relowner = r.oid AND c.relnamespace = to_regnamespace('public')
-  ))
-) AS found (what, holds)
-WHERE found.holds
-ORDER BY 1, 2
-"""
-
 
 # An owner with ADMIN OPTION alone is no member that could use the roles' privileges.
 COMMON_MEMBERS = """
@@ -60,6 +34,15 @@ WHERE NOT r.rolsuper AND r.rolcanlogin AND NOT EXISTS (
 )
 ORDER BY 1
 """
+
+
+_CAN_LOG_IN = """
+SELECT r.rolcanlogin, quote_ident(r.rolname), coalesce(r.rolvaliduntil <= now(), false),
+  has_table_privilege('pg_authid', 'SELECT')
+FROM pg_roles AS r WHERE r.rolname = :name
+"""
+
+_HAS_PASSWORD = "SELECT rolpassword IS NOT NULL FROM pg_authid WHERE rolname = :name"  # noqa: S105
 
 
 @dataclass(frozen=True)
@@ -135,6 +118,27 @@ def make(database: URL, logins: list[Login]) -> list[tuple[Login, bool]]:
     return made
 
 
+def obstacles(database: URL, name: str) -> list[str]:
+    """Say what keeps an existing role from logging in, and how to change it.
+
+    Only a superuser can see whether a role has a password.
+
+    Raises:
+        CannotRunError: no connection could be made.
+
+    """
+    with connect(database) as connection:
+        may_log_in, quoted, expired, superuser = connection.execute(
+            text(_CAN_LOG_IN), {"name": name}
+        ).one()
+        found = [] if may_log_in else [f"it is NOLOGIN (ALTER ROLE {quoted} LOGIN)"]
+        if expired:
+            found.append(f"its password has expired (ALTER ROLE {quoted} VALID UNTIL 'infinity')")
+        if superuser and not connection.execute(text(_HAS_PASSWORD), {"name": name}).scalar_one():
+            found.append(f"it has no password (in psql: \\password {quoted})")
+        return found
+
+
 def url_with_password(url: URL) -> str:
     """Return the URL as libpq reads it, with the password: only for output that must show it.
 
@@ -158,15 +162,14 @@ def _make(connection: Connection, wanted: Login) -> bool:
     if not connection.execute(exists, {"name": wanted.name}).scalar_one():
         connection.exec_driver_sql(wanted.statement())
         return True
-    others = [group for group in GROUPS if group != wanted.group]
-    unsafe = connection.execute(text(UNSAFE), {"name": wanted.name, "others": others}).all()
+    risks = login_risks.find(connection, [wanted.name])
+    wanted_rights = login_risks.rights_of(wanted.group)
+    unsafe = dict.fromkeys(str(risk) for risk in risks if risk.what != wanted_rights)
     if unsafe:
-        found = ", ".join(
-            what if role == wanted.name else f"{what} through {role}" for role, what in unsafe
-        )
         raise CannotRunError(
-            f"The role {wanted.name} exists and has {found}: it would see more than its user's"
-            f" rows as {wanted.group}. Choose another name, or revoke that first."
+            f"The role {wanted.name} exists and has {', '.join(unsafe)}: it would see"
+            f" more than its user's rows as {wanted.group}. Choose another name, or revoke that"
+            " first."
         )
     connection.exec_driver_sql(f"GRANT {wanted.group} TO {wanted.name}")
     return False

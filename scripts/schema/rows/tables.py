@@ -8,9 +8,20 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-_FOREIGN_SCHEMAS = "('information_schema', 'auth', 'neon_auth')"
-OWN_SCHEMAS = f"n.nspname !~ '^pg_' AND n.nspname NOT IN {_FOREIGN_SCHEMAS}"
-"""The condition on pg_namespace, as n, that leaves out what is not the history's."""
+OWN_SCHEMAS = """
+  n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND (n.nspname = 'public' OR NOT EXISTS (
+    SELECT FROM pg_database AS here
+    JOIN pg_roles AS ours ON ours.oid = here.datdba
+    JOIN pg_roles AS theirs ON theirs.oid = n.nspowner
+    WHERE here.datname = current_database() AND NOT ours.rolsuper
+      AND (theirs.rolsuper OR (theirs.rolname = n.nspname AND theirs.rolname = 'neon_auth'))
+  ))
+"""
+"""The condition on pg_namespace, as n, that leaves out the schemas of the server and of a platform.
+
+A platform's are those of superusers if the database's owner is none, and Neon's neon_auth.
+"""
 
 USERS = "user"
 """The table of the users, who own rows."""
