@@ -21,6 +21,11 @@ _QUOTED = re.compile(r'".*"', re.DOTALL)
 _DATA_EXCEPTION = "22"
 """The SQLSTATE class whose messages quote values; other messages quote names."""
 
+_SYNTAX_ERROR = "42601"
+"""The SQLSTATE whose messages quote what stands in the statement: a word or a literal."""
+
+_ONE_WORD = re.compile(r'[^"]*"[^\W\d]\w*"[^"]*')
+
 _PARAMETERS = {parameter.keyword.decode() for parameter in Conninfo.get_defaults()}
 """libpq's names of the parameters after the ?."""
 
@@ -132,9 +137,14 @@ def first_error_line(error: BaseException) -> str:
         first = error
     original = first.orig if isinstance(first, DBAPIError) else first
     message = str(original)
-    if isinstance(original, psycopg.Error) and (original.sqlstate or "").startswith(
-        _DATA_EXCEPTION
-    ):
+    if isinstance(original, psycopg.Error) and _quotes_values(original):
         message = _QUOTED.sub('"…"', original.diag.message_primary or "")
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(original).__name__
+
+
+def _quotes_values(error: psycopg.Error) -> bool:
+    state = error.sqlstate or ""
+    if state == _SYNTAX_ERROR:
+        return not _ONE_WORD.fullmatch(error.diag.message_primary or "")
+    return state.startswith(_DATA_EXCEPTION)

@@ -11,11 +11,11 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
-from migrations.deploy.activity import describe_sql
 from migrations.deploy.errors import DifferentError, FailedError
 from migrations.deploy.interruption import Interruption, interruptible
 from migrations.deploy.lock_monitor import LockWait
 from migrations.deploy.report import DeployReport
+from migrations.deploy.statement import describe_sql
 from migrations.postgres import first_error_line
 
 _AFTER_A_FAILURE = (

@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from migrations.deploy.activity import BackendActivity, Log, describe_sql
+from migrations.deploy.activity import BackendActivity, Log
 from migrations.deploy.connection import is_connection_lost
 from migrations.deploy.errors import FailedError
+from migrations.deploy.statement import describe_sql
 
 POLL_SECONDS = 0.05
 """Time between two polls; much shorter than lock_timeout."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, Connection, text
 
-from migrations.deploy.activity import one_line, without_values
+from migrations.deploy.statement import describe_sql, index_to_build, is_concurrent
 from schema.postgres.connection import connect
 from schema.project import ROOT
 from tests.support.alembic_process import deploy, execute, report, state, stopped_at, terminator
@@ -229,7 +229,7 @@ def test_a_concurrent_build_is_not_cut(run: Launcher, copy: Checkout, head: URL)
     assert document["revisions"][0]["attempts"] == 1
     assert document["longest_lock_wait_seconds"] > 0.5  # longer than any lock_timeout
     assert (
-        "CREATE INDEX CONCURRENTLY todo_title_idx ON todo (title) waits for session" in result.err
+        "CREATE INDEX CONCURRENTLY todo_title_idx ON todo … waits for session" in result.err
     )
 
 
@@ -285,6 +285,8 @@ VALUES = {
     "literal-that-is-no-number": sql("SELECT 'hunter2', 'hunter2'::integer"),
     "parameter": """op.get_bind().exec_driver_sql("SELECT %s::integer", ("hunter2",))""",
     "value-with-quotes": """op.execute('SELECT $$a "hunter2\\nhunter2" b$$::integer')""",
+    "literal-in-a-syntax-error": sql("SELECT 'a' 'hunter2'"),
+    "literal-without-an-end": sql("SELECT 1 'hunter2"),
     "statement-that-waits": sql("ALTER TABLE work ADD COLUMN a text DEFAULT 'hunter2'"),
 }
 
@@ -400,20 +402,61 @@ def test_stamping(run: Launcher, frozen: Path, head: URL) -> None:
 
 
 QUERIES = {
-    "SELECT a FROM t WHERE b = 'x' -- it's": "SELECT a FROM t WHERE b = '…'",
-    "/* don't */ SELECT 'alice@example.org'": "SELECT '…'",
-    "SELECT E'it\\'s x', $$x$$, $p$x$p$, 42, $1": "SELECT '…', '…', '…', '…', $1",
-    r"SELECT a FROM t WHERE b LIKE'C:\' AND c = 'x'": "SELECT a FROM t WHERE b LIKE'…' AND c = '…'",
-    "SELECT a$$, 'x $$ y'": "SELECT a$$, '…'",
-    "SELECT 1 /* it's /* nested */ */, 'x'": "SELECT '…' …",
-    """SELECT "it's" FROM t2 WHERE c = 'cut off""": """SELECT "it's" FROM t2 WHERE c = '…'""",
+    "DROP TABLE IF EXISTS public . todo;": "DROP TABLE IF EXISTS public.todo",
+    "ALTER TABLE todo ADD COLUMN a text DEFAULT 'x'": "ALTER TABLE todo ADD COLUMN a text DEFAULT …",
+    "/* don't /* nested */ 'x' */ COMMIT -- it's": "COMMIT",
+    "SELECT 'alice@example.org'": "SELECT …",
+    "SELECT x": "SELECT …",
+    "SET app.token TO x": "SET app.token TO …",
+    "SET app.token = x": "SET app.token …",
+    "ALTER ROLE a PASSWORD x": "ALTER ROLE a PASSWORD …",
+    "COMMENT ON TABLE a IS E'it\\'s x'": "COMMENT ON TABLE a IS …",
+    "COMMENT ON TABLE a E'x'": "COMMENT ON TABLE a …",
+    "DO $x$ x $x$": "DO …",
+    'UPDATE "it\'s" SET x = 1': "UPDATE …",
+    "INSERT INTO a VALUES (1)": "INSERT INTO a VALUES …",
+    "'cut off": "…",
+    "/* cut off": "",
 }
 
 
 @pytest.mark.parametrize(("query", "shown"), QUERIES.items())
 def test_values_in_queries(query: str, shown: str) -> None:
-    """The log shows a revision's statement without comments and values."""
-    assert one_line(without_values(query)) == shown
+    """The log names a statement by its first words, before any comment, quote or value."""
+    assert describe_sql(query) == shown
+
+
+CONCURRENT = {
+    "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS a ON ONLY b.c (d)": ("a", "b.c"),
+    '/* x */ create index concurrently "a b" on c (d)': ('"a b"', "c"),
+    "CREATE INDEX CONCURRENTLY ON c (d)": None,
+    "DROP INDEX CONCURRENTLY IF EXISTS a": None,
+    "REINDEX (VERBOSE, CONCURRENTLY) TABLE a": None,
+    "REINDEX INDEX CONCURRENTLY a": None,
+    "ALTER TABLE ONLY a DETACH PARTITION b CONCURRENTLY": None,
+}
+NOT_CONCURRENT = [
+    "CREATE INDEX a ON b (c) -- CONCURRENTLY",
+    'CREATE INDEX "CONCURRENTLY" ON b (c)',
+    "ALTER TABLE a DETACH PARTITION b",
+    "REFRESH MATERIALIZED VIEW CONCURRENTLY a",
+    "SELECT 'CREATE INDEX CONCURRENTLY a ON b (c)'",
+    "",
+]
+
+
+@pytest.mark.parametrize(("statement", "built"), CONCURRENT.items())
+def test_concurrent_statements(statement: str, built: tuple[str, str] | None) -> None:
+    """Statements that may wait long are recognised, and the index that one builds."""
+    assert is_concurrent(statement)
+    assert index_to_build(statement) == built
+
+
+@pytest.mark.parametrize("statement", NOT_CONCURRENT)
+def test_statements_that_are_not_concurrent(statement: str) -> None:
+    """No other statement may wait long: sessions would queue behind it."""
+    assert not is_concurrent(statement)
+    assert index_to_build(statement) is None
 
 
 def test_what_cannot_be_undone(run: Launcher, copy: Checkout, head: URL) -> None:
