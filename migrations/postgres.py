@@ -2,6 +2,7 @@
 
 import os
 import re
+from urllib.parse import unquote
 
 import psycopg
 from alembic.util import CommandError
@@ -26,13 +27,33 @@ _SYNTAX_ERROR = "42601"
 
 _ONE_WORD = re.compile(r'[^"]*"[^\W\d]\w*"[^"]*')
 
-_PARAMETERS = {parameter.keyword.decode() for parameter in Conninfo.get_defaults()}
+_LIBPQ = {parameter.keyword.decode() for parameter in Conninfo.get_defaults()}
 """libpq's names of the parameters after the ?."""
+
+_ALLOWED = re.compile(
+    r"""  # where the server is, and who connects
+    host(addr)? | port | user | password | passfile | connect_timeout | target_session_attrs
+  | (fallback_)?application_name | load_balance_hosts | keepalives(_\w+)? | tcp_user_timeout
+    # how the server and the client prove who they are, and encrypt
+  | ssl(mode|negotiation|rootcert|cert|key|password|certmode|crl|crldir|sni) | require(_auth|peer)
+  | ((ssl_)?(min|max)_protocol_version) | channel_binding | scram_(client|server)_key
+  | gss(encmode|delegation|lib) | krbsrvname""",
+    re.VERBOSE,
+)
+"""The parameters that choose a connection. The others change what SQL means in it."""
+
+_NEON_OPTIONS = re.compile(r"(?:endpoint|project)=[\w-]+")
+"""How clients without SNI name Neon's endpoint."""
 
 _UNREADABLE = (
     "The database URL cannot be read; it should look like"
     " postgresql://user:password@host/database, with special characters percent-encoded"
     " (@ is %40, / is %2F, ? is %3F, % is %25)."
+)
+
+_SEVERAL_HOSTS = (
+    "The database URL names several hosts, and two servers may hold different databases; name one:"
+    " postgresql://user@host/database."
 )
 
 
@@ -48,9 +69,11 @@ def parse_url(text: str) -> URL:
 
     No error repeats a part of the URL: any part may belong to a password.
 
+    A socket's folder may be written as the host, percent-encoded, as libpq reads it.
+
     Raises:
-        BadDatabaseURLError: it is not a PostgreSQL URL, is ambiguous, has a parameter that libpq
-            does not know, or names no database.
+        BadDatabaseURLError: it is not a PostgreSQL URL, is ambiguous, has a parameter that does
+            more than choose a connection, names several hosts, or names no database.
 
     """
     try:
@@ -58,23 +81,48 @@ def parse_url(text: str) -> URL:
     except (ArgumentError, ValueError):
         url = None
     if url is None or _is_ambiguous(text):  # outside `except`: that error repeats the password
-        raise BadDatabaseURLError(_UNREADABLE)
+        several = re.match(r"\w+(?:\+\w+)?://(?:[^@/?,]*@)?[^@/?,]+:\d+,[^@?]*/", text.strip())
+        raise BadDatabaseURLError(_SEVERAL_HOSTS if several else _UNREADABLE)
     if url.drivername not in {"postgres", "postgresql", DRIVER}:
         raise BadDatabaseURLError(
             "The database URL is for another database system; only PostgreSQL (postgresql://) is"
             " supported."
         )
-    # psycopg accepts more, such as autocommit, and its errors repeat the parameter.
-    if not url.query.keys() <= _PARAMETERS:
-        raise BadDatabaseURLError(
-            "The database URL has an unknown parameter after the ?; remove it, or percent-encode &"
-            " and = in the value before it: postgresql://…?sslmode=require."
-        )
+    _check_parameters(url)
     if not url.database:
         raise BadDatabaseURLError(
             "The database URL names no database; add one: postgresql://user@host/database."
         )
+    if (host := unquote(url.host or "")).startswith("/"):
+        url = url._replace(host=None).update_query_dict({"host": host})
     return url.set(drivername=DRIVER)
+
+
+def _check_parameters(url: URL) -> None:
+    """Raise if a parameter after the ? does more than choose a connection."""
+    query = url.query
+    if not query.keys() <= _LIBPQ:  # a name that libpq does not know may be part of a password
+        raise BadDatabaseURLError(
+            "The database URL has an unknown parameter after the ?; remove it, or percent-encode &"
+            " and = in the value before it: postgresql://…?sslmode=require."
+        )
+    options = query.get("options", "endpoint=-")
+    neons = isinstance(options, str) and _NEON_OPTIONS.fullmatch(options)
+    for name in query:
+        if _ALLOWED.fullmatch(name) or (name == "options" and neons):
+            continue
+        raise BadDatabaseURLError(
+            f"The database URL sets {name}, which can change what SQL does; remove it. Parameters"
+            " of the connection and of TLS are accepted: postgresql://…?sslmode=require."
+        )
+    parts = {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
+    for name, value in query.items():
+        if not isinstance(value, str) or parts.get(name) is not None:
+            raise BadDatabaseURLError(
+                f"The database URL names its {name} twice; name it once: postgresql://…?{name}=…."
+            )
+    if "," in (url.host or "") + "".join(str(query.get(name)) for name in ("host", "hostaddr")):
+        raise BadDatabaseURLError(_SEVERAL_HOSTS)
 
 
 def _is_ambiguous(text: str) -> bool:

@@ -24,4 +24,3 @@ class BackendActivity(NamedTuple):
         who = ", ".join(part for part in parts if part)
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
         return f"session {self.pid} ({who or 'not visible'}{age})"
-

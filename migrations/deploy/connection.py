@@ -110,7 +110,7 @@ def connect_with_retry(
     def log_retry(state: RetryCallState) -> None:
         log(
             f"No connection yet to {describe_url(engine.url)}:"
-            f" {first_error_line(attempt_error(state))}; retrying."
+            f" {_connection_error(engine.url, attempt_error(state))}; retrying."
         )
 
     retrying = Retrying(
@@ -125,7 +125,8 @@ def connect_with_retry(
     except (DBAPIError, UnicodeError) as error:
         advice = "check whether the server runs" if _is_transient(error) else "check DATABASE_URL"
         raise CommandError(
-            f"No connection to {describe_url(engine.url)}: {first_error_line(error)}; {advice}."
+            f"No connection to {describe_url(engine.url)}: {_connection_error(engine.url, error)};"
+            f" {advice}."
         ) from None
     with connection:
         event.listen(connection, "before_cursor_execute", _require_session)
@@ -165,6 +166,15 @@ def is_connection_lost(connection: Connection) -> bool:
         return True
     driver = connection.connection.driver_connection
     return driver is None or bool(driver.closed)
+
+
+def _connection_error(url: URL, error: BaseException) -> str:
+    """Return libpq's reason without the values of the URL's parameters, which it may repeat."""
+    reason = first_error_line(error)
+    for name, value in url.query.items():
+        if name not in {"host", "hostaddr", "port", "user"}:
+            reason = reason.replace(f'"{value}"', '"…"')
+    return reason
 
 
 def _connect(engine: Engine) -> Connection:

@@ -95,6 +95,13 @@ REFUSED = {
     "separators-in-a-parameter": f"postgresql://host/database?password=pass&{PASSWORD}=x",
     "unknown-scheme": f"{PASSWORD}://user@host/database",
     "unencoded-separators": f"postgresql://user:a/{PASSWORD}@{PASSWORD}@host/database",
+    "at-and-slash": f"postgresql://owner:Tr0ub@dor/{PASSWORD}@host/database",
+    "colon-slash-and-at": f"postgresql://owner:a:/{PASSWORD}@b@host:5432/database",
+    "twice": f"postgresql://user:{PASSWORD}@host/database?password={PASSWORD}",
+    "several-hosts": f"postgresql://user:{PASSWORD}@one,two/database",
+    "several-hosts-and-ports": f"postgresql://user:{PASSWORD}@one:1,two:2/database",
+    "several-hosts-in-a-parameter": f"postgresql://user:{PASSWORD}@/database?host=one,two",
+    "host-twice-in-parameters": f"postgresql://user:{PASSWORD}@/database?host=one&host=two",
     "open-bracket": f"postgresql://user:{PASSWORD}@[::1/database",
 }
 
@@ -111,6 +118,53 @@ def test_refusal_is_one_sentence_without_the_password(text: str) -> None:
     assert "postgresql://" in message
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [
+        ("options=-csearch_path%3Dmyapp", "sets options"),
+        ("options=-c+lock_timeout%3D0", "sets options"),
+        ("options=endpoint%3Dep-a+-csearch_path%3Dx", "sets options"),
+        ("client_encoding=latin1", "sets client_encoding"),
+        ("dbname=other", "sets dbname"),
+        ("service=production", "sets service"),
+        ("replication=true", "sets replication"),
+        ("autocommit=true", "has an unknown parameter"),
+        ("prepare_threshold=0", "has an unknown parameter"),
+        ("row_factory=x", "has an unknown parameter"),
+        ("host=one", "names its host twice"),
+    ],
+)
+def test_parameters_that_change_more_than_the_connection(parameter: str, words: str) -> None:
+    """A parameter that changes what SQL does is named, if libpq knows the name; never its value."""
+    with pytest.raises(BadDatabaseURLError) as caught:
+        parse_url(f"postgresql://user:{PASSWORD}@host/database?sslmode=require&{parameter}")
+    assert words in str(caught.value)
+    assert ("autocommit" in str(caught.value)) is False
+    assert parameter.partition("=")[2] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "sslmode=verify-full&sslrootcert=system&sslnegotiation=direct&channel_binding=require",
+        "sslcert=a&sslkey=b&sslcrl=c&require_auth=scram-sha-256&gssencmode=disable",
+        "connect_timeout=5&application_name=x&target_session_attrs=read-write&hostaddr=127.0.0.1",
+        "options=endpoint%3Dep-cool-name-123456",
+        "options=project%3Dep-cool-name-123456",
+    ],
+)
+def test_parameters_of_a_connection(parameters: str) -> None:
+    """Parameters that choose a connection are accepted, and Neon's name of an endpoint."""
+    url = parse_url(f"postgresql://user@host/database?{parameters}")
+    assert url.query.keys() == {one.partition("=")[0] for one in parameters.split("&")}
+
+
+def test_encoded_socket_folder() -> None:
+    """A socket's folder may be written as the host, percent-encoded, as for libpq."""
+    url = parse_url(f"postgresql://user:{PASSWORD}@%2Frun%2Fpostgresql/database")
+    assert url == parse_url(f"postgresql://user:{PASSWORD}@/database?host=/run/postgresql")
 
 
 PASSWORDS = st.text("@/:?#%&=xyzXYZ", min_size=1, max_size=12)

@@ -228,9 +228,7 @@ def test_a_concurrent_build_is_not_cut(run: Launcher, copy: Checkout, head: URL)
     document = report(result)
     assert document["revisions"][0]["attempts"] == 1
     assert document["longest_lock_wait_seconds"] > 0.5  # longer than any lock_timeout
-    assert (
-        "CREATE INDEX CONCURRENTLY todo_title_idx ON todo … waits for session" in result.err
-    )
+    assert "CREATE INDEX CONCURRENTLY todo_title_idx ON todo … waits for session" in result.err
 
 
 SETTINGS = {
@@ -403,7 +401,7 @@ def test_stamping(run: Launcher, frozen: Path, head: URL) -> None:
 
 QUERIES = {
     "DROP TABLE IF EXISTS public . todo;": "DROP TABLE IF EXISTS public.todo",
-    "ALTER TABLE todo ADD COLUMN a text DEFAULT 'x'": "ALTER TABLE todo ADD COLUMN a text DEFAULT …",
+    "ALTER TABLE todo ADD a text DEFAULT 'x'": "ALTER TABLE todo ADD a text DEFAULT …",
     "/* don't /* nested */ 'x' */ COMMIT -- it's": "COMMIT",
     "SELECT 'alice@example.org'": "SELECT …",
     "SELECT x": "SELECT …",

@@ -69,7 +69,8 @@ ADDRESSES = {
     "no-such-host": ("host.invalid/db", "No connection to db on host.invalid as user"),
     "no-such-socket": ("/db?host=/no/such/folder", "No connection to db on /no/such/folder"),
     "unknown-option": ("127.0.0.1:1/db?colour=red", "an unknown parameter"),
-    "bad-option": ("127.0.0.1:1/db?sslmode=maybe", "sslmode"),
+    "bad-option": ("127.0.0.1:1/db?sslmode=maybe", 'invalid sslmode value: "…"'),
+    "forbidden": ("127.0.0.1:1/db?options=-csearch_path%3Dx", "sets options, which can change"),
     "bad-port": ("127.0.0.1:99999/db", "99999"),
     "password-as-an-option": (f"127.0.0.1:1/db?password={PASSWORD}", "Connection refused"),
 }
@@ -93,22 +94,6 @@ SERVER: dict[str, tuple[Callable[[URL], URL], str]] = {
     "no-database": (lambda url: url.set(database="nope"), 'database "nope" does not exist; check'),
     "no-role": (lambda url: url.set(username="nobody", password="x"), "nobody"),  # noqa: S106
     "no-tls": (lambda url: url.update_query_dict({"sslmode": "require"}), "SSL"),
-    "unknown-setting": (
-        lambda url: url.update_query_dict({"options": "-c no_such_setting=1"}),
-        "no_such_setting",
-    ),
-    "endless-locks": (
-        lambda url: url.update_query_dict({"options": "-c lock_timeout=0"}),
-        "The session's lock_timeout is 0 ms",
-    ),
-    "long-locks": (
-        lambda url: url.update_query_dict({"options": "-c lock_timeout=1h"}),
-        "The session's lock_timeout is 3600000 ms",
-    ),
-    "bad-setting": (
-        lambda url: url.update_query_dict({"options": "-c lock_timeout=soon"}),
-        "lock_timeout",
-    ),
 }
 
 
