@@ -1,5 +1,6 @@
 """Open the deploy's connection and set up its session."""
 
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,9 +36,44 @@ SETTINGS = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
-    # Revisions use unqualified names; a setting of the role must not change their meaning.
+    # What a name, a literal or a comparison in a revision means.
     "search_path": "public",
+    "standard_conforming_strings": "on",
+    "backslash_quote": "safe_encoding",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "xmloption": "content",
+    "datestyle": "ISO,MDY",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    # What a value or a definition looks like as text, in a backfill and in the verification.
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "quote_all_identifiers": "off",
+    # What a new object is, and whether it is checked. New tables go where the database is.
+    "check_function_bodies": "on",
+    "default_table_access_method": "heap",
+    "default_tablespace": "",
+    # Which rows a statement sees. Whether it may write is not set: preflight reports that.
+    "row_security": "on",
+    "default_transaction_isolation": r"read\ committed",
+    "default_transaction_deferrable": "off",
+    # An error must not end the session.
+    "exit_on_error": "off",
 }
+"""Startup options: they override the role's and the database's settings, also after RESET ALL."""
+
+LATER_SETTINGS = {
+    # Since 16, 17, or a minor release: a startup option must be known to every server.
+    "createrole_self_grant": "",
+    "transaction_timeout": "0",
+    "restrict_nonsystem_relation_kind": "",
+    # Only some roles may set these; each other value keeps triggers and foreign keys from firing.
+    "session_replication_role": "origin",
+    "event_triggers": "on",
+}
+"""Set after each RESET ALL, where the server knows them and the role may set them."""
+
 LIBPQ = {
     "client_encoding": "utf8",
     "connect_timeout": "10",
@@ -68,27 +104,33 @@ _PERMANENT_ERRORS = (
     "channel binding",
 )
 
-MAX_LOCK_TIMEOUT_MS = 10_000
-"""Largest accepted lock_timeout, in milliseconds."""
-
 _SESSION_MARK = "deploy"
 """Key in `Connection.info`: this session has the deploy's settings. A new one lacks the key."""
 
-_SET_UP_SESSION = """
-    SELECT set_config(name, CASE name WHEN 'transaction_timeout' THEN '0'
-                                      ELSE %(application)s END, false)
-    FROM pg_settings WHERE name IN ('transaction_timeout', 'application_name')
+_SET_LATER_SETTINGS = """
+    SELECT set_config(name, value, false) FROM jsonb_each_text(%(later)s::jsonb) JOIN pg_settings
+    ON name = key WHERE context = 'user' OR current_setting('is_superuser') = 'on'
 """
-_LOCK_TIMEOUT = "SELECT source, setting::int FROM pg_settings WHERE name = 'lock_timeout'"
+_WRONG_SETTINGS = """
+    SELECT name FROM pg_settings LEFT JOIN jsonb_each_text(%(later)s::jsonb) ON name = key
+    WHERE current_setting(name) <> value OR (name = 'lock_timeout' AND source <> 'client')
+    ORDER BY name <> 'lock_timeout', name
+"""
 
 
 def open_engine(url: URL) -> Engine:
-    """Create an engine without a pool. Parameters in the URL override the deploy's settings."""
-    given = url.query.get("options", "")
-    options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+    """Create an engine without a pool, whose sessions have the deploy's settings."""
+    options = [f"-c {name}={value}" for name, value in SETTINGS.items()]
+    options.append(str(url.query.get("options", "")))  # the name of Neon's endpoint
     settings = {name: value for name, value in LIBPQ.items() if name not in url.query}
-    settings["options"] = f"{options} {given}".strip()
-    engine = create_engine(url, poolclass=NullPool, connect_args=settings, hide_parameters=True)
+    settings["options"] = " ".join(options).strip()
+    engine = create_engine(
+        url,
+        poolclass=NullPool,
+        pool_reset_on_return=None,  # a closed session needs none, and a lost one logs a traceback
+        connect_args=settings,
+        hide_parameters=True,
+    )
     event.listen(engine, "handle_error", _keep_cancelled_connection)
     return engine
 
@@ -137,10 +179,10 @@ def connect_with_retry(
 
 
 def reset_session(connection: Connection) -> None:
-    """Reset what an earlier revision set; set application_name and (17+) transaction_timeout.
+    """Give the session the deploy's settings again, after a connection or a revision.
 
     Raises:
-        CommandError: the session does not have the deploy's lock_timeout.
+        CommandError: the session cannot have one of the settings.
         LostError: the connection was lost.
 
     """
@@ -149,14 +191,23 @@ def reset_session(connection: Connection) -> None:
         raise LostError("The connection was lost")
     # Not through SQLAlchemy: it would begin a transaction, and Alembic would then not commit.
     with driver.transaction(), driver.cursor() as cursor:
-        cursor.execute("RESET ALL; RESET ROLE")
-        cursor.execute(_SET_UP_SESSION, {"application": f"alembic on {socket.gethostname()}"})
-        source, milliseconds = cursor.execute(_LOCK_TIMEOUT).fetchone()
-    if source != "client" or not 0 < milliseconds <= MAX_LOCK_TIMEOUT_MS:
+        name = f"alembic on {socket.gethostname()}".replace("'", "")
+        cursor.execute(
+            f"RESET SESSION AUTHORIZATION; RESET ALL; RESET ROLE; SET application_name = '{name}'"
+        )
+        later = {"later": json.dumps(LATER_SETTINGS)}
+        cursor.execute(_SET_LATER_SETTINGS, later)
+        wrong = [name for (name,) in cursor.execute(_WRONG_SETTINGS, later)]
+    if wrong[:1] == ["lock_timeout"]:
         raise CommandError(
-            f"The session's lock_timeout is {milliseconds} ms"
-            f" ({describe_url(connection.engine.url)}): a pooler dropped the deploy's value, or the"
-            " URL sets another one; connect directly, and remove lock_timeout from the URL."
+            "A pooler dropped the deploy's settings, lock_timeout among them"
+            f" ({describe_url(connection.engine.url)}); connect directly."
+        )
+    if wrong:
+        raise CommandError(
+            f"{wrong[0]} is not {LATER_SETTINGS[wrong[0]]}, so triggers or foreign keys would not"
+            " run, and this role may not set it; reset it for the role or the database that sets"
+            f" it: ALTER ROLE … RESET {wrong[0]}, or ALTER DATABASE … RESET {wrong[0]}."
         )
 
 

@@ -247,6 +247,7 @@ def _migrate(connection: Connection, job: _Job) -> None:
 def _verify(connection: Connection, job: _Job) -> None:
     """Compare what the history owns in the database with the history at its revision."""
     report = job.report
+    reset_session(connection)
     with connection.begin():
         at = tuple(preflight.recorded_revisions(connection))
         report.after = at[0] if at else None

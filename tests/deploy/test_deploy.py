@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, Connection, text
 
+from migrations.deploy.connection import LATER_SETTINGS
 from migrations.deploy.statement import describe_sql, index_to_build, is_concurrent
 from schema.postgres.connection import connect
 from schema.project import ROOT
@@ -237,23 +238,103 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "300ms",
     "transaction_timeout": "500ms",
     "search_path": "pg_catalog",
+    "standard_conforming_strings": "off",
+    "backslash_quote": "on",
+    "array_nulls": "off",
+    "transform_null_equals": "on",
+    "xmloption": "document",
+    "DateStyle": "SQL, DMY",
+    "IntervalStyle": "iso_8601",
+    "TimeZone": "Asia/Tokyo",
+    "client_encoding": "LATIN1",
+    "bytea_output": "escape",
+    "extra_float_digits": "0",
+    "quote_all_identifiers": "on",
+    "check_function_bodies": "off",
+    "row_security": "off",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_deferrable": "on",
+    "exit_on_error": "on",
+    "createrole_self_grant": "set",
+    "restrict_nonsystem_relation_kind": "view",
 }
+"""Values with which a revision means something else, or is ended."""
+
+SHOWN = "CREATE TABLE public.shown_{} AS SELECT name, setting FROM pg_settings"
+
+
+def settings_during(url: URL, name: str) -> dict[str, str]:
+    """Read what a revision has written with SHOWN."""
+    with connect(url) as connection:
+        rows = connection.execute(text(f"SELECT name, setting FROM public.shown_{name}"))
+        return {name: value for name, value in rows if name in SETTINGS}
 
 
 def test_settings_of_the_database(run: Launcher, copy: Checkout, head: URL) -> None:
-    """Timeouts and a search_path that are set on the database do not affect a deploy."""
+    """Settings of the database affect neither a deploy nor, after RESET ALL, its revisions."""
+    execute(head, SHOWN.format("before"))
     with connect(head, autocommit=True) as connection:
         known = set(connection.scalars(text("SELECT name FROM pg_settings")))
         for name in known & SETTINGS.keys():
             statement = f"ALTER DATABASE \"{head.database}\" SET {name} = '{SETTINGS[name]}'"
             connection.exec_driver_sql(statement)
-    copy.add(sql("SELECT pg_sleep(0.7)", "CREATE TABLE made ()") + "\n    time.sleep(0.4)")
+    copy.add(
+        sql(
+            "SELECT pg_sleep(0.7)",
+            SHOWN.format("deployed"),
+            "RESET ALL",
+            SHOWN.format("reset"),
+            r"CREATE TABLE made (a text DEFAULT 'a\\b', b date DEFAULT '01/02/2026')",
+        )
+        + "\n    time.sleep(0.4)"
+    )
     copy.edit(next(copy.versions.glob("*_change_something.py")), "\nfrom", "\nimport time\n\nfrom")
     result = deploy(run, copy.root, head)
     assert result.code == 0, result.everything
     assert result.err.count("upgrade") == 1, result.everything
-    with connect(head) as connection:
-        assert connection.scalar(text("SELECT to_regclass('public.made')")) is not None
+    before = settings_during(head, "before") | {
+        "lock_timeout": "200",
+        "search_path": "public",
+        "TimeZone": "UTC",
+        "idle_in_transaction_session_timeout": "60000",
+        "client_encoding": "UTF8",
+    }
+    assert settings_during(head, "deployed") == before
+    # What only some versions know is no startup option, and comes back.
+    reset = settings_during(head, "reset")
+    assert {name: reset[name] for name in reset.keys() - LATER_SETTINGS} == {
+        name: before[name] for name in before.keys() - LATER_SETTINGS
+    }
+
+
+def test_settings_that_the_role_may_not_set(
+    run: Launcher, copy: Checkout, head: URL, superusers: dict[int, URL]
+) -> None:
+    """A session without triggers is refused, unless the deploy's role may set it right."""
+    superuser = next(iter(superusers.values())).set(database=head.database)
+    execute(superuser, f'ALTER DATABASE "{head.database}" SET session_replication_role = replica')
+    copy.add(sql(SHOWN.format("deployed")))
+    before = state(head)
+    result = deploy(run, copy.root, head)
+    assert result.code == 2, result.everything
+    assert "session_replication_role is not origin" in result.err
+    assert "ALTER DATABASE … RESET session_replication_role" in result.err
+    assert state(head) == before
+
+
+def test_settings_do_not_reach_the_verification(run: Launcher, copy: Checkout, head: URL) -> None:
+    """What the last revision sets changes neither the verification nor its outcome."""
+    copy.add(
+        sql(
+            "SET default_transaction_read_only = on",
+            "SET client_encoding = 'LATIN1'",
+            "SET statement_timeout = '1ms'",
+            "SET search_path = pg_catalog, public",
+            "SET quote_all_identifiers = on",
+        )
+    )
+    result = deploy(run, copy.root, head)
+    assert result.code == 0, result.everything
 
 
 BROKEN = {
