@@ -18,7 +18,9 @@ _SERVER = text(
     """
     SELECT current_setting('server_version_num')::int / 10000, pg_is_in_recovery(),
            current_setting('transaction_read_only')::bool, current_database(), current_user,
-           pg_get_userbyid(datdba), rolsuper OR rolcreaterole, pg_encoding_to_char(encoding)
+           pg_get_userbyid(datdba), rolsuper OR rolcreaterole, pg_encoding_to_char(encoding),
+           coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false)
+           AND has_schema_privilege(to_regnamespace('public'), 'USAGE')
     FROM pg_database, pg_roles
     WHERE datname = current_database() AND rolname = current_user
     """
@@ -65,11 +67,12 @@ _INVALID = text(
     """
 )
 
-_RLS_HIDES_ROWS = text(
+# The owner of a table with forced row security obeys its policies.
+_HIDDEN_FROM_THE_OWNER = text(
     """
-    SELECT NOT (rolsuper OR rolbypassrls)
-           AND EXISTS (SELECT FROM pg_class WHERE relforcerowsecurity)
-    FROM pg_roles WHERE rolname = current_user
+    SELECT oid::regclass::text FROM pg_class
+    WHERE relkind IN ('r', 'p') AND relforcerowsecurity AND row_security_active(oid)
+    ORDER BY 1
     """
 )
 
@@ -102,7 +105,7 @@ def check_server(connection: Connection) -> Iterator[str]:
     The first message is the most basic problem: it may cause the others.
     """
     row = connection.execute(_SERVER).one()
-    version, standby, read_only, database, role, owner, may_make_roles, encoding = row
+    version, standby, read_only, database, role, owner, may_make_roles, encoding, may_create = row
     if version < OLDEST_VERSION:
         yield (
             f"The server is PostgreSQL {version}, and {OLDEST_VERSION} is the oldest supported"
@@ -129,6 +132,11 @@ def check_server(connection: Connection) -> Iterator[str]:
         yield (
             f"The role {role} cannot alter every object: {foreign}; change its owner with"
             f" ALTER TABLE … OWNER TO {role}."
+        )
+    if not may_create:
+        yield (
+            f"The role {role} may not create objects in the schema public; give it the schema:"
+            f" ALTER SCHEMA public OWNER TO {role}, or CREATE SCHEMA public if there is none."
         )
     if not may_make_roles and (missing := _missing_roles(connection)):
         yield (
@@ -162,6 +170,23 @@ def check_revision(connection: Connection, scripts: ScriptDirectory) -> Iterator
         yield (
             f"The database has the history's tables ({verification.named(tables)}) but no revision;"
             " `schema adopt` finds the matching revision and stamps it."
+        )
+
+
+def check_row_security(connection: Connection, *, pending: bool) -> Iterator[str]:
+    """Yield a message if the role is blind to rows that pending revisions may change; only reads.
+
+    An UPDATE by such a role changes no row, and a new foreign key ignores rows that violate it. An
+    empty database has no such table: its first deploy needs no BYPASSRLS.
+    """
+    hidden = list(connection.scalars(_HIDDEN_FROM_THE_OWNER)) if pending else []
+    if hidden:
+        role = connection.scalar(text("SELECT quote_ident(current_user)"))
+        yield (
+            f"The role {role} cannot see the rows of {verification.named(hidden)}, because their"
+            " row security is forced and it has no BYPASSRLS: a revision would change no row of"
+            f" them, and check none. Run ALTER ROLE {role} BYPASSRLS, or deploy as a role that"
+            " has it."
         )
 
 
@@ -215,11 +240,6 @@ def invalid_indexes(connection: Connection, *, being_built: bool) -> list[str]:
 
 def warnings(connection: Connection) -> Iterator[str]:
     """Yield a message per problem that may break or delay a deploy; only reads."""
-    if connection.scalar(_RLS_HIDES_ROWS):
-        yield (
-            "This role sees no rows of tables with forced row security, so a revision that changes"
-            " rows finds none; give it BYPASSRLS, or have the revision SET row_security = off."
-        )
     yield from blockers(connection)
 
 

@@ -161,10 +161,14 @@ def _check_and_plan(connection: Connection, job: _Job) -> None:
                 raise CommandError(problem)
         report.server = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
         at = tuple(preflight.recorded_revisions(connection))
+        if first := job.plan is None:
+            job.plan = _plan(job, at)
+            pending = bool(job.plan) and not job.is_stamp
+            for problem in preflight.check_row_security(connection, pending=pending):
+                raise CommandError(problem)
     report.after = at[0] if at else None
-    if job.plan is None:
+    if first:
         report.before = report.after
-        job.plan = _plan(job, at)
     elif not job.is_stamp:
         # The connection was lost before the answer to COMMIT arrived.
         for step in job.plan[: len(job.plan) - len(_remaining_steps(job, at))]:

@@ -157,16 +157,126 @@ def test_roles_that_are_missing(run: Launcher, copy: Checkout, empty: URL, role:
     )
     execute(empty, f"GRANT CREATE ON SCHEMA public TO {role}")
     execute(empty, f'ALTER DATABASE "{empty.database}" OWNER TO {role}')
-    before = state(empty)
     try:
         result = deploy(run, copy.root, empty.set(username=role, password=PASSWORD))
         assert_refused(
             result, f"The role {role} may not create the missing group roles", "todo_other"
         )
-        assert state(empty) == before
+        assert "table" not in state(empty)[0]
     finally:
         execute(empty, f'ALTER DATABASE "{empty.database}" OWNER TO {empty.username}')
         execute(empty, f"DROP OWNED BY {role}")
+
+
+def test_an_owner_without_rights_in_public(
+    run: Launcher, frozen: Path, empty: URL, role: str
+) -> None:
+    """An owner of the database that may create nothing in public is refused beforehand."""
+    execute(
+        empty,
+        "ALTER SCHEMA public OWNER TO CURRENT_USER",
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+    )
+    execute(empty, f'ALTER DATABASE "{empty.database}" OWNER TO {role}')
+    try:
+        result = deploy(run, frozen, empty.set(username=role, password=PASSWORD))
+        assert_refused(result, f"The role {role} may not create objects in the schema public")
+        execute(empty, "DROP SCHEMA public")
+        result = deploy(run, frozen, empty.set(username=role, password=PASSWORD))
+        assert_refused(result, f"The role {role} may not create objects in the schema public")
+    finally:
+        execute(empty, f'ALTER DATABASE "{empty.database}" OWNER TO {empty.username}')
+
+
+@pytest.fixture
+def blind(head: URL, role: str) -> Iterator[URL]:
+    """The database at LAST, with a user and a todo, and an owner that obeys row security."""
+    execute(
+        head,
+        "INSERT INTO \"user\" (id, name, email) VALUES (gen_random_uuid(), 'A', 'a@example.org')",
+        "INSERT INTO todo (user_id, title) SELECT id, 'old' FROM \"user\"",
+        f'ALTER DATABASE "{head.database}" OWNER TO {role}',
+        f"ALTER SCHEMA public OWNER TO {role}",
+        "DO $$ DECLARE name regclass; BEGIN FOR name IN SELECT oid FROM pg_class"
+        " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        f" LOOP EXECUTE format('ALTER TABLE %%s OWNER TO {role}', name); END LOOP; END $$",
+    )
+    yield head.set(username=role, password=PASSWORD)
+    execute(
+        head,
+        f"REASSIGN OWNED BY {role} TO CURRENT_USER",
+        f'ALTER DATABASE "{head.database}" OWNER TO {head.username}',
+        f"DROP OWNED BY {role}",
+    )
+
+
+BACKFILL = "UPDATE todo SET title = 'new'"
+ORPHANS = 'SELECT FROM todo WHERE user_id NOT IN (SELECT id FROM "user")'
+
+
+def test_what_an_owner_that_obeys_row_security_does(head: URL, blind: URL) -> None:
+    """PostgreSQL lets it change no row, and lets it validate a foreign key that rows violate."""
+    with connect(blind, autocommit=True) as owner:
+        assert owner.exec_driver_sql(BACKFILL).rowcount == 0
+        owner.exec_driver_sql("ALTER TABLE todo DROP CONSTRAINT todo_user_id_fkey")
+        with connect(head, autocommit=True) as other:
+            other.exec_driver_sql("UPDATE todo SET user_id = gen_random_uuid()")
+        owner.exec_driver_sql(
+            'ALTER TABLE todo ADD CONSTRAINT f FOREIGN KEY (user_id) REFERENCES "user" NOT VALID'
+        )
+        owner.exec_driver_sql("ALTER TABLE todo VALIDATE CONSTRAINT f")
+        owner.exec_driver_sql(
+            'ALTER TABLE todo ADD CONSTRAINT g FOREIGN KEY (user_id) REFERENCES "user"'
+        )
+    with connect(head) as other:
+        assert other.exec_driver_sql(ORPHANS).rowcount == 1
+        valid = "SELECT conname FROM pg_constraint WHERE conname IN ('f', 'g') AND convalidated"
+        assert other.exec_driver_sql(valid).rowcount == 2
+
+
+def test_an_owner_that_obeys_row_security(
+    run: Launcher, copy: Checkout, head: URL, blind: URL
+) -> None:
+    """It is refused if there is a revision to run or to revert, and not if there is none."""
+    nothing = deploy(run, copy.root, blind)
+    assert "cannot see the rows" not in nothing.everything
+    assert nothing.code == 3, nothing.everything  # the owner is not the one of schema.txt
+    copy.add(sql(BACKFILL))
+    before = state(head)
+    for arguments in (("upgrade", "head"), ("downgrade", "-1")):
+        result = deploy(run, copy.root, blind, *arguments)
+        assert_refused(
+            result,
+            f"The role {blind.username} cannot see the rows of",
+            '"user", account, session and 4 more',
+            f"ALTER ROLE {blind.username} BYPASSRLS, or deploy as a role that has it",
+        )
+        assert state(head) == before
+    execute(head, f"ALTER ROLE {blind.username} BYPASSRLS")
+    assert deploy(run, copy.root, blind).code == 0
+    with connect(head) as other:
+        assert other.exec_driver_sql("SELECT FROM todo WHERE title = 'new'").rowcount == 1
+
+
+def test_the_first_deploy_of_an_owner_that_obeys_row_security(
+    run: Launcher, frozen: Path, empty: URL, role: str
+) -> None:
+    """An empty database has no rows to be blind to."""
+    execute(
+        empty,
+        f'ALTER DATABASE "{empty.database}" OWNER TO {role}',
+        f"ALTER SCHEMA public OWNER TO {role}",
+    )
+    try:
+        result = deploy(run, frozen, empty.set(username=role, password=PASSWORD))
+        assert result.code == 0, result.everything
+    finally:
+        execute(
+            empty,
+            f"REASSIGN OWNED BY {role} TO CURRENT_USER",
+            f'ALTER DATABASE "{empty.database}" OWNER TO {empty.username}',
+            f"DROP OWNED BY {role} CASCADE",
+        )
 
 
 STATES = {
