@@ -51,7 +51,8 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
             if interruption.arrived or isinstance(raised, KeyboardInterrupt):
                 error, code = KeyboardInterrupt(_INTERRUPTED), 130
             elif isinstance(raised, SystemExit):
-                error = FailedError("A revision ended the program; committed revisions stay.")
+                exited = FailedError("it ended the program; remove that, and run this again.")
+                error = to_command_error(exited.with_traceback(raised.__traceback__), report, None)
                 code = 1
             elif isinstance(raised, CommandError):
                 error, code = raised, _code(raised, report)
@@ -86,15 +87,15 @@ def to_command_error(error: Exception, report: DeployReport, wait: LockWait | No
         Exception: the error itself, if neither a revision nor the server caused it.
 
     """
-    where = _where(error)
-    if isinstance(error, CommandError) and (report.current is None or not where):
-        return error
-    if not isinstance(error, DBAPIError | psycopg.Error) and not where:
+    line = _line(error)
+    if not line and not isinstance(error, CommandError | DBAPIError | psycopg.Error):
         raise error
+    if report.current is None and isinstance(error, CommandError):
+        return error
     if report.current is None:
         return FailedError(f"The database raised an error: {first_error_line(error)}.")
     stays = f"the database is at {report.after or 'no revision'}"
-    revision = f"Revision {report.current}{where}"
+    revision = f"Revision {report.current} ({report.current_file}{line})"
     statement = getattr(error, "statement", None)
     of = f", in: {describe_sql(statement)}" if statement else ""
     original = error.orig if isinstance(error, DBAPIError) else error
@@ -102,15 +103,14 @@ def to_command_error(error: Exception, report: DeployReport, wait: LockWait | No
         return FailedError(f"{revision} gave up waiting, and {stays}: {wait}.")
     if isinstance(original, NotImplementedError):
         return FailedError(f"{revision} cannot be reverted, and {stays}: {original}")
-    kind = "" if isinstance(error, DBAPIError | CommandError) else f"{type(error).__name__}: "
+    if isinstance(error, CommandError):
+        return FailedError(f"{revision} failed, and {stays}: {error}")
+    kind = "" if isinstance(error, DBAPIError) else f"{type(error).__name__}: "
     return FailedError(f"{revision} failed, and {stays}: {kind}{first_error_line(error)}{of}.")
 
 
-def _where(error: BaseException) -> str:
-    """Return the last file and line of a revision in the traceback, or ''."""
-    where = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        path = Path(frame.filename)
-        if path.parent.name == "versions":
-            where = f" ({path.name}, line {frame.lineno})"
-    return where
+def _line(error: BaseException) -> str:
+    """Return the line of the revision file in the traceback, or ''."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [one.lineno for one in frames if Path(one.filename).parent.name == "versions"]
+    return f", line {lines[-1]}" if lines else ""

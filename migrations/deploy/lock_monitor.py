@@ -13,7 +13,6 @@ from sqlalchemy.exc import DBAPIError
 
 from migrations.deploy.activity import BackendActivity, Log
 from migrations.deploy.connection import is_connection_lost
-from migrations.deploy.errors import FailedError
 from migrations.deploy.statement import describe_sql
 
 POLL_SECONDS = 0.05
@@ -29,11 +28,6 @@ _CONCURRENT_INDEX = re.compile(
               | REINDEX (?:\s*\([^)]*\))? \s+ \w+ ) \s+ CONCURRENTLY \b
           | REINDEX \s* \( [^)]* \b CONCURRENTLY \b )""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
-
-_OWN_TRANSACTION = re.compile(
-    r"\s*(?:COMMIT|END|ABORT|BEGIN|START\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+)?TO\b))\b",
-    re.IGNORECASE,
 )
 
 _BLOCKERS = text(
@@ -122,10 +116,6 @@ def monitor_locks(engine: Engine, connection: Connection, log: Log) -> Iterator[
 
     A concurrent index build runs without lock_timeout: no session queues behind it, and an
     interruption would lose its work.
-
-    Raises:
-        FailedError: a revision executes COMMIT or another statement that ends its transaction.
-
     """
     monitor = LockMonitor()
     stop = threading.Event()
@@ -133,11 +123,6 @@ def monitor_locks(engine: Engine, connection: Connection, log: Log) -> Iterator[
     connection.commit()
 
     def before(_connection: Connection, cursor: Any, sql: str, *_rest: object) -> None:  # noqa: ANN401  # psycopg's
-        if _OWN_TRANSACTION.match(sql):
-            raise FailedError(
-                f"A revision must not begin or end transactions ({describe_sql(sql)}): use a"
-                " savepoint or an autocommit block, and run this again."
-            )
         if _CONCURRENT_INDEX.match(sql):
             cursor.execute("SET lock_timeout = 0")
         monitor.last = None

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from alembic.runtime.migration import MigrationInfo
 
@@ -60,6 +61,8 @@ class DeployReport:
         self._start = time.monotonic()
         self._attempts: dict[str, int] = {}
         self.current: str | None = None
+        """The revision that is being run, and the name of its file."""
+        self.current_file = ""
 
     @contextmanager
     def timed(self, step: MigrationInfo) -> Iterator[Applied]:
@@ -68,6 +71,7 @@ class DeployReport:
         self.attempts += 1
         self._attempts[revision] = self._attempts.get(revision, 0) + 1
         self.current = revision
+        self.current_file = Path(getattr(step.up_revision, "path", "")).name
         applied = self._applied(step)
         start = time.monotonic()
         yield applied

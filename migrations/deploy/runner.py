@@ -41,6 +41,7 @@ from migrations.deploy.errors import DifferentError, FailedError, LostError, att
 from migrations.deploy.exit import report_outcome, to_command_error
 from migrations.deploy.interruption import Interruption
 from migrations.deploy.lock_monitor import LockMonitor, monitor_locks
+from migrations.deploy.own_transaction import watch_transaction
 from migrations.deploy.report import DeployReport
 from migrations.postgres import describe_url, first_error_line, url_from_environment
 from migrations.snapshot import ignored
@@ -234,17 +235,19 @@ def _migrate(connection: Connection, job: _Job) -> None:
             with job.report.timed(step.info) as applied:
                 if applied.attempts == 1:
                     log.info("%s %s: %s.", applied.direction, applied.revision, applied.summary)
+                own.begin()
                 yield step  # Alembic runs and commits it before it resumes this generator
+                own.end()
                 job.blocked_since = None
                 if connection.in_transaction():
                     raise FailedError(
-                        f"Revision {applied.revision} ended its transaction by itself (with a"
-                        " commit or rollback), and its later changes are lost; use a savepoint or"
-                        " an autocommit block, and run this again."
+                        "it ended its own transaction, and its later changes are lost; use a"
+                        " savepoint or an autocommit block, and run this again."
                     )
 
     job.configure(connection=connection, fn=steps)
-    context.run_migrations()
+    with watch_transaction(connection) as own:
+        context.run_migrations()
     connection.rollback()  # ends the transaction in which Alembic read its table
 
 

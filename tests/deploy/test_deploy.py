@@ -25,6 +25,7 @@ from schema.project import ROOT
 from tests.support.alembic_process import deploy, execute, report, state, stopped_at, terminator
 from tests.support.frozen import FIRST, LAST, TAGS
 from tests.support.repo_copy import IRREVERSIBLE, Checkout, Launcher, sql
+from tests.support.servers import disposable
 from tests.support.waiting import when
 
 
@@ -385,21 +386,153 @@ def test_values_of_a_revision_that_fails(
     assert "hunter2" not in result.everything
 
 
-# Revisions that interfere with their transaction or session, and the deploy's message.
+COMMITTED = "what it did before that is committed and stays"
+LOST = "what it did before that is lost"
+ALSO_COMMITTED = "what stands behind that in the same string is committed and stays"
+DRIVER = "op.get_bind().connection.driver_connection"
+
+# What a revision does between CREATE TABLE one and CREATE TABLE two; what the deploy says of that;
+# and the tables that are left.
+ENDS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
+    "commit": (sql("COMMIT"), ("(COMMIT)", COMMITTED), {"one"}),
+    "commit-and-begin": (sql("COMMIT; BEGIN"), ("(COMMIT)", COMMITTED), {"one"}),
+    "commit-and-chain": (sql("COMMIT AND CHAIN"), ("(COMMIT)", COMMITTED), {"one"}),
+    "end-after-a-comment": (sql("/* x */ END"), ("(COMMIT)", COMMITTED), {"one"}),
+    "rollback": (sql("ROLLBACK"), ("(ROLLBACK)", LOST), set()),
+    "rollback-and-chain": (sql("ROLLBACK AND CHAIN"), ("(ROLLBACK)", LOST), set()),
+    "script": (
+        sql("CREATE TABLE a (); COMMIT; CREATE TABLE b ()"),
+        ("(COMMIT)", COMMITTED, ALSO_COMMITTED),
+        {"one", "a", "b"},
+    ),
+    "script-that-begins-again": (
+        sql("CREATE TABLE a (); COMMIT; BEGIN; CREATE TABLE b ()"),
+        ("(COMMIT)", COMMITTED, "behind that in the same string is lost"),
+        {"one", "a"},
+    ),
+    "drivers-commit": (f"{DRIVER}.commit()", (COMMITTED,), {"one"}),
+    "drivers-rollback": (f"{DRIVER}.rollback()", (LOST,), set()),
+    "drivers-chain": (f"{DRIVER}.execute('COMMIT AND CHAIN')", (COMMITTED,), {"one"}),
+    "sqlalchemys-commit": ("op.get_bind().commit()", (COMMITTED,), {"one"}),
+    "caught": (
+        "try:\n        op.execute('COMMIT')\n    except Exception:\n        pass",
+        ("(COMMIT)", COMMITTED),
+        {"one"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_revision_that_ends_its_transaction(
+    run: Launcher, copy: Checkout, head: URL, name: str
+) -> None:
+    """The deploy stops at once and says what is committed and what is lost, and where."""
+    end, words, left = ENDS[name]
+    copy.add(
+        "op.execute('CREATE TABLE one ()')\n    " + end + "\n    " + sql("CREATE TABLE two ()")
+    )
+    result = deploy(run, copy.root, head)
+    assert result.code == 1, result.everything
+    assert "_change_something.py" in result.err
+    assert f"the database is at {LAST}: it ended its own transaction" in result.err
+    for one in words:
+        assert one in result.err
+    assert "Traceback" not in result.everything
+    with connect(head) as connection:
+        names = connection.scalars(text("SELECT relname FROM pg_class WHERE relkind = 'r'"))
+        assert set(names) & {"one", "two", "a", "b"} == left
+    assert state(head)[1] == [LAST]
+
+
+LAST_ACTS = ["op.execute('COMMIT')", f"{DRIVER}.commit()", f"{DRIVER}.execute('COMMIT AND CHAIN')"]
+
+
+@pytest.mark.parametrize("end", LAST_ACTS)
+def test_a_revision_that_ends_its_transaction_at_last(
+    run: Launcher, copy: Checkout, head: URL, end: str
+) -> None:
+    """It is noticed before the revision is recorded."""
+    copy.add("op.execute('CREATE TABLE one ()')\n    " + end)
+    result = deploy(run, copy.root, head)
+    assert result.code == 1, result.everything
+    assert "_change_something.py" in result.err
+    assert COMMITTED in result.err
+    assert state(head)[1] == [LAST]
+
+
+def test_a_revision_that_prepares_its_transaction(
+    run: Launcher, copy: Checkout, request: pytest.FixtureRequest
+) -> None:
+    """The message names the prepared transaction and how to end it."""
+    with disposable(request.config.option.postgres) as server:
+        execute(server.superuser, "ALTER SYSTEM SET max_prepared_transactions = 5", "CHECKPOINT")
+        server.kill()
+        server.start()
+        with server.database() as url:
+            assert deploy(run, copy.root, url).code == 0
+            copy.add(sql("CREATE TABLE one ()", "PREPARE TRANSACTION 'half'"))
+            result = deploy(run, copy.root, url)
+            assert result.code == 1, result.everything
+            assert "it ended its own transaction (PREPARE TRANSACTION)" in result.err
+            assert "is left as a prepared transaction; end it with ROLLBACK PREPARED 'half'" in (
+                result.err
+            )
+            execute(url, "ROLLBACK PREPARED 'half'")
+
+
+KEEPS: dict[str, str] = {
+    "savepoints": sql(
+        "SAVEPOINT a", "CREATE TABLE lost ()", "ROLLBACK TO a", "RELEASE a", "RESET ALL"
+    ),
+    "a-script": sql("SAVEPOINT a; CREATE TABLE lost (); ROLLBACK TO a; CREATE TABLE b ()"),
+    "nested": """connection = op.get_bind()
+    nested = connection.begin_nested()
+    connection.exec_driver_sql("CREATE TABLE lost ()")
+    nested.rollback()""",
+    "a-caught-error": """try:
+        with op.get_bind().begin_nested():
+            op.execute("SELECT 1/0")
+    except Exception:
+        pass""",
+    "isolation": sql("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SELECT 1"),
+    "a-block": """op.execute("CREATE TABLE a ()")
+    with op.get_context().autocommit_block():
+        op.execute("CREATE TABLE b ()")
+        op.execute("BEGIN; COMMIT")
+        op.execute("DO 'BEGIN COMMIT; END'")
+    op.execute("CREATE TABLE c ()")""",
+}
+
+
+@pytest.mark.parametrize("upgrade", KEEPS.values(), ids=KEEPS.keys())
+def test_a_revision_that_keeps_its_transaction(
+    run: Launcher, copy: Checkout, head: URL, upgrade: str
+) -> None:
+    """Savepoints, isolation levels and autocommit blocks are no end of the transaction."""
+    copy.add(upgrade)
+    result = deploy(run, copy.root, head)
+    assert result.code == 0, result.everything
+
+
+# Revisions that interfere with the session or the process, and the deploy's message.
 MEDDLING = {
     "rolls-back": (
         "op.get_bind().rollback()\n    op.execute('CREATE TABLE lost ()')",
-        "ended its transaction by itself",
+        "it ended its own transaction",
     ),
-    "commits": (
-        "op.execute('CREATE TABLE half_done ()')\n    op.execute('COMMIT')",
-        "A revision must not begin or end transactions (COMMIT)",
+    "commits-in-a-procedure": (
+        sql("CREATE TABLE half_done ()", "DO 'BEGIN COMMIT; END'"),
+        "invalid transaction termination",
     ),
     "gives-the-lock-away": (
         "op.execute('SELECT pg_advisory_unlock_all()')",
         "A revision released the deploy lock",
     ),
-    "exits": ("raise SystemExit(0)", "A revision ended the program"),
+    "exits": (
+        "raise SystemExit(0)",
+        "(2099_01_01_0000_a0b1c2d3e4f5_change_something.py, line 13) failed, and the database is"
+        f" at {LAST}: it ended the program",
+    ),
     "raises-alembics-error": (
         "from alembic.util import CommandError\n    raise CommandError('no')",
         "(2099_01_01_0000_a0b1c2d3e4f5_change_something.py, line 14) failed",
@@ -411,7 +544,7 @@ MEDDLING = {
 def test_a_revision_that_meddles(
     run: Launcher, copy: Checkout, head: URL, upgrade: str, words: str
 ) -> None:
-    """A deploy fails if a revision ends its transaction, releases the deploy lock or exits."""
+    """A deploy fails if a revision releases the deploy lock, exits, or lets a procedure commit."""
     copy.add(upgrade)
     last = "b0b1c2d3e4f5"
     name = f"2099_01_01_0001_{last}_x.py"
