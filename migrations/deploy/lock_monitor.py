@@ -1,12 +1,10 @@
 """Watch from a second session which locks the deploy's session waits for, and for how long."""
 
-import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
@@ -21,15 +19,6 @@ POLL_SECONDS = 0.05
 LOG_SECONDS = 15
 """Time between two log lines about the same statement."""
 
-# These wait for other transactions, but no session queues behind them. They need no lock_timeout.
-_CONCURRENT_INDEX = re.compile(
-    r"""(?: \s | --[^\n]*\n | /\*.*?\*/ )*
-        (?: (?: CREATE \s+ (?:UNIQUE\s+)? INDEX | DROP \s+ INDEX
-              | REINDEX (?:\s*\([^)]*\))? \s+ \w+ ) \s+ CONCURRENTLY \b
-          | REINDEX \s* \( [^)]* \b CONCURRENTLY \b )""",
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
-
 _BLOCKERS = text(
     """
     SELECT l.relation::regclass::text,
@@ -41,14 +30,6 @@ _BLOCKERS = text(
     LEFT JOIN pg_stat_activity AS a ON a.pid = b.pid
     WHERE l.pid = :pid AND NOT l.granted
     ORDER BY b.pid
-    """
-)
-
-_PROGRESS = text(
-    """
-    SELECT phase || CASE WHEN blocks_total > 0
-                         THEN format(', %s %%', 100 * blocks_done / blocks_total) ELSE '' END
-    FROM pg_stat_progress_create_index WHERE pid = :pid
     """
 )
 
@@ -112,28 +93,23 @@ class LockMonitor:
 
 @contextmanager
 def monitor_locks(engine: Engine, connection: Connection, log: Log) -> Iterator[LockMonitor]:
-    """Watch the connection's statements during the block, and log the slow ones.
-
-    A concurrent index build runs without lock_timeout: no session queues behind it, and an
-    interruption would lose its work.
-    """
+    """Watch the connection's statements during the block, and log the slow ones."""
     monitor = LockMonitor()
     stop = threading.Event()
     pid: int = connection.scalar(text("SELECT pg_backend_pid()")) or 0
     connection.commit()
 
-    def before(_connection: Connection, cursor: Any, sql: str, *_rest: object) -> None:  # noqa: ANN401  # psycopg's
-        if _CONCURRENT_INDEX.match(sql):
-            cursor.execute("SET lock_timeout = 0")
+    def before(_connection: Connection, _cursor: object, sql: str, *_rest: object) -> None:
         monitor.last = None
         monitor.statement = (sql, time.monotonic())
 
-    def after(_connection: Connection, cursor: Any, sql: str, *_rest: object) -> None:  # noqa: ANN401  # psycopg's
+    def after(*_event: object) -> None:
         monitor.statement = None
-        if _CONCURRENT_INDEX.match(sql):
-            cursor.connection.execute("RESET lock_timeout")  # to the value of the connection
 
-    hooks = {"before_cursor_execute": before, "after_cursor_execute": after}
+    hooks: dict[str, Callable[..., None]] = {
+        "before_cursor_execute": before,
+        "after_cursor_execute": after,
+    }
     thread = threading.Thread(target=_poll, args=(engine, pid, monitor, stop, log), daemon=True)
     for name, hook in hooks.items():
         event.listen(connection, name, hook)
@@ -168,15 +144,10 @@ def _poll(engine: Engine, pid: int, monitor: LockMonitor, stop: threading.Event,
             now = time.monotonic()
             if now - since > 1 and (logged[0] != since or now - logged[1] > LOG_SECONDS):
                 logged = (since, now)
-                doing = str(monitor.last) if rows else _progress(observer, pid, sql)
+                doing = str(monitor.last) if rows else describe_sql(sql)
                 log(f"For {now - since:.0f} s: {doing}.")
         except DBAPIError:  # the deploy continues without lock reports
             observer = None
             stop.wait(5)
     if observer is not None:
         observer.close()
-
-
-def _progress(observer: Connection, pid: int, sql: str) -> str:
-    phase = observer.scalar(_PROGRESS, {"pid": pid})
-    return describe_sql(sql) + (f" ({phase})" if phase else "")

@@ -49,16 +49,20 @@ _TABLES = text(
 )
 
 # A session that builds an index holds one of these locks on its table; other roles' progress is not
-# always visible. An index on a partitioned table is invalid until every partition has one: it is
-# not left over from a build.
+# always visible. Autovacuum, which has no user, holds one too.
+BEING_BUILT = """EXISTS (
+    SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.relation = i.indrelid AND l.pid <> pg_backend_pid() AND l.granted
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock') AND a.usesysid IS NOT NULL)
+"""
+"""Condition on an index `i` of pg_index."""
+
+# An index on a partitioned table is invalid until every partition has one: it is not left over from
+# a build.
 _INVALID = text(
-    """
-    SELECT i.indexrelid::regclass::text,
-           EXISTS (SELECT FROM pg_locks AS l
-                   WHERE l.relation = i.indrelid AND l.pid <> pg_backend_pid() AND l.granted
-                     AND l.database = (SELECT oid FROM pg_database
-                                       WHERE datname = current_database())
-                     AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock'))
+    f"""
+    SELECT i.indexrelid::regclass::text, {BEING_BUILT}
     FROM pg_index AS i
     JOIN pg_class AS c ON c.oid = i.indexrelid
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -238,8 +242,20 @@ def invalid_indexes(connection: Connection, *, being_built: bool) -> list[str]:
     return [index for index, building in rows if building == being_built]
 
 
+def is_committed(index: str, committed: str) -> bool:
+    """Whether the committed schema has an index of that name."""
+    return f"\n    index {index}  " in committed
+
+
 def warnings(connection: Connection) -> Iterator[str]:
     """Yield a message per problem that may break or delay a deploy; only reads."""
+    for index in invalid_indexes(connection, being_built=False):
+        if not is_committed(index, verification.committed_schema()):
+            yield (
+                f"The index {index} is invalid and not in schema.txt, so that the deploy leaves it"
+                " alone unless a revision builds it; drop it with DROP INDEX CONCURRENTLY if it is"
+                " a remnant."
+            )
     yield from blockers(connection)
 
 

