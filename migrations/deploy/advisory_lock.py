@@ -19,17 +19,22 @@ from migrations.deploy.connection import is_connection_lost
 LOCK = int.from_bytes(b"alembic")
 """Key of the advisory lock. The lock is per database and ends with its session."""
 
+_KEY = {"high": LOCK >> 32, "low": LOCK & 0xFFFFFFFF}
+
+_HOLDS = """
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND pid = {} AND classid = :high AND objid = :low
+      AND objsubid = 1 AND database = (SELECT oid FROM pg_database
+                                       WHERE datname = current_database())
+"""
+
 _HOLDER = text(
-    """
+    f"""
     SELECT a.pid, a.usename, a.application_name, a.backend_type, a.state,
            extract(epoch FROM clock_timestamp() - a.backend_start)::float AS seconds
-    FROM pg_locks AS l
-    JOIN pg_stat_activity AS a ON a.pid = l.pid
-    JOIN pg_database AS d ON d.oid = l.database
-    WHERE l.locktype = 'advisory' AND l.granted AND d.datname = current_database()
-      AND l.classid = :high AND l.objid = :low AND l.objsubid = 1
+    FROM pg_stat_activity AS a WHERE EXISTS ({_HOLDS.format("a.pid")}) ORDER BY a.backend_start
     """
-).bindparams(high=LOCK >> 32, low=LOCK & 0xFFFFFFFF)
+)
 
 
 @contextmanager
@@ -86,9 +91,9 @@ def require_lock(connection: Connection) -> None:
         CommandError: a revision released the lock.
 
     """
-    holder = _holder(connection)
-    driver = connection.connection.driver_connection
-    if driver is None or holder is None or holder.pid != driver.info.backend_pid:
+    with connection.begin():
+        held = connection.scalar(text(f"SELECT EXISTS ({_HOLDS.format('pg_backend_pid()')})"), _KEY)
+    if not held:
         raise CommandError(
             "A revision released the deploy lock (pg_advisory_unlock_all or DISCARD ALL); remove"
             " that statement and run this again."
@@ -96,6 +101,7 @@ def require_lock(connection: Connection) -> None:
 
 
 def _holder(connection: Connection) -> BackendActivity | None:
+    """Return the oldest session that holds the lock; several can share it, but no deploy does."""
     with connection.begin():
-        row = connection.execute(_HOLDER).one_or_none()
+        row = connection.execute(_HOLDER, _KEY).first()
     return None if row is None else BackendActivity(*row)

@@ -1,5 +1,6 @@
 """Print the deploy report and turn errors into a one-line message and an exit code."""
 
+import logging
 import sys
 import traceback
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from migrations.deploy.lock_monitor import LockWait
 from migrations.deploy.report import DeployReport
 from migrations.deploy.statement import describe_sql
 from migrations.postgres import first_error_line
+
+log = logging.getLogger("deploy")
 
 _AFTER_A_FAILURE = (
     "The application goes on with the revision that the database has. Correct the failed revision,"
@@ -63,15 +66,29 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
                 raise
     report.end(None if error is None else str(error).partition("\n")[0])
     if as_json and (error is not None or report.server is not None):
-        context.config.print_stdout("%s", report.document())
+        _print(report.document())
     elif report.server is not None and (error is None or report.revisions):
-        context.config.print_stdout("%s", report.page())
+        _print(report.page())
     if error is not None and options is None:
         raise error
     if error is not None:
         after = _AFTER_A_FAILURE if code == 1 and report.current else ""
         sys.stderr.write(f"FAILED: {error}\n{after}")
         raise SystemExit(code)
+
+
+def _print(text: str) -> None:
+    """Print to standard output. That it is closed or full says nothing of the deploy's outcome."""
+    config = context.config
+    if config.messaging_opts.get("quiet"):
+        return
+    try:
+        encoding = config.stdout.encoding or "utf-8"
+        config.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+        config.stdout.flush()
+    except (AttributeError, OSError, ValueError) as error:  # there is none; it is full, or closed
+        log.warning("The report could not be printed (%s).", error)
+        sys.stdout = None  # at its end, Python would try to flush it again
 
 
 def _code(error: CommandError, report: DeployReport) -> int:

@@ -1,6 +1,6 @@
 """Find what blocks a deploy and what to warn of, before anything changes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
@@ -152,12 +152,8 @@ def check_server(connection: Connection) -> Iterator[str]:
 def check_revision(connection: Connection, scripts: ScriptDirectory) -> Iterator[str]:
     """Yield a message if the recorded revision blocks a deploy; only reads."""
     found = recorded_revisions(connection)
-    if len(found) > 1:
-        yield (
-            f"The database records {len(found)} revisions ({', '.join(sorted(found))}), but a"
-            " linear history has one; find out which one is right, and keep only its row in"
-            " alembic_version."
-        )
+    if several := list(check_single_revision(found)):
+        yield from several
         return
     known = {revision.revision for revision in scripts.walk_revisions()}
     if found and found[0] not in known and connection.scalar(_DEVELOPMENT) == "on":
@@ -174,6 +170,16 @@ def check_revision(connection: Connection, scripts: ScriptDirectory) -> Iterator
         yield (
             f"The database has the history's tables ({verification.named(tables)}) but no revision;"
             " `schema adopt` finds the matching revision and stamps it."
+        )
+
+
+def check_single_revision(found: Sequence[str]) -> Iterator[str]:
+    """Yield a message if several revisions are recorded, which only `stamp --purge` may replace."""
+    if len(found) > 1:
+        yield (
+            f"The database records {len(found)} revisions ({', '.join(sorted(found))}), but a"
+            " linear history has one; find out which one is right, and keep only its row in"
+            " alembic_version."
         )
 
 

@@ -60,6 +60,12 @@ LEAST_SECONDS = 0.2
 MAX_CONNECTIONS = 3
 """How often a deploy connects: a revision that crashes the server must not do so for long."""
 
+RETRIED_ERRORS = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+)
+
 log = logging.getLogger("deploy")
 
 type Configure = Callable[..., None]
@@ -168,25 +174,30 @@ def _check_and_plan(connection: Connection, job: _Job) -> None:
     """Raise the first problem that blocks the deploy; plan its steps at the first connection."""
     report = job.report
     with connection.begin():
-        for problem in preflight.check_server(connection):
+        for problem in _problems(connection, job):
             raise CommandError(problem)
-        if not job.is_stamp:
-            for problem in preflight.check_revision(connection, context.script):
-                raise CommandError(problem)
         report.server = connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0]
         at = tuple(preflight.recorded_revisions(connection))
-        if first := job.plan is None:
+        report.after = at[0] if at else None
+        if job.plan is None:
+            report.before = report.after
             job.plan = _plan(job, at)
             pending = bool(job.plan) and not job.is_stamp
             for problem in preflight.check_row_security(connection, pending=pending):
                 raise CommandError(problem)
-    report.after = at[0] if at else None
-    if first:
-        report.before = report.after
-    elif not job.is_stamp:
+            return
+    if not job.is_stamp:
         # The connection was lost before the answer to COMMIT arrived.
         for step in job.plan[: len(job.plan) - len(_remaining_steps(job, at))]:
             report.add_committed(step.info)
+
+
+def _problems(connection: Connection, job: _Job) -> Iterator[str]:
+    yield from preflight.check_server(connection)
+    if not job.is_stamp:
+        yield from preflight.check_revision(connection, context.script)
+    elif not job.command["purge"]:
+        yield from preflight.check_single_revision(preflight.recorded_revisions(connection))
 
 
 def _warn(connection: Connection, job: _Job) -> None:
@@ -333,8 +344,7 @@ def _retry_lost_connection(job: _Job) -> Retrying:
 def _retry_lock_failure(connection: Connection, job: _Job, monitor: LockMonitor) -> Retrying:
     def is_lock_failure(error: BaseException) -> bool:
         original = error.orig if isinstance(error, DBAPIError) else error
-        failures = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
-        return isinstance(original, failures) and not job.interruption.arrived
+        return isinstance(original, RETRIED_ERRORS) and not job.interruption.arrived
 
     def exhausted(_state: RetryCallState) -> bool:
         if job.blocked_since is None:  # a concurrent statement has used up the time in one wait

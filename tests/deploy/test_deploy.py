@@ -163,6 +163,49 @@ def test_another_deploy(run: Launcher, frozen: Path, head: URL) -> None:
     assert "alembic on another machine" in result.err
 
 
+def test_sessions_that_share_the_lock(run: Launcher, frozen: Path, head: URL) -> None:
+    """The oldest of several sessions that share the deploy lock is named."""
+    lock = "SELECT pg_advisory_lock_shared(x'616c656d626963'::bigint), pg_backend_pid()"
+    with holding(head) as first, holding(head, lock):
+        pid = first.exec_driver_sql(lock).one()[1]
+        result = deploy(run, frozen, head, "-x", "timeout-minutes=0.01", "upgrade", "head")
+    assert result.code == 2, result.everything
+    assert f"Another deploy has not ended within 0.01 minutes: session {pid} (" in result.err
+
+
+@pytest.mark.parametrize("output", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("options", ["", "-x report=json "])
+def test_an_output_that_cannot_be_written(
+    frozen: Path, head: URL, options: str, output: str
+) -> None:
+    """The outcome of a deploy does not depend on whether its report can be printed."""
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m alembic {options}upgrade head {output}"],
+        cwd=frozen,
+        env={"DATABASE_URL": head.render_as_string(hide_password=False)},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("WARNING [deploy] The report could not be printed (")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_serialization_failure(run: Launcher, copy: Checkout, head: URL) -> None:
+    """A revision that cannot be serialized is rolled back and run again."""
+    execute(head, "CREATE SEQUENCE tries")
+    copy.add(
+        sql(
+            "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            "DO $$ BEGIN IF nextval('tries') = 1 THEN RAISE serialization_failure; END IF; END $$",
+        )
+    )
+    result = deploy(run, copy.root, head, "-x", "report=json", "upgrade", "head")
+    assert result.code == 0, result.everything
+    assert report(result)["revisions"][0]["attempts"] == 2
+
+
 def test_drift_is_seen_before_and_after(run: Launcher, frozen: Path, head: URL) -> None:
     """Manual changes are shown as a warning before the deploy, and make its verification fail."""
     deploy(run, frozen, head, "downgrade", "-1")
@@ -726,6 +769,9 @@ def test_stamping(run: Launcher, frozen: Path, head: URL) -> None:
     assert purged.code == 0, purged.everything
     assert state(head)[1] == [LAST]
     execute(head, f"INSERT INTO alembic_version VALUES ('{FIRST}')")
+    several = deploy(run, frozen, head, "stamp", "head")
+    assert several.code == 2, several.everything
+    assert "records 2 revisions" in several.err
     assert deploy(run, frozen, head, "stamp", "--purge", "head").code == 0
     assert state(head)[1] == [LAST]
     deploy(run, frozen, head, "downgrade", "-1")
@@ -802,6 +848,21 @@ def test_what_cannot_be_undone(run: Launcher, copy: Checkout, head: URL) -> None
     assert "Traceback" not in result.everything
 
 
+def test_from_a_folder_with_migrations_of_its_own(frozen: Path, head: URL, tmp_path: Path) -> None:
+    """The configuration's folder decides which package `migrations` is, not the current folder."""
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "__init__.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", frozen / "alembic.ini", "upgrade", "head"],
+        cwd=tmp_path,
+        env={"DATABASE_URL": head.render_as_string(hide_password=False)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_called_by_a_program(run: Launcher, head: URL) -> None:
     """A program that calls Alembic gets an exception, not SystemExit."""
     code = f"""
@@ -829,6 +890,7 @@ def test_a_connection_that_is_lost(
         result = deploy(run, frozen, empty, "-x", "report=json", "upgrade", "head", before=before)
     assert result.code == 0, result.everything
     assert "The connection was lost (terminating connection due to administrator" in result.err
+    assert "Traceback" not in result.err
     document = json.loads(result.out.splitlines()[0])
     assert document["connections"] == 2
     assert document["verified"] is True
@@ -843,6 +905,7 @@ def test_a_server_that_goes_down_each_time(run: Launcher, copy: Checkout, head: 
     assert result.code != 0
     assert "FAILED: The connection was lost (terminating connection" in result.err
     assert "3 times" in result.err
+    assert "Traceback" not in result.err
     assert state(head)[1] == [LAST]
 
 
