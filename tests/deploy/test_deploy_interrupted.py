@@ -205,6 +205,32 @@ def test_in_a_revision(place: Place, name: str, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
+def test_in_a_concurrent_build(place: Place, number: signal.Signals) -> None:
+    """An index build that waits for a writer is cancelled; the next deploy builds the index."""
+    build = "CREATE INDEX CONCURRENTLY IF NOT EXISTS work_idx ON work (done)"
+    write(
+        place.root,
+        "third",
+        "second",
+        f"with op.get_context().autocommit_block():\n        op.execute({build!r})",
+    )
+    with connect(place.url) as holder, observing(place.url) as count:
+        holder.exec_driver_sql("LOCK TABLE work IN ROW EXCLUSIVE MODE")
+        process = deploying(place)
+        wait_for(lambda: count("query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'"))
+        assert_interrupted(process, number)
+    valid = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('work_idx')")
+    with connect(place.url) as connection:
+        assert connection.scalar(valid) is False
+    again = deploying(place)
+    _, err = again.communicate(timeout=TIMEOUT)
+    assert again.returncode == 0, err
+    assert "Dropping the index work_idx, which an interrupted build left invalid" in err
+    with connect(place.url) as connection:
+        assert connection.scalar(valid) is True
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
 def test_in_a_pause(place: Place, number: signal.Signals) -> None:
     """A signal ends the pause between two attempts."""
     write(place.root, "third", "second", "op.execute('ALTER TABLE work ADD COLUMN more int')")
