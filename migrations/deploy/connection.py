@@ -1,6 +1,7 @@
 """Open the deploy's connection and set up its session."""
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -220,10 +221,10 @@ def is_connection_lost(connection: Connection) -> bool:
 
 
 def _connection_error(url: URL, error: BaseException) -> str:
-    """Return libpq's reason without the values of the URL's parameters, which it may repeat."""
+    """Return libpq's reason without the URL's parameters, except those that name a place."""
     reason = first_error_line(error)
     for name, value in url.query.items():
-        if name not in {"host", "hostaddr", "port", "user"}:
+        if not re.match("host|port|user|passfile|ssl.*(cert|key|crl|dir)$", name):
             reason = reason.replace(f'"{value}"', '"…"')
     return reason
 

@@ -70,6 +70,10 @@ ADDRESSES = {
     "no-such-socket": ("/db?host=/no/such/folder", "No connection to db on /no/such/folder"),
     "unknown-option": ("127.0.0.1:1/db?colour=red", "an unknown parameter"),
     "bad-option": ("127.0.0.1:1/db?sslmode=maybe", 'invalid sslmode value: "…"'),
+    "no-such-certificate": (
+        "127.0.0.1:1/db?sslmode=verify-full&sslrootcert=/no/such/file",
+        "No connection to db on 127.0.0.1:1",
+    ),
     "forbidden": ("127.0.0.1:1/db?options=-csearch_path%3Dx", "sets options, which can change"),
     "bad-port": ("127.0.0.1:99999/db", "99999"),
     "password-as-an-option": (f"127.0.0.1:1/db?password={PASSWORD}", "Connection refused"),
