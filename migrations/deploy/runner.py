@@ -242,8 +242,9 @@ def _migrate(connection: Connection, job: _Job) -> None:
                 job.blocked_since = None
                 if connection.in_transaction():
                     raise FailedError(
-                        "it ended its own transaction, and its later changes are lost; use a"
-                        " savepoint or an autocommit block, and run this again."
+                        "it ended its own transaction; what it has committed stays, and the rest is"
+                        " lost; use a savepoint or an autocommit block in place of it, and run this"
+                        " again."
                     )
 
     job.configure(connection=connection, fn=steps)
