@@ -82,6 +82,7 @@ def examine(target: URL, scripts: ScriptDirectory, progress: Callable[[str], Non
         )
     alarming = differences.alarming(live.facts, found.objects.foreign)
     foreign = [one for one in not_ignored(found) if one not in alarming]
+    judged = [one for one in judged if not _is_the_historys(one, found)]
     beside = [one for one in judged if one.severity == Severity.ISOLATION]
     drift = Drift(
         live,
@@ -128,6 +129,12 @@ def read_judged(target: URL, owned: Collection[str]) -> tuple[Live, list[Differe
         return read.read_live(connection), judged
 
     return read.read_twice(target, query)
+
+
+def _is_the_historys(judged: Difference, found: Comparison) -> bool:
+    """Whether a revision made the grant: its object is as the history builds it."""
+    others = (*found.objects.differing, *found.objects.foreign)
+    return judged.part.startswith("grant ") and judged.object not in others
 
 
 def _new(judged: Iterable[Difference], known: Iterable[Difference]) -> list[Difference]:
