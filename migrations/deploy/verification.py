@@ -36,7 +36,8 @@ class Schema:
         """Say in one sentence, without a full stop, what differs."""
         parts = []
         if self.objects.changed:
-            parts.append(f"{named(self.objects.changed)} differ")
+            verb = "differs" if len(self.objects.changed) == 1 else "differ"
+            parts.append(f"{named(self.objects.changed)} {verb}")
         if self.objects.left:
             parts.append(f"{named(self.objects.left)} should not be there")
         if self.nearest != self.revision:

@@ -42,7 +42,7 @@ def test_every_mutation_can_be_undone(superuser: Connection, name: str) -> None:
         wanted = snapshot.read(superuser, version_table=True)
         driver_of(superuser).execute(MUTATIONS[name].sql.encode())
         assert snapshot.read(superuser, version_table=True) != wanted
-        taken = reach(superuser, wanted, trial.own_names(superuser))
+        taken = reach(superuser, wanted, trial.own_names(superuser)).taken
         left = snapshot.difference(wanted, snapshot.read(superuser, version_table=True))
         transaction.rollback()
     assert left == "", [step.statements for step in taken]
@@ -121,6 +121,19 @@ def test_renames(head: URL, statement: str, sentence: str) -> None:
     assert found.foreign == []
     paste(head, found.script)
     assert not examine(head).drifted
+
+
+def test_what_stands_in_the_way(head: URL) -> None:
+    """Where no SQL works, PostgreSQL's reason is shown, and no statement that fails."""
+    execute(
+        head,
+        "ALTER TABLE todo ADD COLUMN extra int",
+        "CREATE VIEW theirs WITH (security_invoker = true) AS SELECT extra FROM todo",
+    )
+    found = examine(head)
+    (difference,) = found.differences
+    assert (difference.sql, found.script) == (None, "")
+    assert "other objects depend on it" in (difference.obstacle or "")
 
 
 def test_a_column_that_took_anothers_place_is_no_rename(head: URL) -> None:

@@ -64,7 +64,7 @@ def test_sql_undoes_a_change(session: Session, change: Change) -> None:  # noqa:
     with connection.begin() as transaction:
         make(connection, change)
         run(connection, "RESET ROLE")
-        taken = reach(connection, wanted, names)
+        taken = reach(connection, wanted, names).taken
         run(connection, f"SET LOCAL ROLE {OWNER}")
         left = snapshot.difference(wanted, snapshot.read(connection))
         transaction.rollback()

@@ -110,7 +110,8 @@ def page(drift: Drift) -> Group:
 def listed(differences: Iterable[Difference]) -> Iterator[Text]:
     """Format differences, one a line, with what each endangers."""
     for one in differences:
-        yield Text(f"  {one.severity:9}  {one.sentence}", _COLOURS.get(one.severity, ""))
+        why = f" (to undo it: {one.obstacle})" if one.obstacle else ""
+        yield Text(f"  {one.severity:9}  {one.sentence}{why}", _COLOURS.get(one.severity, ""))
 
 
 def repair(script: str | None) -> Iterator[Text]:
@@ -130,6 +131,7 @@ def as_fields(difference: Difference) -> dict[str, object]:
         "severity": difference.severity,
         "sentence": difference.sentence,
         "sql": difference.sql,
+        "obstacle": difference.obstacle,
     }
 
 

@@ -34,3 +34,5 @@ class Difference:
     """For people, without a full stop: `column todo.priority was added`."""
     sql: str | None = None
     """Makes the database what the history says; None if no statement is known to be safe."""
+    obstacle: str | None = None
+    """Why the SQL that would do so failed on a copy, in PostgreSQL's words."""

@@ -183,8 +183,9 @@ def _nothing_to_apply(found: Comparison) -> list[str]:
     if found.record_differs:
         return [f"{comparison.sentence(found)}. {comparison.remedy(found)}"]
     names = verification.named(found.objects.differing)
+    verb = "differs" if len(found.objects.differing) == 1 else "differ"
     return [
-        f"A deploy would apply nothing and end with exit code 3: {names} differ from the history."
+        f"A deploy would apply nothing and end with exit code 3: {names} {verb} from the history."
         " schema drift shows what differs, and the SQL that undoes it."
     ]
 

@@ -4,7 +4,7 @@ The copy is a scratch database with the history at one revision, changed until i
 live database's. It has no rows, and the live database is not touched.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from alembic.script import ScriptDirectory
@@ -19,7 +19,7 @@ from schema.live.history_schemas import Copy
 from schema.live.read import Live
 from schema.live.restored import restored_without_acl
 from schema.live.sql import renames
-from schema.live.sql.apply import reach
+from schema.live.sql.apply import Reached, reach
 from schema.live.sql.definition import Names
 from schema.live.sql.renames import Rename
 from schema.live.sql.steps import Step
@@ -62,13 +62,13 @@ def try_repair(copy: Copy, expected: Snapshot, live: Live, owned: Collection[str
         now = snapshot.read(connection, version_table=True)
         others = {name for name in _names(now) if name not in owned}
         target = tuple(sorted((*facts_of(expected, owned), *facts_of(now, others))))
-        steps = reach(connection, target, names, live.names)
+        result = reach(connection, target, names, live.names)
         reached = snapshot.read(connection, version_table=True)
         transaction.rollback()
     differences = [_rename(one) for one in ours]
     wrong = set(target) ^ set(reached)
-    differences += [_with_sql(one, steps, wrong) for one in find(expected, now, owned)]
-    steps = [step for step in steps if not _is_wrong(step.object, step.part, wrong)]
+    differences += [_with_sql(one, result, wrong) for one in find(expected, now, owned)]
+    steps = [step for step in result.taken if not _is_wrong(step.object, step.part, wrong)]
     renamed_to = {f"table {one.new}" for one in ours if not one.part}
     restored = restored_without_acl(expected, live.facts, live.names.database.strip('"'))
     if restored is not None:
@@ -190,20 +190,22 @@ def _rename(one: Rename) -> Difference:
     return Difference(one.object, one.part, one.old, one.new, severity, said, f"{one.back};")
 
 
-def _with_sql(
-    difference: Difference, steps: Sequence[Step], wrong: Collection[snapshot.Fact]
-) -> Difference:
-    """Add the SQL, if it did what it should."""
-    left = _is_wrong(difference.object, difference.part, wrong)
-    mine = [
-        statement
-        for step in steps
-        if step.object == difference.object and difference.part in {"", step.part}
-        for statement in step.statements
-    ]
-    if left or not mine:
-        return difference
-    return replace(difference, sql="\n".join(f"{one};" for one in mine))
+def _with_sql(difference: Difference, result: Reached, wrong: Collection[Fact]) -> Difference:
+    """Add the SQL, if it did what it should, or else what stood in its way."""
+
+    def mine(steps: Iterable[Step]) -> list[Step]:
+        return [
+            step
+            for step in steps
+            if step.object == difference.object and difference.part in {"", step.part}
+        ]
+
+    if _is_wrong(difference.object, difference.part, wrong):
+        errors = [result.errors[step] for step in mine(result.errors)]
+        return replace(difference, obstacle=errors[0] if errors else None)
+    statements = [one for step in mine(result.taken) for one in step.statements]
+    sql = "\n".join(f"{one};" for one in statements)
+    return replace(difference, sql=sql or None)
 
 
 def _is_wrong(heading: str, part: str, wrong: Collection[Fact]) -> bool:
