@@ -6,6 +6,7 @@ catalogs leave no doubt.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from psycopg.errors import RaiseException
@@ -14,7 +15,7 @@ from sqlalchemy import URL, Connection
 from migrations import snapshot
 from schema.live import drift, trial
 from schema.live.difference import Severity
-from schema.live.sql.apply import reach
+from schema.live.sql.apply import Sessions, reach
 from schema.postgres.connection import connect, driver_of
 from schema.postgres.embedded import embedded
 from schema.project import scripts
@@ -42,7 +43,7 @@ def test_every_mutation_can_be_undone(superuser: Connection, name: str) -> None:
         wanted = snapshot.read(superuser, version_table=True)
         driver_of(superuser).execute(MUTATIONS[name].sql.encode())
         assert snapshot.read(superuser, version_table=True) != wanted
-        taken = reach(superuser, wanted, trial.own_names(superuser)).taken
+        taken = reach(Sessions(superuser, superuser), wanted, trial.own_names(superuser)).taken
         left = snapshot.difference(wanted, snapshot.read(superuser, version_table=True))
         transaction.rollback()
     assert left == "", [step.statements for step in taken]
@@ -136,6 +137,18 @@ def test_what_stands_in_the_way(head: URL) -> None:
     assert "other objects depend on it" in (difference.obstacle or "")
 
 
+def test_what_cannot_be_made_on_a_copy(head: URL) -> None:
+    """A difference that the copy cannot be given is listed all the same, without SQL."""
+    execute(
+        head,
+        "ALTER TABLE tag DROP CONSTRAINT tag_user_id_name_lower_key, ADD CONSTRAINT"
+        " tag_user_id_name_lower_key UNIQUE (user_id, name_lower) WITH (fillfactor = 70)",
+    )
+    found = examine(head)
+    assert found.differences
+    assert all(one.sql is None for one in found.differences)
+
+
 def test_a_column_that_took_anothers_place_is_no_rename(head: URL) -> None:
     """Dropped and added, with the same definition: the values are gone, and that is said."""
     execute(
@@ -146,6 +159,36 @@ def test_a_column_that_took_anothers_place_is_no_rename(head: URL) -> None:
     said = [one.sentence for one in examine(head).differences]
     assert "column todo.completed_at was removed" in said
     assert "column todo.finished_at was added" in said
+
+
+def test_code_of_the_live_database_is_no_superusers(
+    head: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function that leaves its role to run a program cannot: the copy's session is the owner's.
+
+    An expression in a default is evaluated when its column is added.
+    """
+    monkeypatch.undo()  # the copy is on a server of its own, as for a person
+    mark = tmp_path / "executed"
+    execute(
+        head,
+        f"""
+        CREATE FUNCTION evil() RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+        BEGIN
+          BEGIN
+            RESET ROLE;
+            RESET SESSION AUTHORIZATION;
+            COPY (SELECT 1) TO PROGRAM 'touch {mark}';
+          EXCEPTION WHEN OTHERS THEN NULL;
+          END;
+          RETURN 1;
+        END $$
+        """,
+        "ALTER TABLE todo ADD COLUMN extra int DEFAULT evil()",
+    )
+    found = examine(head)
+    assert [one.sentence for one in found.differences] == ["column todo.extra was added"]
+    assert not mark.exists()
 
 
 def test_the_worst_comes_first(head: URL) -> None:

@@ -4,7 +4,8 @@ The copy is a scratch database with the history at one revision, changed until i
 live database's. It has no rows, and the live database is not touched.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from alembic.script import ScriptDirectory
@@ -19,11 +20,11 @@ from schema.live.history_schemas import Copy
 from schema.live.read import Live
 from schema.live.restored import restored_without_acl
 from schema.live.sql import renames
-from schema.live.sql.apply import Reached, reach
+from schema.live.sql.apply import Reached, Sessions, execute, reach
 from schema.live.sql.definition import Names
 from schema.live.sql.renames import Rename
 from schema.live.sql.steps import Step
-from schema.postgres.connection import connect, describe_error
+from schema.postgres.connection import connect, describe_error, driver_of
 from schema.revisions.runner import upgrade
 
 _IN_THE_WAY = ("table", "view", "function", "type", "sequence", "schema", "domain")
@@ -50,33 +51,37 @@ class Repair:
 def try_repair(copy: Copy, expected: Snapshot, live: Live, owned: Collection[str]) -> Repair:
     """Find the differences of a live schema, and try their SQL on a copy.
 
-    `copy` is a database whose schema is `expected`; it is left as it is. `owned` are the objects to
+    `copy` is a database whose schema is `expected`; it is changed. `owned` are the objects to
     compare, named as in fingerprints.txt.
     """
-    with connect(copy.superuser) as connection, connection.begin() as transaction:
-        names = own_names(connection)
-        renamed = imitate(connection, live, names)
-        ours = tuple(one for one in renamed if _name_of(one) in owned)
+    with _sessions(copy) as sessions:
+        names = own_names(sessions.owner)
+        renamed = imitate(sessions, live, names)
+        missed = _missed(sessions.owner, facts_of(live.facts, owned), owned)
+        ours = [one for one in renamed if one.object in owned]
         for one in ours:
-            connection.exec_driver_sql(one.back.replace("%", "%%"))
-        now = snapshot.read(connection, version_table=True)
-        others = {name for name in _names(now) if name not in owned}
+            execute(sessions.owner, one.back)
+        now = snapshot.read(sessions.owner, version_table=True)
+        others = {fingerprints.object_name(one) for one in now}.difference(owned)
         target = tuple(sorted((*facts_of(expected, owned), *facts_of(now, others))))
-        result = reach(connection, target, names, live.names)
-        reached = snapshot.read(connection, version_table=True)
-        transaction.rollback()
-    differences = [_rename(one) for one in ours]
-    wrong = set(target) ^ set(reached)
-    differences += [_with_sql(one, result, wrong) for one in find(expected, now, owned)]
-    steps = [step for step in result.taken if not _is_wrong(step.object, step.part, wrong)]
-    renamed_to = {f"table {one.new}" for one in ours if not one.part}
+        result = reach(sessions, target, names, live.names)
+        wrong = set(target) ^ set(snapshot.read(sessions.owner, version_table=True))
+    differences = [
+        *map(_rename, ours),
+        *(_with_sql(one, result, wrong) for one in find(expected, now, owned)),
+        # The copy does not have them, so no SQL could be tried.
+        *(one for one in find(expected, live.facts, owned) if (one.object, one.part) in missed),
+    ]
     restored = restored_without_acl(expected, live.facts, live.names.database.strip('"'))
     if restored is not None:
-        place = (restored.object, restored.part)
         differences = [
-            replace(one, sentence=restored.sentence) if (one.object, one.part) == place else one
+            replace(one, sentence=restored.sentence)
+            if (one.object, one.part) == (restored.object, restored.part)
+            else one
             for one in differences
         ]
+    steps = [step for step in result.taken if not _is_wrong(step.object, step.part, wrong)]
+    renamed_to = {f"table {one.new}" for one in ours if not one.part}
     return Repair(ordered(differences), _script(ours, steps), renamed_to)
 
 
@@ -88,24 +93,26 @@ def try_deploy(
     Return what goes wrong, None if nothing does, and the objects that the copy could not be given.
     `copy` is a database with the history at the live database's revision, or BASE. It is changed.
     """
-    names = list(history)
+    revisions = list(history)
     at = live.recorded.revisions[0] if live.recorded.revisions else BASE
-    with connect(copy.superuser) as connection:
-        with connection.begin():
-            before = snapshot.read(connection, version_table=True)
-            # A deploy pins what a setting of the database could change.
-            facts = tuple(one for one in live.facts if not _is_setting(one))
-            valid, invalid = _split_invalid(facts, before)
-            imitate(connection, replace(live, facts=valid), own_names(connection))
-        missed = _missed(connection, valid)
+    with _sessions(copy) as sessions:
+        before = snapshot.read(sessions.owner, version_table=True)
+        # A deploy pins what a setting of the database could change.
+        facts = tuple(one for one in live.facts if not _is_setting(one))
+        valid, invalid = _split_invalid(facts, before)
+        names = own_names(sessions.owner)
+        imitate(sessions, replace(live, facts=valid), names)
+        missed = sorted({heading for heading, _ in _missed(sessions.owner, valid)})
+        # Last, because they run functions of the live database at every statement that follows.
+        reach(sessions, valid, names)
     with connect(copy.owner) as connection:
         try:
-            upgrade(connection, scripts, names[names.index(at) + 1 :])
+            upgrade(connection, scripts, revisions[revisions.index(at) + 1 :])
         except Exception as error:  # noqa: BLE001  # a revision may raise anything
             return f"a revision fails: {describe_error(error)}", missed
         connection.commit()
         after = snapshot.read(connection, version_table=True)
-    result = fingerprints.compare(history, names[-1], fingerprints.fingerprint(after))
+    result = fingerprints.compare(history, revisions[-1], fingerprints.fingerprint(after))
     built = {fact[:2] for fact in after}
     left = {fact.object for fact in invalid if fact[:2] not in built}
     if differing := sorted({*result.differing, *left}):
@@ -135,49 +142,61 @@ def _split_invalid(live: Snapshot, history: Snapshot) -> tuple[Snapshot, Snapsho
     return tuple(kept), tuple(split)
 
 
-def _missed(connection: Connection, facts: Snapshot) -> list[str]:
-    """Return the objects that the copy does not have as they are in the live schema."""
-    found = fingerprints.fingerprint(snapshot.read(connection, version_table=True))
-    wanted = fingerprints.fingerprint(facts)
-    return sorted(
-        name
-        for name, value in wanted.items()
-        if found.get(name) != value and name.partition(" ")[0] in _IN_THE_WAY
-    )
+def _missed(
+    connection: Connection, wanted: Snapshot, owned: Collection[str] | None = None
+) -> set[tuple[str, str]]:
+    """Return the objects and parts that the copy does not have as they are in the live schema.
+
+    Without `owned`, of all objects that a revision may meet.
+    """
+    found = snapshot.read(connection, version_table=True)
+    if owned is not None:
+        found = facts_of(found, owned)
+    return {
+        fact[:2]
+        for fact in set(found) ^ set(wanted)
+        if owned is not None or fact.object.partition(" ")[0] in _IN_THE_WAY
+    }
 
 
-def imitate(connection: Connection, live: Live, names: Names) -> Sequence[Rename]:
+@contextmanager
+def _sessions(copy: Copy) -> Iterator[Sessions]:
+    """Connect to a copy. What is done there is committed: the copy is dropped afterwards."""
+    with connect(copy.owner) as owner, connect(copy.superuser, autocommit=True) as superuser:
+        yield Sessions(owner, superuser)
+
+
+def imitate(sessions: Sessions, live: Live, names: Names) -> Sequence[Rename]:
     """Give a copy of the history the live schema, as far as that is possible.
 
-    Return what was renamed for it.
+    Return what was renamed for it, in the order in which it must be undone. Event triggers are left
+    out.
     """
     done: list[Rename] = []
     for find_renames in (renames.tables, renames.columns):
-        now = snapshot.read(connection, version_table=True)
-        ours = renames.read_attributes(connection)
-        found = list(find_renames(now, live.facts, ours, live.attributes))
-        for one in found:
-            connection.exec_driver_sql(one.there.replace("%", "%%"))
-        done += found
-    now = snapshot.read(connection, version_table=True)
-    for one in renames.parts(now, live.facts):
-        connection.exec_driver_sql(one.there.replace("%", "%%"))
-        done.append(one)
-    reach(connection, live.facts, names)
+        now = snapshot.read(sessions.owner, version_table=True)
+        with sessions.owner.begin():
+            ours = renames.read_attributes(sessions.owner)
+        done += _renamed(sessions, list(find_renames(now, live.facts, ours, live.attributes)))
+    now = snapshot.read(sessions.owner, version_table=True)
+    done += _renamed(sessions, list(renames.parts(now, live.facts)))
+    quiet = tuple(one for one in live.facts if not one.object.startswith("event trigger "))
+    reach(sessions, quiet, names)
     return done[::-1]
+
+
+def _renamed(sessions: Sessions, found: Iterable[Rename]) -> Iterator[Rename]:
+    for one in found:
+        execute(sessions.owner, one.there)
+        yield one
 
 
 def own_names(connection: Connection) -> Names:
     """Return the names of the connection's database and of its owner."""
-    return Names(*connection.exec_driver_sql(_OWN_NAMES).one())
-
-
-def _names(facts: Snapshot) -> set[str]:
-    return {snapshot.fingerprints.object_name(one) for one in facts}
-
-
-def _name_of(rename: Rename) -> str:
-    return rename.object
+    row = driver_of(connection).execute(_OWN_NAMES).fetchone()
+    if row is None:
+        raise LookupError("the database has no row in pg_database")
+    return Names(*row)
 
 
 def _rename(one: Rename) -> Difference:

@@ -1,8 +1,8 @@
 """Bring a database to a schema, and keep the statements that did it, in an order that works."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import psycopg
 from sqlalchemy import Connection
@@ -14,13 +14,23 @@ from schema.live.sql.definition import Names
 from schema.live.sql.steps import Step, steps
 from schema.postgres.connection import driver_of
 
-SETTINGS = "SET LOCAL row_security = off; SET LOCAL search_path = public, pg_temp"
+SETTINGS = (
+    "SET LOCAL row_security = off",
+    "SET LOCAL search_path = public, pg_temp",
+    "SET LOCAL statement_timeout = '60s'",
+)
 """What the statements rely on: a guard that saw no hidden row would let it be dropped."""
-
-_BACK = "SET LOCAL ROLE NONE"
 
 _ROUNDS = 4
 """A step may change more than its part: a new owner, for example, changes privileges."""
+
+_RUNS_NO_CODE = re.compile(
+    r"(GRANT|REVOKE|ALTER ROLE|CREATE ROLE|COMMENT ON ROLE|ALTER DEFAULT PRIVILEGES"
+    r"|(CREATE|ALTER|COMMENT ON) EVENT TRIGGER) "
+    r"|ALTER [A-Z ]+ \S.* OWNER TO \S+$|ALTER TABLE \S+ (ENABLE|DISABLE) TRIGGER ALL$"
+)
+"""What a superuser may execute although the names in it come from a live database: it calls none of
+its functions. A function that a superuser called could leave the role that was set."""
 
 
 @dataclass
@@ -33,21 +43,32 @@ class Reached:
     """Of the others, PostgreSQL's message."""
 
 
+@dataclass(frozen=True)
+class Sessions:
+    """The connections to a database that is changed."""
+
+    owner: Connection
+    """As the database's owner, or a role that may SET ROLE to it."""
+    superuser: Connection | None = None
+    """In autocommit mode; it executes only what calls no function of the database. With it, the
+    owner's connection must be in no transaction."""
+
+
 def reach(
-    connection: Connection, target: Snapshot, names: Names, shown: Names | None = None
+    sessions: Sessions, target: Snapshot, names: Names, shown: Names | None = None
 ) -> Reached:
-    """Change the schema into `target` in the connection's transaction, and return the steps.
+    """Change the schema into `target`, and return the steps.
 
     They are written with the names in `shown`: those of another database. Compare the schema
     afterwards: there may be no statement for a part of the difference.
     """
     result = Reached()
     for _ in range(_ROUNDS):
-        found = snapshot.read(connection, version_table=True)
+        found = snapshot.read(sessions.owner, version_table=True)
         if found == target:
             break
         planned = steps(found, target, names)
-        done, result.errors = _apply(connection, planned, names)
+        done, result.errors = _apply(sessions, planned, names)
         if not done:
             break
         written = dict(zip(planned, steps(found, target, shown or names), strict=True))
@@ -55,21 +76,32 @@ def reach(
     return result
 
 
+def execute(connection: Connection, *statements: str) -> None:
+    """Execute statements in a transaction of their own, or in a savepoint.
+
+    Raises:
+        psycopg.Error: one of them failed; none has an effect.
+
+    """
+    driver = driver_of(connection)
+    with driver.transaction(), driver.cursor() as cursor:
+        for statement in (*SETTINGS, *statements):
+            cursor.execute(statement.encode())
+
+
 def _apply(
-    connection: Connection, planned: Sequence[Step], names: Names
+    sessions: Sessions, planned: Sequence[Step], names: Names
 ) -> tuple[list[Step], dict[Step, str]]:
     """Execute the steps; return those that succeeded, and the errors of the others.
 
     A step that fails is tried again after the others: it may need one of them.
     """
-    driver = driver_of(connection)
-    driver.execute(SETTINGS)
     done: list[Step] = []
     waiting = [step for step in planned if step.statements]
     while True:
         errors: dict[Step, str] = {}
         for step in waiting:
-            error = _execute(driver, step, names)
+            error = _execute(sessions, step, names)
             if error is None:
                 done.append(step)
             else:
@@ -79,19 +111,18 @@ def _apply(
         waiting = list(errors)
 
 
-def _execute(driver: psycopg.Connection[Any], step: Step, names: Names) -> str | None:
-    """Execute a step as the owner, or else as the session's own role, which may do more.
-
-    Return the owner's error if neither may.
-    """
-    errors = []
-    for role in (names.owner, "NONE"):
-        try:
-            with driver.transaction(), driver.cursor() as cursor:
-                for statement in (f"SET LOCAL ROLE {role}", *step.statements, _BACK):
-                    cursor.execute(statement.encode())
-        except psycopg.Error as error:
-            errors.append(first_error_line(error))
-            continue
+def _execute(sessions: Sessions, step: Step, names: Names) -> str | None:
+    """Execute a step as the owner, or else as a superuser; return the owner's error or None."""
+    try:
+        execute(sessions.owner, f"SET LOCAL ROLE {names.owner}", *step.statements, "SET ROLE NONE")
+    except psycopg.Error as error:
+        message = first_error_line(error)
+    else:
         return None
-    return errors[0]
+    if sessions.superuser is None or not all(map(_RUNS_NO_CODE.match, step.statements)):
+        return message
+    try:
+        execute(sessions.superuser, *step.statements)
+    except psycopg.Error:
+        return message
+    return None
