@@ -9,8 +9,9 @@ from urllib.parse import quote, unquote
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sqlalchemy import URL
+from sqlalchemy import URL, event
 
+from migrations.deploy.connection import open_engine
 from migrations.postgres import (
     DRIVER,
     BadDatabaseURLError,
@@ -159,6 +160,22 @@ def test_parameters_of_a_connection(parameters: str) -> None:
     """Parameters that choose a connection are accepted, and Neon's name of an endpoint."""
     url = parse_url(f"postgresql://user@host/database?{parameters}")
     assert url.query.keys() == {one.partition("=")[0] for one in parameters.split("&")}
+
+
+def test_neons_endpoint_reaches_the_server() -> None:
+    """A deploy sends the name of the endpoint behind its own settings."""
+    engine = open_engine(parse_url("postgresql://user@host/database?options=endpoint%3Dep-x"))
+    sent: dict[str, str] = {}
+
+    def look(_dialect: object, _record: object, _values: object, named: dict[str, str]) -> None:
+        sent.update(named)
+        raise InterruptedError
+
+    event.listen(engine, "do_connect", look)
+    with pytest.raises(InterruptedError):
+        engine.connect()
+    assert sent["options"].startswith("-c lock_timeout=200ms -c ")
+    assert sent["options"].endswith(" endpoint=ep-x")
 
 
 def test_encoded_socket_folder() -> None:
