@@ -28,12 +28,12 @@ _SERVER = text(
 
 _OWNED_BY_OTHERS = text(
     """
-    SELECT format('%s belongs to %s', c.oid::regclass, pg_get_userbyid(c.relowner))
+    SELECT c.oid::regclass::text, quote_ident(pg_get_userbyid(c.relowner))
     FROM pg_class AS c
     WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       AND NOT pg_has_role(c.relowner, 'USAGE')
       AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e')
-    ORDER BY c.relname LIMIT 1
+    ORDER BY c.relname
     """
 )
 
@@ -132,10 +132,10 @@ def check_server(connection: Connection) -> Iterator[str]:
             f"The role {role} does not own the database {database}, and its new tables would not"
             f" belong to the owner; connect as {owner}."
         )
-    elif (foreign := connection.scalar(_OWNED_BY_OTHERS)) is not None:
+    elif other := _owned_by_another(connection):
         yield (
-            f"The role {role} cannot alter every object: {foreign}; change its owner with"
-            f" ALTER TABLE … OWNER TO {role}."
+            f"The role {role} cannot alter {other[0]}, which belongs to {other[1]}; change its"
+            f" owner: ALTER TABLE {other[0]} OWNER TO {role}."
         )
     if not may_create:
         yield (
@@ -277,6 +277,13 @@ def blockers(connection: Connection) -> Iterator[str]:
             f"The prepared transaction {name} keeps its locks until it is ended; run COMMIT"
             " PREPARED or ROLLBACK PREPARED."
         )
+
+
+def _owned_by_another(connection: Connection) -> tuple[str, str] | None:
+    """Return an object that a revision makes and another role owns, and that role."""
+    known = {name.split(" ")[-1] for name in fingerprints.owned(verification.committed_history())}
+    rows = connection.execute(_OWNED_BY_OTHERS)
+    return next(((name, owner) for name, owner in rows if name in known), None)
 
 
 def _own_tables(connection: Connection) -> list[str]:

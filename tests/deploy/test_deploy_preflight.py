@@ -148,7 +148,7 @@ def test_an_owner_of_the_database_but_not_of_a_table(
     before = state(head)
     try:
         result = deploy(run, frozen, head)
-        assert_refused(result, f"cannot alter every object: tag belongs to {role}")
+        assert_refused(result, f"cannot alter tag, which belongs to {role}")
         assert state(head) == before
     finally:
         execute(head, f"GRANT {role} TO {head.username}", f"DROP OWNED BY {role} CASCADE")

@@ -38,7 +38,6 @@ SELECT
   ) AS attributes,
   r.rolsuper AS superuser,
   r.oid = d.datdba AS owns,
-  r.rolsuper OR r.rolbypassrls AS bypasses,
   to_regnamespace('public') IS NOT NULL AS has_public,
   has_schema_privilege(to_regnamespace('public'), 'USAGE') AS sees,
   has_schema_privilege(to_regnamespace('public'), 'CREATE') AS creates,
@@ -119,10 +118,17 @@ def examine(target: URL, scripts: ScriptDirectory) -> Examination:
     known = [name for name in history if name != BASE]
 
     def preflight_problems(connection: Connection) -> tuple[list[str], list[str]]:
+        def row_security() -> Iterator[str]:
+            pending = preflight.recorded_revisions(connection) != known[-1:]
+            return preflight.check_row_security(connection, pending=pending)
+
         server_problems = _problems(connection, lambda: preflight.check_server(connection))
-        return server_problems, _problems(
+        revision_problems = _problems(
             connection, lambda: preflight.check_revision(connection, scripts)
         )
+        if not server_problems and not revision_problems:
+            server_problems = _problems(connection, row_security)
+        return server_problems, revision_problems
 
     # check_server reports read-only transactions, so it must not run in one.
     server_problems, revision_problems = read.read(target, preflight_problems, read_only=False)
@@ -308,11 +314,6 @@ def _server_and_role(shown: str, role: Row[Any], server_problems: Sequence[str])
         )
     if role.superuser:
         notes.append("The role is a superuser: PostgreSQL will not stop a mistaken statement.")
-    if not role.bypasses:
-        notes.append(
-            "The role has no BYPASSRLS, so a revision that changes rows finds none in tables with"
-            " forced row security."
-        )
     found = (
         f"PostgreSQL {shown}, {role.encoding}; {role.name}: {role.attributes or 'no attributes'}"
     )
@@ -383,8 +384,8 @@ def _indexes(connection: Connection) -> Check:
     if not invalid:
         return Check("indexes", "none is invalid")
     note = (
-        "An interrupted build left them invalid; the next deploy that applies a revision drops"
-        " them."
+        "A deploy rebuilds those that schema.txt has, and drops others only where a revision builds"
+        " them anew."
     )
     return Check("indexes", f"invalid: {', '.join(invalid)}", notes=[note])
 
