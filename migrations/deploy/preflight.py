@@ -71,11 +71,13 @@ _INVALID = text(
     """
 )
 
-# The owner of a table with forced row security obeys its policies.
+# The owner of a table with forced row security obeys its policies. One without pages has no rows.
 _HIDDEN_FROM_THE_OWNER = text(
     """
-    SELECT oid::regclass::text FROM pg_class
-    WHERE relkind IN ('r', 'p') AND relforcerowsecurity AND row_security_active(oid)
+    SELECT c.oid::regclass::text FROM pg_class AS c
+    WHERE c.relkind IN ('r', 'p') AND c.relforcerowsecurity AND row_security_active(c.oid)
+      AND coalesce((SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(c.oid)),
+                   pg_relation_size(c.oid)) > 0
     ORDER BY 1
     """
 )
@@ -186,8 +188,8 @@ def check_single_revision(found: Sequence[str]) -> Iterator[str]:
 def check_row_security(connection: Connection, *, pending: bool) -> Iterator[str]:
     """Yield a message if the role is blind to rows that pending revisions may change; only reads.
 
-    An UPDATE by such a role changes no row, and a new foreign key ignores rows that violate it. An
-    empty database has no such table: its first deploy needs no BYPASSRLS.
+    An UPDATE by such a role changes no row, and a new foreign key ignores rows that violate it. The
+    first deploy needs no BYPASSRLS, also when it is run again.
     """
     hidden = list(connection.scalars(_HIDDEN_FROM_THE_OWNER)) if pending else []
     if hidden:

@@ -246,16 +246,16 @@ def test_an_owner_that_obeys_row_security(
     assert "cannot see the rows" not in nothing.everything
     assert nothing.code == 3, nothing.everything  # the owner is not the one of schema.txt
     copy.add(sql(BACKFILL))
-    before = state(head)
+    _, before = state(head)  # another test may change a role, which the schema shows
     for arguments in (("upgrade", "head"), ("downgrade", "-1")):
         result = deploy(run, copy.root, blind, *arguments)
         assert_refused(
             result,
             f"The role {blind.username} cannot see the rows of",
-            '"user", account, session, tag, todo and 2 more',
+            'the rows of "user", todo,',  # the other tables are empty
             f"ALTER ROLE {blind.username} BYPASSRLS, or deploy as a role that has it",
         )
-        assert state(head) == before
+        assert state(head)[1] == before
     execute(head, f"ALTER ROLE {blind.username} BYPASSRLS")
     assert deploy(run, copy.root, blind).code == 0
     with connect(head) as other:
@@ -265,7 +265,7 @@ def test_an_owner_that_obeys_row_security(
 def test_the_first_deploy_of_an_owner_that_obeys_row_security(
     run: Launcher, frozen: Path, empty: URL, role: str
 ) -> None:
-    """An empty database has no rows to be blind to."""
+    """An empty database has no rows to be blind to, also when more is applied or reverted."""
     execute(
         empty,
         f'ALTER DATABASE "{empty.database}" OWNER TO {role}',
@@ -274,6 +274,9 @@ def test_the_first_deploy_of_an_owner_that_obeys_row_security(
     try:
         result = deploy(run, frozen, empty.set(username=role, password=PASSWORD))
         assert result.code == 0, result.everything
+        for arguments in (("downgrade", "-2"), ("upgrade", "head")):
+            again = deploy(run, frozen, empty.set(username=role, password=PASSWORD), *arguments)
+            assert again.code == 0, again.everything
     finally:
         execute(
             empty,

@@ -64,11 +64,11 @@ def test_a_deployed_database_is_ready(head: URL) -> None:
 @pytest.mark.parametrize(
     ("statement", "name", "fragment"),
     [
-        ("DROP SCHEMA public", "server and role", "create it: CREATE SCHEMA public."),
+        ("DROP SCHEMA public", "server and role", "CREATE SCHEMA public if there is none."),
         (
             "REVOKE CREATE ON SCHEMA public FROM CURRENT_USER",
             "server and role",
-            "neondb_owner may not create objects in schema public",
+            "neondb_owner may not create objects in the schema public",
         ),
         (
             "ALTER DATABASE {database} SET default_transaction_read_only = on",

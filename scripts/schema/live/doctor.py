@@ -37,10 +37,7 @@ SELECT
     CASE WHEN r.oid = d.datdba THEN 'owner of the database' END
   ) AS attributes,
   r.rolsuper AS superuser,
-  r.oid = d.datdba AS owns,
-  to_regnamespace('public') IS NOT NULL AS has_public,
   has_schema_privilege(to_regnamespace('public'), 'USAGE') AS sees,
-  has_schema_privilege(to_regnamespace('public'), 'CREATE') AS creates,
   pg_has_role('pg_read_all_stats', 'USAGE') AS sees_sessions,
   pg_encoding_to_char(d.encoding) AS encoding
 FROM pg_roles AS r, pg_database AS d
@@ -300,14 +297,7 @@ def encryption(host: str, mode: str, *, encrypted: bool) -> Check:
 
 
 def _server_and_role(shown: str, role: Row[Any], server_problems: Sequence[str]) -> Check:
-    fix, notes = [*server_problems], []
-    if not role.has_public:
-        fix.append("There is no schema public; create it: CREATE SCHEMA public.")
-    elif role.owns and not role.creates:
-        fix.append(
-            f"The role {role.name} may not create objects in schema public; change the owner:"
-            f" ALTER SCHEMA public OWNER TO {role.name}."
-        )
+    notes = []
     if read.major(shown) > NEWEST:
         notes.append(
             f"PostgreSQL {read.major(shown)} is newer than the newest tested version, {NEWEST}."
@@ -317,7 +307,7 @@ def _server_and_role(shown: str, role: Row[Any], server_problems: Sequence[str])
     found = (
         f"PostgreSQL {shown}, {role.encoding}; {role.name}: {role.attributes or 'no attributes'}"
     )
-    return Check("server and role", found, fix, notes)
+    return Check("server and role", found, server_problems, notes)
 
 
 def _group_roles(connection: Connection) -> Check:
