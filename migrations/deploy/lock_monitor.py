@@ -71,6 +71,13 @@ class LockMonitor:
         self.statement: tuple[str, float] | None = None
         """The running statement and the monotonic time of its start."""
 
+    @contextmanager
+    def watch(self, what: str) -> Iterator[None]:
+        """Watch what does not run through SQLAlchemy during the block; `what` names it."""
+        self.last, self.statement = None, (what, time.monotonic())
+        yield
+        self.statement = None
+
     def wait_for_autovacuum(self, connection: Connection) -> None:
         """If only autovacuum blocked the last statement, wait until it leaves the table.
 

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -84,6 +84,8 @@ class _Job:
     interruption: Interruption
     blocked_since: float | None = None
     """Monotonic time of the first lock failure since the last commit; None if not blocked."""
+    monitor: LockMonitor = field(default_factory=LockMonitor)
+    """Of the latest connection."""
     plan: list[Step] | None = None
     """The steps, planned once: a retried `downgrade -1` must not revert a second revision."""
 
@@ -157,6 +159,7 @@ def _move_database(connection: Connection, job: _Job) -> None:
         monitor_locks(job.engine, connection, log.warning) as monitor,
         allow_concurrent(connection, job.remaining_seconds, log.warning),
     ):
+        job.monitor = monitor
         phases = (_warn, _migrate, _repair, _verify) if job.plan else (_repair, _verify)
         try:
             for phase in phases:
@@ -208,11 +211,12 @@ def _warn(connection: Connection, job: _Job) -> None:
         found = list(preflight.warnings(connection))
     try:
         with connection.begin():
-            schema = verification.compare(connection, job.report.before)
+            schema = _compare(connection, job, job.report.before)
     except (DBAPIError, psycopg.Error) as error:
         if is_connection_lost(connection):
             raise
-        found.append(f"The schema could not be compared beforehand: {first_error_line(error)}.")
+        why = job.monitor.last or first_error_line(error)
+        found.append(f"The schema could not be compared beforehand: {why}.")
     else:
         if schema is not None and schema.objects.differing:
             found.append(
@@ -276,7 +280,7 @@ def _verify(connection: Connection, job: _Job) -> None:
                 f"The database is at {', '.join(at) or 'no revision'}, not at"
                 f" {', '.join(expected) or 'no revision'}; run this again."
             )
-        schema = verification.compare(connection, report.after)
+        schema = _compare(connection, job, report.after)
     if schema is None:
         return
     report.foreign = not_ignored(schema.objects.foreign, _ignored())
@@ -290,6 +294,11 @@ def _verify(connection: Connection, job: _Job) -> None:
             " database that has run an older text of a revision, downgrade and upgrade it."
             f"\n{schema.difference}".rstrip()
         )
+
+
+def _compare(connection: Connection, job: _Job, revision: str | None) -> verification.Schema | None:
+    with job.monitor.watch("The comparison of the schema"):
+        return verification.compare(connection, revision)
 
 
 def _ignored() -> tuple[str, ...]:

@@ -224,6 +224,22 @@ def test_drift_is_seen_before_and_after(run: Launcher, frozen: Path, head: URL) 
     assert "todo_due_idx" in document["difference"]
 
 
+def test_a_lock_on_a_table_of_another(run: Launcher, frozen: Path, head: URL) -> None:
+    """What only warns does not end a deploy: it goes on, and compares when the lock is gone."""
+    deploy(run, frozen, head, "downgrade", "-1")
+    execute(head, "CREATE TABLE theirs (id int, CHECK (id > 0))")
+    with (
+        holding(head, "LOCK TABLE theirs") as holder,
+        when(lambda: run.count("giving way") > 0, holder.rollback),
+    ):
+        result = deploy(run, frozen, head)
+    assert result.code == 0, result.everything
+    named = r"[Tt]he comparison of the schema waits for session \d+ .* its lock on theirs"
+    assert re.search(rf"could not be compared beforehand: {named}\.", result.err)
+    assert re.search(rf"{named}; giving way", result.err)
+    assert "No revision has table theirs." in result.out
+
+
 ANY_IS_OLD = "from migrations.deploy import preflight; preflight.LONG_SECONDS = 0"
 
 
