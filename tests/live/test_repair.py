@@ -36,7 +36,17 @@ def superuser() -> Iterator[Connection]:
             yield connection
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
+SAMPLE = 5
+"""The quick tier tries one of so many mutations."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if number % SAMPLE == 0 else pytest.mark.slow)
+        for number, name in enumerate(MUTATIONS)
+    ],
+)
 def test_every_mutation_can_be_undone(superuser: Connection, name: str) -> None:
     """After the SQL the schema is what the history builds."""
     with superuser.begin() as transaction:
