@@ -101,7 +101,7 @@ def assert_documented(result: Result) -> dict[str, Any]:
             assert set(covered) == {"revision", "tables", "empty"}
         for failure in check["failures"]:
             assert set(failure) == {"message", "remedy", "detail"}
-    assert document["version"] == 1
+    assert document["version"] == 2
     assert result.out.isascii()
     return document
 
