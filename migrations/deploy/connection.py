@@ -100,6 +100,7 @@ _PERMANENT_ERRORS = (
     "unrecognized configuration parameter",
     "unsupported startup parameter",
     "invalid ",
+    "bad value",
     "does not support SSL",
     "certificate",
     "channel binding",

@@ -8,6 +8,10 @@ class FailedError(CommandError):
     """Exit code 1: a revision failed and was rolled back; committed revisions stay."""
 
 
+class GaveUpError(FailedError):
+    """Exit code 1: another session has held a lock for too long."""
+
+
 class DifferentError(FailedError):
     """Exit code 3: the database is at its revision, but its schema is not the committed one."""
 

@@ -12,7 +12,7 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
-from migrations.deploy.errors import DifferentError, FailedError
+from migrations.deploy.errors import DifferentError, FailedError, GaveUpError
 from migrations.deploy.interruption import Interruption, interruptible
 from migrations.deploy.lock_monitor import LockWait
 from migrations.deploy.report import DeployReport
@@ -24,6 +24,14 @@ log = logging.getLogger("deploy")
 _AFTER_A_FAILURE = (
     "The application goes on with the revision that the database has. Correct the failed revision,"
     " or revert what added it, and deploy again; unchanged, it fails again.\n"
+)
+_AFTER_A_WAIT = (
+    "The application goes on with the revision that the database has. Wait for that session or end"
+    " it, and run the same deploy again, perhaps with a longer -x timeout-minutes.\n"
+)
+_AFTER_A_WRONG_RECORD = (
+    "alembic_version is probably wrong, and not the revision: the schema was exactly the one at"
+    " {}. `schema drift` gives the SQL that records it; then deploy again.\n"
 )
 
 _INTERRUPTED = "Interrupted: committed revisions stay; run this again to continue."
@@ -72,7 +80,7 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
     if error is not None and options is None:
         raise error
     if error is not None:
-        after = _AFTER_A_FAILURE if code == 1 and report.current else ""
+        after = _last_words(report, error) if code == 1 and report.current else ""
         sys.stderr.write(f"FAILED: {error}\n{after}")
         raise SystemExit(code)
 
@@ -89,6 +97,15 @@ def _print(text: str) -> None:
     except (AttributeError, OSError, ValueError) as error:  # there is none; it is full, or closed
         log.warning("The report could not be printed (%s).", error)
         sys.stdout = None  # at its end, Python would try to flush it again
+
+
+def _last_words(report: DeployReport, error: BaseException) -> str:
+    """Say what to do about a failed revision."""
+    if isinstance(error, GaveUpError):
+        return _AFTER_A_WAIT
+    if report.schema_equals is not None:
+        return _AFTER_A_WRONG_RECORD.format(report.schema_equals)
+    return _AFTER_A_FAILURE
 
 
 def _code(error: CommandError, report: DeployReport) -> int:
@@ -117,7 +134,7 @@ def to_command_error(error: Exception, report: DeployReport, wait: LockWait | No
     of = f", in: {describe_sql(statement)}" if statement else ""
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, psycopg.errors.LockNotAvailable) and wait is not None:
-        return FailedError(f"{revision} gave up waiting, and {stays}: {wait}.")
+        return GaveUpError(f"{revision} gave up waiting, and {stays}: {wait}.")
     if isinstance(original, NotImplementedError):
         return FailedError(f"{revision} cannot be reverted, and {stays}: {original}")
     if isinstance(error, CommandError):

@@ -93,7 +93,7 @@ _LONG_TRANSACTIONS = text(
     """
 )
 
-_DEVELOPMENT = text("SELECT current_setting('app.development', true)")
+_DEVELOPMENT = text("SELECT current_setting('app.development', true) = current_database()")
 """Set by `schema serve`, on the server's command line."""
 
 _PREPARED = text(
@@ -134,7 +134,8 @@ def check_server(connection: Connection) -> Iterator[str]:
             f"The role {role} does not own the database {database}, and its new tables would not"
             f" belong to the owner; connect as {owner}."
         )
-    elif other := _owned_by_another(connection):
+        return  # what it may not do is no defect, and must not be granted to it
+    if other := _owned_by_another(connection):
         yield (
             f"The role {role} cannot alter {other[0]}, which belongs to {other[1]}; change its"
             f" owner: ALTER TABLE {other[0]} OWNER TO {role}."
@@ -158,7 +159,7 @@ def check_revision(connection: Connection, scripts: ScriptDirectory) -> Iterator
         yield from several
         return
     known = {revision.revision for revision in scripts.walk_revisions()}
-    if found and found[0] not in known and connection.scalar(_DEVELOPMENT) == "on":
+    if found and found[0] not in known and is_development(connection):
         yield (
             f"This is a development database at revision {found[0]} of another branch; build it"
             " anew from this one: schema reset."
@@ -200,6 +201,11 @@ def check_row_security(connection: Connection, *, pending: bool) -> Iterator[str
             f" them, and check none. Run ALTER ROLE {role} BYPASSRLS, or deploy as a role that"
             " has it."
         )
+
+
+def is_development(connection: Connection) -> bool:
+    """Whether this is the database of a checkout's development server."""
+    return bool(connection.scalar(_DEVELOPMENT))
 
 
 def require_single_head(scripts: ScriptDirectory) -> str:

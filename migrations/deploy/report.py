@@ -61,6 +61,8 @@ class DeployReport:
         self._start = time.monotonic()
         self._attempts: dict[str, int] = {}
         self.current: str | None = None
+        self.schema_equals: str | None = None
+        """Another revision, whose schema the database had before the deploy."""
         """The revision that is being run, and the name of its file."""
         self.current_file = ""
 

@@ -66,6 +66,11 @@ RETRIED_ERRORS = (
     psycopg.errors.SerializationFailure,
 )
 
+_ON_DEVELOPMENT = {
+    False: "",
+    True: "; if it has run an older text of a revision, downgrade and upgrade it",
+}
+
 log = logging.getLogger("deploy")
 
 type Configure = Callable[..., None]
@@ -219,6 +224,7 @@ def _warn(connection: Connection, job: _Job) -> None:
         found.append(f"The schema could not be compared beforehand: {why}.")
     else:
         if schema is not None and schema.objects.differing:
+            job.report.schema_equals = schema.nearest if schema.equals_another else None
             found.append(
                 f"The schema is not the one of {schema.revision}: {schema}. `schema drift` shows"
                 " the difference."
@@ -280,6 +286,7 @@ def _verify(connection: Connection, job: _Job) -> None:
                 f"The database is at {', '.join(at) or 'no revision'}, not at"
                 f" {', '.join(expected) or 'no revision'}; run this again."
             )
+        own = preflight.is_development(connection)
         schema = _compare(connection, job, report.after)
     if schema is None:
         return
@@ -290,8 +297,7 @@ def _verify(connection: Connection, job: _Job) -> None:
     if report.differing:
         raise DifferentError(
             f"The database is at {report.after}, but its schema is not the history's: {schema}."
-            " `schema drift` shows what differs, and the SQL that undoes it; if it is a development"
-            " database that has run an older text of a revision, downgrade and upgrade it."
+            f" `schema drift` shows what differs, and the SQL that undoes it{_ON_DEVELOPMENT[own]}."
             f"\n{schema.difference}".rstrip()
         )
 

@@ -32,6 +32,11 @@ class Schema:
     difference: str
     """At the head: the differing objects, '-' only in schema.txt, '+' only in the database."""
 
+    @property
+    def equals_another(self) -> bool:
+        """Whether it is exactly the schema of another revision."""
+        return self.equals_nearest and self.nearest != self.revision
+
     def __str__(self) -> str:
         """Say in one sentence, without a full stop, what differs."""
         parts = []

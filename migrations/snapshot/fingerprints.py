@@ -132,9 +132,15 @@ def compare(history: History, revision: str, found: Fingerprints) -> Comparison:
 def nearest(history: History, found: Fingerprints, recorded: str | None = None) -> str:
     """Return the revision at which the fewest objects of the history differ.
 
-    Of several, it is the recorded one, or else the latest one.
+    Of several, it is the latest one. The recorded one counts unless another explains more than half
+    of what differs from it: an object more or less is no evidence against a record.
     """
     ours = {name: value for name, value in found.items() if name in owned(history)}
-    latest = list(history)[::-1]
-    preferred = [one for one in latest if one == recorded] + latest
-    return min(preferred, key=lambda one: len(dict(history[one].items() ^ ours.items())))
+
+    def distance(revision: str) -> int:
+        return len(dict(history[revision].items() ^ ours.items()))
+
+    closest = min(list(history)[::-1], key=distance)
+    if recorded is not None and distance(recorded) <= 2 * distance(closest):
+        return recorded
+    return closest

@@ -118,7 +118,7 @@ def test_the_nearest_is_shown(unknown: URL, history: Mapping[str, snapshot.Snaps
     assert (found.found.revision, found.found.equals) == (HEAD, False)
     page = shown(found)
     assert f"✗ It equals no revision. The nearest is {HEAD}" in page
-    assert "\n  data       table todo_tag was removed\n" in page
+    assert "\n  data       table todo_tag was removed, and its rows with it\n" in page
     assert "\n  behaviour  index extra of table todo was added\n" in page
     assert f"When what the history owns is as it is at {HEAD}, run this again." in page
     assert "may hold rows" in page

@@ -134,6 +134,20 @@ def test_renames(head: URL, statement: str, sentence: str) -> None:
     assert not examine(head).drifted
 
 
+def test_a_column_whose_name_another_has_taken(head: URL) -> None:
+    """It holds the former values: no SQL drops it, and its former name is told."""
+    execute(
+        head,
+        "ALTER TABLE todo RENAME description TO notes",
+        "ALTER TABLE todo ADD description text",
+    )
+    found = examine(head)
+    (notes,) = [one for one in found.differences if one.part == "column notes"]
+    assert notes.sql is None
+    assert "it was description, whose name another column has now" in (notes.obstacle or "")
+    assert "DROP COLUMN notes" not in found.script
+
+
 def test_what_stands_in_the_way(head: URL) -> None:
     """Where no SQL works, PostgreSQL's reason is shown, and no statement that fails."""
     execute(
@@ -167,7 +181,7 @@ def test_a_column_that_took_anothers_place_is_no_rename(head: URL) -> None:
         "ALTER TABLE todo ADD COLUMN finished_at timestamptz",
     )
     said = [one.sentence for one in examine(head).differences]
-    assert "column todo.completed_at was removed" in said
+    assert "column todo.completed_at was removed, and its values with it" in said
     assert "column todo.finished_at was added" in said
 
 

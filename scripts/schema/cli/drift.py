@@ -94,8 +94,7 @@ def page(drift: Drift) -> Group:
     )
     lines += [Text(f"! {sentence}", "yellow") for sentence in drift.limitations]
     if not drift.drifted:
-        facts = pluralize(len(drift.live.facts), "fact")
-        verdict = f"✓ No drift: {facts}, what the history owns is as it builds it."
+        verdict = "✓ No drift: what the history owns is as the history builds it."
         return Group(*lines, Text(verdict, "bold green"), *_notes(drift))
     if drift.differences:
         number = pluralize(len(drift.differences), "difference")
@@ -117,7 +116,10 @@ def listed(differences: Iterable[Difference]) -> Iterator[Text]:
 def repair(script: str | None) -> Iterator[Text]:
     """Format SQL to paste."""
     if script:
-        yield Text("  → SQL that undoes it, tried on a copy; it drops nothing that holds rows:")
+        yield Text(
+            "  → SQL that undoes what it can, tried on a copy without rows. It drops nothing that"
+            " holds rows; if rows stand in its way, it fails and changes nothing:"
+        )
         yield from (Text(f"    {line}") for line in script.splitlines())
 
 

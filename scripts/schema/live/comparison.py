@@ -37,6 +37,8 @@ class Comparison:
     """Number of revisions from the recorded one, or else the nearest one, to the head."""
     unverified: Sequence[str]
     """Revisions that a stamp at `nearest` would pass over and that change no schema object."""
+    ahead: bool = False
+    """Whether `nearest` comes after the recorded revision: a stamp would pass revisions over."""
 
     @property
     def equals(self) -> str | None:
@@ -71,6 +73,7 @@ def compare(live: Live, history: History) -> Comparison:
         head=names[-1],
         behind=len(names) - 1 - names.index(revision or nearest),
         unverified=_unverified(live.recorded, revision, nearest, history),
+        ahead=revision is not None and names.index(nearest) > names.index(revision),
     )
 
 
@@ -147,6 +150,12 @@ def advice(found: Comparison) -> str:
         clause += (
             "; the schema does not show changes of rows, so find out first whether"
             f" {', '.join(found.unverified)} ran"
+        )
+    elif found.ahead:
+        clause += (
+            "; rows are not compared, so find out first whether what the revisions after"
+            f" {found.revision} do to rows was done too: one that ended its own transaction may"
+            " have stopped half-way"
         )
     return clause
 

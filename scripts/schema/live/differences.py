@@ -111,7 +111,9 @@ def _whole(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]
     text = "; ".join(f"{part} {one}".strip() for (_, part), one in (before or after).items())
     judged = severity(heading, "", (before or after).values())
     if before:
-        return Difference(heading, "", text, None, judged, f"{heading} was removed")
+        rows = ", and its rows with it" if heading.startswith("table ") else ""
+        said = f"{heading} was removed{rows}"
+        return Difference(heading, "", text, None, judged, said)
     return Difference(heading, "", None, text, judged, f"{heading} was added")
 
 
@@ -125,6 +127,8 @@ def sentence(heading: str, part: str, was: str | None, found: str | None) -> str
         said = f"row security of {heading} {_row_security(was or '', found)}"
     elif word == "column":
         said = f"column {name}.{rest} {_column(was, found)}"
+        if found is None and kind == "table":
+            said += ", and its values with it"
     elif word == "index" and found is not None and "INVALID" in found:
         said = f"{part} of {heading} is INVALID"
     elif word in {"index", "constraint", "policy", "trigger", "rule"}:

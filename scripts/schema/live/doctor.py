@@ -4,7 +4,7 @@ It runs the deploy's own preflight checks, and others that a deploy runs too lat
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alembic.script import ScriptDirectory
@@ -17,12 +17,25 @@ from migrations.deploy import preflight, verification
 from migrations.postgres import first_error_line, is_pooled
 from migrations.snapshot import fingerprints
 from migrations.snapshot.fingerprints import BASE, History
-from schema.live import comparison, drift, history_schemas, platform, read, trial
+from schema.live import (
+    comparison,
+    differences,
+    drift,
+    history_schemas,
+    platform,
+    read,
+    trial,
+)
 from schema.live.comparison import Comparison
 from schema.live.difference import Difference
+from schema.live.differences import find
 from schema.live.read import Live
+from schema.postgres.connection import connect
 from schema.roles import APPLICATION, BETTER_AUTH
 from schema.text import pluralize
+
+MAX_NAMED = 5
+"""How many differences a check names."""
 
 NEWEST = 18
 """The newest tested major version."""
@@ -37,6 +50,7 @@ SELECT
     CASE WHEN r.oid = d.datdba THEN 'owner of the database' END
   ) AS attributes,
   r.rolsuper AS superuser,
+  r.oid = d.datdba AS owns,
   has_schema_privilege(to_regnamespace('public'), 'USAGE') AS sees,
   pg_has_role('pg_read_all_stats', 'USAGE') AS sees_sessions,
   pg_encoding_to_char(d.encoding) AS encoding
@@ -151,9 +165,9 @@ def compared(examined: Examination, scripts: ScriptDirectory, progress: Progress
     revision = next((one for one in examined.checks if one.name == "revision"), None)
     if live is None or live.recorded.unreadable is not None:
         return []
+    live = _with_rebuilt_indexes(live)
     found = comparison.compare(live, history)
-    foreign = drift.not_ignored(found)
-    others = Check("other objects", verification.named(foreign) or "none")
+    others = _others(live, found)
     if found.revision is None and (live.recorded.revisions or found.nearest != BASE):
         return [_wrong_record(found), others]
     at = found.revision or BASE
@@ -161,16 +175,46 @@ def compared(examined: Examination, scripts: ScriptDirectory, progress: Progress
     schema = f"as the history builds it at {at}" if not differs else comparison.verdict(found)
     if not found.behind:
         return [Check("schema", schema, _nothing_to_apply(found) if differs else ()), others]
-    refused = revision is not None and revision.fix
-    if refused or (not differs and not found.objects.foreign):
+    if revision is not None and revision.fix:
         return [Check("schema", schema), others]
     with (
         history_schemas.open_closest_server(live, progress) as server,
         history_schemas.at_revision(server, scripts, at) as copy,
     ):
         progress("the next deploy, on a copy")
+        with connect(copy.owner) as connection:
+            expected = snapshot.read(connection, version_table=True)
         problem, untried = trial.try_deploy(copy, live, scripts, history)
-    return [Check("schema", schema), others, _next_deploy(found, problem, untried)]
+    said = find(expected, live.facts, fingerprints.owned(history)) if differs else []
+    notes = [f"{one.sentence[0].upper()}{one.sentence[1:]}." for one in said[:MAX_NAMED]]
+    if found.record_differs and found.recorded.revisions:
+        notes = [f"{comparison.sentence(found)}. {comparison.remedy(found)}"]
+    next_deploy = _next_deploy(found, problem, untried)
+    return [Check("schema", schema, notes=notes), others, next_deploy]
+
+
+def _with_rebuilt_indexes(live: Live) -> Live:
+    """Return the schema as a deploy leaves it, which rebuilds the invalid indexes of schema.txt."""
+    committed = verification.committed_schema()
+
+    def rebuilt(fact: snapshot.Fact) -> snapshot.Fact:
+        name = fact.part.removeprefix("index ")
+        if fact.part.startswith("index ") and preflight.is_committed(name, committed):
+            return fact._replace(definition=fact.definition.replace("  INVALID", "", 1))
+        return fact
+
+    return replace(live, facts=tuple(map(rebuilt, live.facts)))
+
+
+def _others(live: Live, found: Comparison) -> Check:
+    """Name what no revision has, and note what of it changes who may read our rows."""
+    foreign = drift.not_ignored(found)
+    alarming = differences.alarming(live.facts, found.objects.foreign)
+    notes = [
+        f"{name} changes who may read or write our rows: see schema drift."
+        for name in sorted(alarming)
+    ]
+    return Check("other objects", verification.named(foreign) or "none", notes=notes)
 
 
 def _wrong_record(found: Comparison) -> Check:
@@ -204,6 +248,8 @@ def _next_deploy(found: Comparison, problem: str | None, untried: Sequence[str])
     sentence = f"Tried on a copy of the schema, {problem.rstrip('.')}."
     if found.record_differs and found.recorded.revisions:
         sentence += f" {comparison.sentence(found)}. {comparison.remedy(found)}"
+    elif not found.objects.differing and not found.objects.foreign:
+        sentence += " Correct the revision, or revert what added it."
     elif found.objects.differing:
         sentence += " schema drift shows what differs now, and the SQL that undoes it."
     else:
@@ -246,7 +292,7 @@ def _environment(
         return None, checks  # query.sql supports neither
     return role, [
         *checks,
-        _group_roles(connection),
+        _group_roles(connection, owns=role.owns),
         _platform(connection, sees=role.sees),
         _indexes(connection),
         _sessions(connection, everybody=role.sees_sessions),
@@ -310,7 +356,7 @@ def _server_and_role(shown: str, role: Row[Any], server_problems: Sequence[str])
     return Check("server and role", found, server_problems, notes)
 
 
-def _group_roles(connection: Connection) -> Check:
+def _group_roles(connection: Connection, *, owns: bool) -> Check:
     names = [APPLICATION, BETTER_AUTH]
     fix, notes = [], []
     rows = connection.execute(text(_GROUP_ROLES), {"names": names}).all()
@@ -327,7 +373,7 @@ def _group_roles(connection: Connection) -> Check:
                 f"The role {row.name} is a member of {groups}, so revisions reject it; run"
                 f" REVOKE {groups} FROM {row.name}."
             )
-        if not row.grantable:
+        if owns and not row.grantable:
             notes.append(
                 f"Another role created {row.name}, and this role may not grant it to logins; have"
                 f" that role run GRANT {row.name} TO … WITH ADMIN OPTION."

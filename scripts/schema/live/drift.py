@@ -74,7 +74,7 @@ def examine(target: URL, scripts: ScriptDirectory, progress: Callable[[str], Non
     """
     history = history_schemas.committed(scripts)
     live, judged = read_judged(target, fingerprints.owned(history))
-    _require_revision(live)
+    _require_revision(live, fingerprints.owned(history))
     found = comparison.compare(live, history)
     if live.recorded.unreadable is None and found.revision is None:
         raise CannotRunError(
@@ -149,11 +149,12 @@ def not_ignored(found: Comparison) -> list[str]:
     return ignored.not_ignored(found.objects.foreign, patterns)
 
 
-def _require_revision(live: Live) -> None:
-    if live.recorded.unreadable is None and not live.recorded.revisions:
-        table = live.recorded.table
-        what = "Alembic's table is empty" if table else "there is no table alembic_version"
-        raise CannotRunError(
-            f"The database records no revision: {what} ({live.where}); if it has the tables, run"
-            " schema adopt, otherwise deploy it."
-        )
+def _require_revision(live: Live, owned: Collection[str]) -> None:
+    if live.recorded.unreadable is not None or live.recorded.revisions:
+        return
+    what = (
+        "Alembic's table is empty" if live.recorded.table else "there is no table alembic_version"
+    )
+    tables = {fact.object for fact in live.facts if fact.object.startswith("table ")} & {*owned}
+    todo = "run schema adopt" if tables - {read.VERSION_TABLE} else "deploy it"
+    raise CannotRunError(f"The database records no revision: {what} ({live.where}); {todo}.")

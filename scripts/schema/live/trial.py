@@ -8,10 +8,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from migrations import snapshot
+from migrations.deploy.own_transaction import watch_transaction
 from migrations.snapshot import Fact, Snapshot, fingerprints
 from migrations.snapshot.fingerprints import BASE, History
 from schema.live.difference import Difference, Severity
@@ -21,11 +23,12 @@ from schema.live.read import Live
 from schema.live.restored import restored_without_acl
 from schema.live.sql import renames
 from schema.live.sql.apply import Reached, Sessions, execute, reach
-from schema.live.sql.definition import Names
+from schema.live.sql.definition import Names, schema_prefix
 from schema.live.sql.renames import Rename
 from schema.live.sql.steps import Step
 from schema.postgres.connection import connect, describe_error, driver_of
-from schema.revisions.runner import upgrade
+from schema.revisions.history import revisions_oldest_first
+from schema.revisions.runner import run, upgrade_step
 
 _IN_THE_WAY = ("table", "view", "function", "type", "sequence", "schema", "domain")
 """Kinds of objects that a revision may meet."""
@@ -56,6 +59,8 @@ def try_repair(copy: Copy, expected: Snapshot, live: Live, owned: Collection[str
     """
     with _sessions(copy) as sessions:
         names = own_names(sessions.owner)
+        with sessions.owner.begin():
+            taken = renames.taken(renames.read_attributes(sessions.owner), live.attributes)
         renamed = imitate(sessions, live, names)
         missed = _missed(sessions.owner, facts_of(live.facts, owned), owned)
         ours = [one for one in renamed if one.object in owned]
@@ -70,7 +75,11 @@ def try_repair(copy: Copy, expected: Snapshot, live: Live, owned: Collection[str
         *map(_rename, ours),
         *(_with_sql(one, result, wrong) for one in find(expected, now, owned)),
         # The copy does not have them, so no SQL could be tried.
-        *(one for one in find(expected, live.facts, owned) if (one.object, one.part) in missed),
+        *(
+            replace(one, obstacle=_advice(one, expected))
+            for one in find(expected, live.facts, owned)
+            if (one.object, one.part) in missed
+        ),
     ]
     restored = restored_without_acl(expected, live.facts, live.names.database.strip('"'))
     if restored is not None:
@@ -80,7 +89,12 @@ def try_repair(copy: Copy, expected: Snapshot, live: Live, owned: Collection[str
             else one
             for one in differences
         ]
-    steps = [step for step in result.taken if not _is_wrong(step.object, step.part, wrong)]
+    differences = [_keep(one, taken.get((one.object, one.part))) for one in differences]
+    steps = [
+        step
+        for step in result.taken
+        if not _is_wrong(step.object, step.part, wrong) and (step.object, step.part) not in taken
+    ]
     renamed_to = {f"table {one.new}" for one in ours if not one.part}
     return Repair(ordered(differences), _script(ours, steps), renamed_to)
 
@@ -107,7 +121,7 @@ def try_deploy(
         reach(sessions, valid, names)
     with connect(copy.owner) as connection:
         try:
-            upgrade(connection, scripts, revisions[revisions.index(at) + 1 :])
+            _run(connection, scripts, revisions[revisions.index(at) + 1 :])
         except Exception as error:  # noqa: BLE001  # a revision may raise anything
             return f"a revision fails: {describe_error(error)}", missed
         connection.commit()
@@ -118,6 +132,20 @@ def try_deploy(
     if differing := sorted({*result.differing, *left}):
         return f"these objects would differ from the history: {', '.join(differing)}", missed
     return None, missed
+
+
+def _run(connection: Connection, scripts: ScriptDirectory, pending: Collection[str]) -> None:
+    """Run revisions as a deploy does: one that ends its own transaction fails."""
+    with watch_transaction(connection) as own:
+
+        def steps(_context: MigrationContext) -> Iterator[MigrationStep]:
+            for revision in revisions_oldest_first(scripts):
+                if revision.revision in pending:
+                    own.begin()
+                    yield upgrade_step(scripts, revision)
+                    own.end()
+
+        run(connection, scripts, steps)
 
 
 def _is_setting(fact: Fact) -> bool:
@@ -197,6 +225,25 @@ def own_names(connection: Connection) -> Names:
     if row is None:
         raise LookupError("the database has no row in pg_database")
     return Names(*row)
+
+
+def _keep(difference: Difference, former: str | None) -> Difference:
+    """Offer no SQL that drops a column which holds another one's former values."""
+    if former is None:
+        return difference
+    why = f"it was {former}, whose name another column has now; rename both by hand"
+    return replace(difference, sql=None, obstacle=why)
+
+
+def _advice(difference: Difference, expected: Snapshot) -> str | None:
+    """Say how to undo a difference that no copy can be given: an invalid index."""
+    if "INVALID" not in (difference.found or "").split("  "):
+        return None
+    prefix = schema_prefix(difference.object.partition(" ")[2])
+    index = prefix + difference.part.removeprefix("index ")
+    if (difference.object, difference.part) in {fact[:2] for fact in expected}:
+        return f"deploy, which rebuilds it, or REINDEX INDEX CONCURRENTLY {index}"
+    return f"DROP INDEX CONCURRENTLY {index}, if no session builds it any more"
 
 
 def _rename(one: Rename) -> Difference:

@@ -75,7 +75,7 @@ def serve(postgres: str | int, port: int, build: Build, echo: Callable[[str], No
         clear_leftovers()  # a killed one's server may still have the port
         settings = _settings(port)
         with embedded(
-            postgres, port=settings.port, password=settings.owner, development=True
+            postgres, port=settings.port, password=settings.owner, development=DATABASE
         ) as started:
             _keep(settings)
             rebuild(settings, build, started.owner)

@@ -99,15 +99,15 @@ def embedded(
     *,
     port: int | None = None,
     password: str | None = None,
-    development: bool = False,
+    development: str | None = None,
 ) -> Iterator[Embedded]:
     """Run a server for the length of a block, and remove its files afterwards.
 
     `postgres` is a major version of the wheel, or a folder that contains initdb and postgres.
 
     The server listens on a socket in a private folder. With `port` it also listens on 127.0.0.1;
-    the owner's URL then contains a password, the given one or a new one. With `development` a
-    deploy can tell that the server is a developer's own (`app.development`).
+    the owner's URL then contains a password, the given one or a new one. A deploy can
+    tell that the database named `development` is a developer's own (`app.development`).
 
     Raises:
         CannotRunError: the server could not be started.
@@ -125,7 +125,7 @@ def embedded(
             identity = unprivileged_identity()
             binaries = usable_programs(installation, run.folder, identity)
             _initdb(run, binaries, installation.version, identity)
-            settings = {"app.development": "on"} if development else {}
+            settings = {"app.development": development} if development else {}
             process = _start(run, binaries, identity, port, settings)
             yield _prepare(installation.version, binaries, run.folder, process, port, password)
         finally:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from migrations.postgres import OLDEST_VERSION, describe_url, first_error_line, parse_url
 from schema.errors import CannotRunError
@@ -17,6 +18,9 @@ from schema.postgres.connection import connect
 from schema.postgres.embedded import embedded
 
 _PREFIX = "todo_schema_scratch_"
+DROP_SECONDS = 5.0
+"""How long to try to drop a scratch database that is in use."""
+
 _LOCK = 1_951_625_587
 """The first half of the advisory locks' keys: an arbitrary number."""
 
@@ -61,7 +65,23 @@ class Server:
                 self._copy_privileges(template, name)
             yield self.maintenance.set(database=name)
         finally:
-            self._connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        """Drop a scratch database.
+
+        The owner may not end an autovacuum worker or a superuser's session, which end by
+        themselves soon: that must not take the result away for which the database was made. What
+        is left is dropped by a later run.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type(DBAPIError),
+            wait=wait_fixed(0.1),
+            stop=stop_after_delay(DROP_SECONDS),
+            retry_error_callback=lambda _state: None,
+        )
+        drop = f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'
+        retrying(self._connection.exec_driver_sql, drop)
 
     def _copy_privileges(self, template: URL, name: str) -> None:
         """Copy the template's privileges to the clone: CREATE DATABASE does not."""

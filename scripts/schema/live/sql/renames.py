@@ -98,6 +98,22 @@ def columns(
             )
 
 
+def taken(ours: Attributes, theirs: Attributes) -> dict[tuple[str, str], str]:
+    """Return columns that have another name in the history, where another one has taken that name.
+
+    By table and part: the history's name. Their values are the history's.
+    """
+    names = {(table, number): name for table, number, name in theirs}
+    known = {(table, name) for table, _, name in theirs}
+    return {
+        (f"table {table}", f"column {now}"): name
+        for table, number, name in ours
+        if (now := names.get((table, number), name)) != name
+        and (table, name) in known
+        and (table, now) not in {(other, old) for other, _, old in ours}
+    }
+
+
 def parts(history: Snapshot, live: Snapshot) -> Iterator[Rename]:
     """Yield constraints, indexes, policies and triggers that have another name only."""
     old, new = _parts_of_tables(history), _parts_of_tables(live)
