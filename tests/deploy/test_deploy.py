@@ -982,3 +982,25 @@ def test_a_deploy_needs_no_models(copy: Checkout, head: URL) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Its schema equals the history's." in done.stdout
+
+
+# ── the last words of a failed deploy ─────────────────────────────────────────────────────────────
+
+
+def test_last_words_after_a_wait(run: Launcher, frozen: Path, head: URL) -> None:
+    """Who gave up waiting runs the same deploy again: nothing has to be corrected."""
+    with holding(head, "SELECT FROM alembic_version", "LOCK TABLE todo_tag"):
+        result = deploy(run, frozen, head, "-x", "timeout-minutes=0", "downgrade", "-2")
+    assert result.code == 1, result.everything
+    assert "gave up waiting" in result.err
+    assert "Wait for that session or end it, and run the same deploy again" in result.err
+    assert "Correct the failed revision" not in result.err
+
+
+def test_last_words_after_a_wrong_stamp(run: Launcher, frozen: Path, head: URL) -> None:
+    """Where the schema was exactly another revision's, the record is wrong, not a revision."""
+    execute(head, f"UPDATE alembic_version SET version_num = '{FIRST}'")
+    result = deploy(run, frozen, head)
+    assert result.code == 1, result.everything
+    assert f"the schema was exactly the one at {LAST}. `schema drift` gives" in result.err
+    assert "Correct the failed revision" not in result.err
