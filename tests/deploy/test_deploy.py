@@ -370,7 +370,10 @@ BOUNDED = {
 }
 
 
-@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize(
+    "name",
+    ["index", *(pytest.param(one, marks=pytest.mark.slow) for one in list(BOUNDED)[1:])],
+)
 def test_the_timeout_bounds_concurrent_statements(
     run: Launcher, copy: Checkout, head: URL, name: str
 ) -> None:
@@ -395,6 +398,7 @@ def test_the_timeout_bounds_concurrent_statements(
         assert connection.scalar(text("SELECT count(*) FROM pg_inherits")) == (name != "partition")
 
 
+@pytest.mark.slow
 def test_a_detachment_is_not_interrupted(run: Launcher, copy: Checkout, head: URL) -> None:
     """DETACH PARTITION … CONCURRENTLY waits for old transactions longer than lock_timeout."""
     execute(head, *PARTED)
@@ -461,6 +465,7 @@ def settings_during(url: URL, name: str) -> dict[str, str]:
         return {name: value for name, value in rows if name in SETTINGS}
 
 
+@pytest.mark.slow
 def test_settings_of_the_database(run: Launcher, copy: Checkout, head: URL) -> None:
     """Settings of the database affect neither a deploy nor, after RESET ALL, its revisions."""
     execute(head, SHOWN.format("before"))

@@ -281,6 +281,7 @@ def test_in_a_program(place: Place, number: signal.Signals) -> None:
         wait_for(lambda: not count("true"))
 
 
+@pytest.mark.slow
 def test_ignored_in_the_background(place: Place) -> None:
     """A process that ignores Ctrl-C, as a shell's background process does, is not interrupted."""
     write(place.root, "third", "second", 'op.execute("SELECT pg_sleep(1)")')

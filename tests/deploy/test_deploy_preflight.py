@@ -87,6 +87,7 @@ def test_a_url_that_leads_nowhere(run: Launcher, frozen: Path, rest: str, fragme
     assert_refused(deploy(run, frozen, f"postgresql://{user}{rest}", *NOW), fragment)
 
 
+@pytest.mark.slow
 def test_no_server_but_a_program(run: Launcher, frozen: Path) -> None:
     """A server that is not PostgreSQL and closes the connection."""
     with proxy(1) as closed:
@@ -472,6 +473,7 @@ def standby(superuser: URL, binaries: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_standby(run: Launcher, frozen: Path, request: pytest.FixtureRequest) -> None:
     """A standby is read-only; the message says to use the primary."""
     with (

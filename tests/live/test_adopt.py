@@ -70,6 +70,7 @@ def _own(schema: snapshot.Snapshot) -> list[snapshot.Fact]:
     return [fact for fact in schema if fact.object != "table alembic_version"]
 
 
+@pytest.mark.slow
 def test_each_revision_is_found(
     any_server: Server, history: Mapping[str, snapshot.Snapshot]
 ) -> None:

@@ -109,7 +109,10 @@ FOREIGN = (
 """What the history does not own, and a deploy leaves alone."""
 
 
-@pytest.mark.parametrize("statement", FOREIGN)
+@pytest.mark.parametrize(
+    "statement",
+    [FOREIGN[0], *(pytest.param(one, marks=pytest.mark.slow) for one in FOREIGN[1:])],
+)
 def test_what_is_not_the_historys(empty: URL, head: URL, statement: str) -> None:
     """What no revision makes is named, and keeps neither a first nor a later deploy from it."""
     for url in (empty, head):
@@ -126,7 +129,10 @@ IN_THE_WAY = (
 )
 
 
-@pytest.mark.parametrize("statement", IN_THE_WAY)
+@pytest.mark.parametrize(
+    "statement",
+    [IN_THE_WAY[0], *(pytest.param(one, marks=pytest.mark.slow) for one in IN_THE_WAY[1:])],
+)
 def test_what_stands_in_the_way(run: Launcher, empty: URL, statement: str) -> None:
     """An object that the next revisions make is found by trying them on a copy."""
     execute(empty, statement)

@@ -36,7 +36,7 @@ def superuser() -> Iterator[Connection]:
             yield connection
 
 
-SAMPLE = 5
+SAMPLE = 20
 """The quick tier tries one of so many mutations."""
 
 

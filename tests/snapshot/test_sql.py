@@ -53,7 +53,7 @@ def expected(change: Change) -> bool:
     return not any(re.fullmatch(names, change.name) for names in WITHOUT_SQL.values())
 
 
-SAMPLE = 5
+SAMPLE = 20
 """The quick tier tries one of so many changes."""
 
 
