@@ -19,6 +19,8 @@ OLDEST_VERSION = 16
 # From the first quote to the last: the value may contain quotes.
 _QUOTED = re.compile(r'".*"', re.DOTALL)
 
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069]")
+
 _DATA_EXCEPTION = "22"
 """The SQLSTATE class whose messages quote values; other messages quote names."""
 
@@ -167,6 +169,11 @@ def url_from_environment() -> URL:
             " settings; use the direct host, whose name has no -pooler."
         )
     return url
+
+
+def visible(text: str) -> str:
+    """Write control and direction characters as escapes: a name may hold what a terminal obeys."""
+    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def describe_url(url: URL) -> str:

@@ -17,7 +17,7 @@ from migrations.deploy.interruption import Interruption, interruptible
 from migrations.deploy.lock_monitor import LockWait
 from migrations.deploy.report import DeployReport
 from migrations.deploy.statement import describe_sql
-from migrations.postgres import first_error_line
+from migrations.postgres import first_error_line, visible
 
 log = logging.getLogger("deploy")
 
@@ -54,11 +54,13 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
     as_json = "report=json" in context.get_x_argument()
     error: CommandError | KeyboardInterrupt | None = None
     code = 0
-    with interruptible() as interruption:
+    with interruptible(keep=options is not None) as interruption:
         try:
             yield interruption
             interruption.check()
+            interruption.ended = True
         except BaseException as raised:
+            interruption.ended = True
             if interruption.arrived or isinstance(raised, KeyboardInterrupt):
                 error, code = KeyboardInterrupt(_INTERRUPTED), 130
             elif isinstance(raised, SystemExit):
@@ -81,7 +83,7 @@ def report_outcome(report: DeployReport) -> Iterator[Interruption]:
         raise error
     if error is not None:
         after = _last_words(report, error) if code == 1 and report.current else ""
-        sys.stderr.write(f"FAILED: {error}\n{after}")
+        sys.stderr.write(visible(f"FAILED: {error}\n{after}"))
         raise SystemExit(code)
 
 
@@ -92,7 +94,7 @@ def _print(text: str) -> None:
         return
     try:
         encoding = config.stdout.encoding or "utf-8"
-        config.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+        config.stdout.write(visible(text).encode(encoding, "replace").decode(encoding) + "\n")
         config.stdout.flush()
     except (AttributeError, OSError, ValueError) as error:  # there is none; it is full, or closed
         log.warning("The report could not be printed (%s).", error)

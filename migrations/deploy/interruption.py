@@ -18,6 +18,8 @@ class Interruption:
     def __init__(self) -> None:
         """Begin without a signal."""
         self.arrived = False
+        self.ended = False
+        """Whether the outcome is known: a later signal does not change it."""
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
         """Handle a signal.
@@ -26,6 +28,8 @@ class Interruption:
             KeyboardInterrupt: always.
 
         """
+        if self.ended:
+            return
         self.arrived = True
         raise KeyboardInterrupt
 
@@ -41,8 +45,10 @@ class Interruption:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
+def interruptible(*, keep: bool = False) -> Iterator[Interruption]:
     """Handle Ctrl-C and SIGTERM during the block, if this is the main thread.
+
+    With `keep`, the handlers stay after it: a late signal must not take the report away.
 
     An ignored signal stays ignored: a shell's background programs ignore Ctrl-C.
     """
@@ -56,4 +62,5 @@ def interruptible() -> Iterator[Interruption]:
         yield interruption
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if not keep:
+                signal.signal(number, handler)

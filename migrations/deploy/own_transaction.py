@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -58,8 +59,9 @@ class OwnTransaction:
             return
         if self._id is not None and driver.info.transaction_status == TransactionStatus.IDLE:
             raise self._ended(driver, [])
-        first = next(tokens(sql), "")
-        if self._id is None and first.upper() != "SET":  # SET TRANSACTION allows no query before it
+        first = [token.upper() for token in islice(tokens(sql), 2)]
+        # It allows no query before it.
+        if self._id is None and first != ["SET", "TRANSACTION"]:
             (self._id,) = driver.execute(_ID).fetchone()
 
     def after(self, _connection: Connection, cursor: Any, *_rest: object) -> None:  # noqa: ANN401  # psycopg's
@@ -95,7 +97,7 @@ class OwnTransaction:
             self._id = None
 
     def _is_open(self, driver: psycopg.Connection[Any]) -> bool:
-        if driver.info.transaction_status == TransactionStatus.IDLE:
+        if self._id is None or driver.info.transaction_status == TransactionStatus.IDLE:
             return False
         row = driver.execute(_HAS_ID, (self._id,)).fetchone()
         return bool(row and row[0])

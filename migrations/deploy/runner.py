@@ -45,7 +45,12 @@ from migrations.deploy.interruption import Interruption
 from migrations.deploy.lock_monitor import LockMonitor, monitor_locks
 from migrations.deploy.own_transaction import watch_transaction
 from migrations.deploy.report import DeployReport
-from migrations.postgres import describe_url, first_error_line, url_from_environment
+from migrations.postgres import (
+    describe_url,
+    first_error_line,
+    url_from_environment,
+    visible,
+)
 from migrations.snapshot import ignored
 from migrations.snapshot.ignored import not_ignored
 
@@ -230,7 +235,7 @@ def _warn(connection: Connection, job: _Job) -> None:
                 " the difference."
             )
     for warning in found:
-        log.warning(warning)
+        log.warning(visible(warning))
     job.report.warnings += found
 
 

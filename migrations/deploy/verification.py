@@ -1,5 +1,6 @@
 """Compare the database's schema with the history at a revision: schema.txt and fingerprints.txt."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from migrations.snapshot.fingerprints import BASE, History
 
 COMMITTED = Path(__file__).parents[1] / "schema.txt"
 FINGERPRINTS = Path(__file__).parents[1] / "fingerprints.txt"
+
+_CONFLICT = re.compile(r"^(<{7}|={7}|>{7})", re.MULTILINE)
 
 _NAMED = 5
 """How many objects a sentence names."""
@@ -67,7 +70,7 @@ def committed_history() -> History:
         return {}
     try:
         return fingerprints.parse(FINGERPRINTS.read_text(encoding="utf-8"))
-    except ValueError:
+    except ValueError:  # UnicodeDecodeError too
         raise CommandError(
             "migrations/fingerprints.txt cannot be read; restore it, or write it anew with `schema"
             " snapshot`."
@@ -78,7 +81,7 @@ def require_files() -> None:
     """Make sure that the files are there with which a deploy verifies itself.
 
     Raises:
-        CommandError: one is missing.
+        CommandError: one is missing or damaged.
 
     """
     for path in (COMMITTED, FINGERPRINTS):
@@ -87,6 +90,13 @@ def require_files() -> None:
                 f"migrations/{path.name} is missing, so the deploy cannot be verified; ship it with"
                 " the deploy, or write it with `schema snapshot`."
             )
+    committed_history()
+    schema = committed_schema()
+    if not re.match(r"revision \w+\n", schema) or _CONFLICT.search(schema):
+        raise CommandError(
+            "migrations/schema.txt cannot be read; restore it, or write it anew with `schema"
+            " snapshot`."
+        )
 
 
 def compare(connection: Connection, revision: str | None) -> Schema | None:

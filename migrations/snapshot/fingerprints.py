@@ -6,6 +6,7 @@ and which objects are not the history's at all.
 """
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -98,6 +99,8 @@ def parse(text: str) -> dict[str, Fingerprints]:
         if line.startswith("#") or not line:
             continue
         if not line.startswith(" "):
+            if line in history or not re.fullmatch(r"\w+", line):
+                raise ValueError(line)
             now = dict(now)
             history[line] = now
             continue
@@ -107,6 +110,8 @@ def parse(text: str) -> dict[str, Fingerprints]:
         now.pop(name.strip(), None)
         if value != _REMOVED:
             now[name.strip()] = value
+    if BASE not in history:
+        raise ValueError("there is no " + BASE)
     return history
 
 

@@ -1009,3 +1009,13 @@ def test_last_words_after_a_wrong_stamp(run: Launcher, frozen: Path, head: URL) 
     assert result.code == 1, result.everything
     assert f"the schema was exactly the one at {LAST}. `schema drift` gives" in result.err
     assert "Correct the failed revision" not in result.err
+
+
+def test_a_first_statement_that_ends_its_transaction(
+    run: Launcher, copy: Checkout, head: URL
+) -> None:
+    """SET TRANSACTION must come first in a transaction; another SET hides no COMMIT behind it."""
+    copy.add(sql("SET LOCAL work_mem = '8MB'; CREATE TABLE early (); COMMIT; BEGIN"))
+    result = deploy(run, copy.root, head)
+    assert result.code == 1, result.everything
+    assert "it ended its own transaction (COMMIT)" in result.err

@@ -502,3 +502,27 @@ def test_a_pooler_that_is_not_neons(
     with pooled(head, setting) as through:
         assert_refused(deploy(run, frozen, through), fragment)
     assert state(head) == before
+
+
+DAMAGED: dict[str, tuple[str, Callable[[str], str]]] = {
+    "empty fingerprints": ("fingerprints.txt", lambda _text: ""),
+    "fingerprints twice": ("fingerprints.txt", lambda text: text + text),
+    "conflict in fingerprints": (
+        "fingerprints.txt",
+        lambda text: f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> other\n",
+    ),
+    "empty schema": ("schema.txt", lambda _text: ""),
+    "conflict in schema": (
+        "schema.txt",
+        lambda text: text.replace("\n", "\n<<<<<<< HEAD\n", 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file(run: Launcher, copy: Checkout, head: URL, name: str) -> None:
+    """What a deploy is verified with must be whole: otherwise it is refused."""
+    file, damage = DAMAGED[name]
+    path = copy.root / "migrations" / file
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
+    assert_refused(deploy(run, copy.root, head), f"migrations/{file} cannot be read")

@@ -8,6 +8,7 @@ from rich.text import Text
 from sqlalchemy import URL
 
 from migrations import snapshot
+from migrations.postgres import visible
 from schema.cli import database_url as urls
 from schema.cli.drift import as_fields, listed, repair
 from schema.cli.exits import exit_codes, print_result
@@ -107,7 +108,7 @@ def page(result: Adoption) -> Group:
     """Format the result as text."""
     found = result.found
     distance = history_schemas.describe_distance(found.head, found.behind)
-    others = [Text(f"! No revision has: {', '.join(found.foreign)}.", "yellow")]
+    others = [Text(visible(f"! No revision has: {', '.join(found.foreign)}."), "yellow")]
     if not found.equals:
         number = pluralize(len(result.differences), "difference")
         return Group(

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import URL
 
-from migrations.postgres import describe_url
+from migrations.postgres import describe_url, visible
 from schema.cli import database_url as urls
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import json_document, progress
@@ -62,9 +62,9 @@ def page(target: URL, checks: Sequence[Check]) -> Group:
             mark = Text("! note", "yellow")
         if check.fix:
             mark = Text("✗ fix", "bold red")
-        table.add_row(mark, check.name, Text(check.found))
-        lines += [Text(f"✗ {check.name}: {one}", "bold red") for one in check.fix]
-        lines += [Text(f"! {check.name}: {one}", "yellow") for one in check.notes]
+        table.add_row(mark, check.name, Text(visible(check.found)))
+        lines += [Text(visible(f"✗ {check.name}: {one}"), "bold red") for one in check.fix]
+        lines += [Text(visible(f"! {check.name}: {one}"), "yellow") for one in check.notes]
     number = sum(len(check.fix) for check in checks)
     verdict = Text("Ready for a deploy.", "bold green")
     if number:

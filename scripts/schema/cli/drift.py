@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from migrations.postgres import visible
 from schema.cli import database_url as urls
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import coloured, json_document, progress
@@ -110,12 +111,15 @@ def listed(differences: Iterable[Difference]) -> Iterator[Text]:
     """Format differences, one a line, with what each endangers."""
     for one in differences:
         why = f" (to undo it: {one.obstacle})" if one.obstacle else ""
-        yield Text(f"  {one.severity:9}  {one.sentence}{why}", _COLOURS.get(one.severity, ""))
+        line = visible(f"  {one.severity:9}  {one.sentence}{why}")
+        yield Text(line, _COLOURS.get(one.severity, ""))
 
 
 def repair(script: str | None) -> Iterator[Text]:
     """Format SQL to paste."""
-    if script:
+    if script and visible(script) != script:
+        yield Text("  → Names hold control characters: take the SQL that undoes it from --json.")
+    elif script:
         yield Text(
             "  → SQL that undoes what it can, tried on a copy without rows. It drops nothing that"
             " holds rows; if rows stand in its way, it fails and changes nothing:"
@@ -139,9 +143,9 @@ def as_fields(difference: Difference) -> dict[str, object]:
 
 def _notes(drift: Drift) -> Iterator[Text]:
     for one in drift.notes:
-        yield Text(f"! {one.sentence}.", "yellow")
+        yield Text(visible(f"! {one.sentence}."), "yellow")
     if drift.foreign:
-        yield Text(f"! No revision has: {', '.join(drift.foreign)}.", "yellow")
+        yield Text(visible(f"! No revision has: {', '.join(drift.foreign)}."), "yellow")
 
 
 def _script(drift: Drift) -> str | None:
@@ -150,7 +154,9 @@ def _script(drift: Drift) -> str | None:
 
 def _untried(drift: Drift) -> Iterator[Text]:
     """Format the SQL about logins and the platform: a copy has neither."""
-    mine = [one.sql for one in drift.differences if one.sql and one.sql not in drift.script]
+    mine = [
+        visible(one.sql) for one in drift.differences if one.sql and one.sql not in drift.script
+    ]
     if mine:
         yield Text("  → SQL for what is beside the schema, not tried:")
         yield from (

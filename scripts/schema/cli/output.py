@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
+from migrations.postgres import visible
+
 DOCUMENT_VERSION = 2
 """Increased when a field is removed or changes its meaning, not when one is added."""
 
@@ -49,5 +51,5 @@ def coloured(difference: str) -> list[Text]:
     """Format a difference with '-' lines in red and '+' lines in green."""
     return [
         Text.assemble("    ", (line, _COLOURS.get(line[:1], "")))
-        for line in difference.splitlines()
+        for line in visible(difference).splitlines()
     ]

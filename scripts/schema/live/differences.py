@@ -8,11 +8,17 @@ from schema.live.difference import Difference, Severity
 from schema.live.sql.definition import OWNER, column, split_comment
 from schema.live.sql.objects import split_heading
 
-_ISOLATION = ("row security", "policy ", "grant ", "owner", "member of ", "attributes")
-_DATA = ("column ", "constraint ", "of type", "inherits ", "partition of ", "partitioned by")
+_ISOLATION = ("inherits ", "row security", "policy ", "grant ", "owner", "member of ", "attributes")
+_DATA = ("column ", "constraint ", "of type", "partition of ", "partitioned by")
 _DATA_OBJECTS = ("table", "foreign table", "sequence", "type", "domain")
 _ISOLATION_OBJECTS = ("role", "default privileges of", "publication", "subscription")
-_ISOLATION_SETTINGS = ("setting row_security", "setting session_replication_role", "setting role")
+_ISOLATION_SETTINGS = (
+    "setting row_security",
+    "setting session_replication_role",
+    "setting role",
+    "setting search_path",
+    "setting app.",
+)
 _ISOLATION_OPTIONS = re.compile(r"security_(invoker|barrier)=|SECURITY DEFINER")
 
 _SHORT = 70
@@ -40,9 +46,15 @@ def find(expected: Snapshot, found: Snapshot, owned: Collection[str]) -> list[Di
 def alarming(snapshot: Snapshot, foreign: Collection[str]) -> set[str]:
     """Return objects that no revision has and that change who may read or write our rows.
 
-    They are compared like the history's own: settings of the database that switch row security or
-    triggers off, and privileges that the owner gives on every table to come.
+    They are compared like the history's own: settings of the database that isolation depends on,
+    privileges that the owner gives on every table to come, tables that inherit from ours.
     """
+    heirs = {
+        f"{word} {fact.object.partition(' ')[2]}"
+        for fact in snapshot
+        for word in ("inherits", "partition of")
+        if fact.object.startswith("table ") and fingerprints.object_name(fact) not in foreign
+    }
     return {
         name
         for fact in snapshot
@@ -50,6 +62,7 @@ def alarming(snapshot: Snapshot, foreign: Collection[str]) -> set[str]:
         and (
             fact.part.startswith(_ISOLATION_SETTINGS)
             or fact.object == f"default privileges of {OWNER}"
+            or fact.part in heirs
         )
     }
 
@@ -109,7 +122,8 @@ def _difference(heading: str, part: str, was: str | None, found: str | None) -> 
 def _whole(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]) -> Difference:
     (heading, _), *_rest = before or after
     text = "; ".join(f"{part} {one}".strip() for (_, part), one in (before or after).items())
-    judged = severity(heading, "", (before or after).values())
+    inherits = any(part.startswith("inherits ") for _, part in before or after)
+    judged = severity(heading, "inherits " if inherits else "", (before or after).values())
     if before:
         rows = ", and its rows with it" if heading.startswith("table ") else ""
         said = f"{heading} was removed{rows}"

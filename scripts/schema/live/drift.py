@@ -82,7 +82,8 @@ def examine(target: URL, scripts: ScriptDirectory, progress: Callable[[str], Non
         )
     alarming = differences.alarming(live.facts, found.objects.foreign)
     foreign = [one for one in not_ignored(found) if one not in alarming]
-    judged = [one for one in judged if not _is_the_historys(one, found)]
+    owned = fingerprints.owned(history)
+    judged = [one for one in judged if not _is_the_historys(one, found, owned)]
     beside = [one for one in judged if one.severity == Severity.ISOLATION]
     drift = Drift(
         live,
@@ -131,10 +132,10 @@ def read_judged(target: URL, owned: Collection[str]) -> tuple[Live, list[Differe
     return read.read_twice(target, query)
 
 
-def _is_the_historys(judged: Difference, found: Comparison) -> bool:
+def _is_the_historys(judged: Difference, found: Comparison, owned: Collection[str]) -> bool:
     """Whether a revision made the grant: its object is as the history builds it."""
-    others = (*found.objects.differing, *found.objects.foreign)
-    return judged.part.startswith("grant ") and judged.object not in others
+    is_grant = judged.part.startswith("grant ")
+    return is_grant and judged.object in owned and judged.object not in found.objects.differing
 
 
 def _new(judged: Iterable[Difference], known: Iterable[Difference]) -> list[Difference]:

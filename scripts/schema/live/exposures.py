@@ -87,17 +87,33 @@ _FUNCTIONS = text(
       CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END AS kind,
       p.oid::regprocedure::text AS name,
       quote_ident(o.rolname) AS owner,
-      string_agg(DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC'
-                          ELSE quote_ident(pg_get_userbyid(g.grantee)) END, ', ') AS grantees
+      coalesce(
+        string_agg(DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC'
+                            ELSE quote_ident(pg_get_userbyid(g.grantee)) END, ', ')
+          FILTER (WHERE g.grantee <> p.proowner AND g.grantee NOT IN (SELECT oid FROM trusted)),
+        'who uses ' || min(u.used_by)
+      ) AS grantees
     FROM pg_proc AS p
+    -- An aggregate or a trigger calls its function without the privilege to execute it.
+    LEFT JOIN LATERAL (
+      SELECT coalesce(
+        (SELECT 'aggregate ' || a.aggfnoid::regprocedure FROM pg_aggregate AS a
+         WHERE p.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggmtransfn) LIMIT 1),
+        (SELECT format('trigger %I on %s', t.tgname, t.tgrelid::regclass) FROM pg_trigger AS t
+         WHERE t.tgfoid = p.oid AND NOT t.tgisinternal LIMIT 1)
+      ) AS used_by
+    ) AS u ON true
     JOIN pg_namespace AS n ON n.oid = p.pronamespace
     JOIN pg_roles AS o ON o.oid = p.proowner
     JOIN pg_roles AS s ON s.oid = n.nspowner
     JOIN pg_database AS d ON d.datname = current_database()
     JOIN pg_roles AS b ON b.oid = d.datdba
     CROSS JOIN aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g
-    WHERE p.oid >= 16384 AND p.prosecdef AND g.grantee <> p.proowner
-      AND g.grantee NOT IN (SELECT oid FROM trusted)
+    WHERE p.oid >= 16384 AND p.prosecdef
+      AND (
+        u.used_by IS NOT NULL
+        OR (g.grantee <> p.proowner AND g.grantee NOT IN (SELECT oid FROM trusted))
+      )
       AND (o.rolsuper OR o.rolbypassrls OR EXISTS (
         SELECT FROM ours AS t WHERE t.relowner = p.proowner AND NOT t.relforcerowsecurity
       ))
@@ -117,6 +133,17 @@ _FUNCTIONS = text(
       )
     GROUP BY p.oid, p.prokind, o.rolname
     ORDER BY 1, 2
+    """
+)
+
+_PARAMETERS = text(
+    """
+    SELECT p.parname AS name, g.privilege_type AS privilege,
+      CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END AS role
+    FROM pg_parameter_acl AS p CROSS JOIN aclexplode(p.paracl) AS g
+    LEFT JOIN pg_roles AS r ON r.oid = g.grantee
+    WHERE p.parname IN ('session_replication_role', 'row_security') AND r.rolsuper IS NOT TRUE
+    ORDER BY 1, 3, 2
     """
 )
 
@@ -160,10 +187,12 @@ def find(connection: Connection, owned: Collection[str]) -> list[Difference]:
         relations = connection.execute(_RELATIONS, values).all()
         functions = connection.execute(_FUNCTIONS, values).all()
         publications = connection.execute(_PUBLICATIONS, values).all()
+        parameters = connection.execute(_PARAMETERS).all()
     found = [
         *(_relation(row) for row in relations if row.grantees),
         *(_function(row) for row in functions),
         *(_publication(row) for row in publications),
+        *(_parameter(row) for row in parameters),
     ]
     return [one for one in found if one.object not in owned]
 
@@ -202,6 +231,9 @@ def _relation(row: Row[*tuple[Any, ...]]) -> Difference:
 
 def _function(row: Row[*tuple[Any, ...]]) -> Difference:
     what = f"{row.kind} {row.name}"
+    sql = f"REVOKE EXECUTE ON {row.kind.upper()} {row.name} FROM {row.grantees}"
+    if row.grantees.startswith("who uses "):
+        sql = f"ALTER {row.kind.upper()} {row.name} SECURITY INVOKER"
     return Difference(
         object=what,
         part="",
@@ -212,7 +244,20 @@ def _function(row: Row[*tuple[Any, ...]]) -> Difference:
             f"{what} runs with the rights of its owner, {row.owner}, whom row security does not"
             f" limit, and {row.grantees} may execute it"
         ),
-        sql=f"REVOKE EXECUTE ON {row.kind.upper()} {row.name} FROM {row.grantees}",
+        sql=sql,
+    )
+
+
+def _parameter(row: Row[*tuple[Any, ...]]) -> Difference:
+    return Difference(
+        object=f"parameter {row.name}",
+        part=f"grant to {row.role}",
+        was=None,
+        found=row.privilege,
+        severity=Severity.ISOLATION,
+        sentence=f"{row.role} may change {row.name}, which triggers, foreign keys or row security"
+        " depend on",
+        sql=f"REVOKE {row.privilege} ON PARAMETER {row.name} FROM {row.role}",
     )
 
 

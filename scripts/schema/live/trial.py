@@ -22,13 +22,15 @@ from schema.live.history_schemas import Copy
 from schema.live.read import Live
 from schema.live.restored import restored_without_acl
 from schema.live.sql import renames
-from schema.live.sql.apply import Reached, Sessions, execute, reach
+from schema.live.sql.apply import Reached, Sessions, execute, execute_single, reach
 from schema.live.sql.definition import Names, schema_prefix
 from schema.live.sql.renames import Rename
-from schema.live.sql.steps import Step
+from schema.live.sql.steps import Step, steps
 from schema.postgres.connection import connect, describe_error, driver_of
 from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import run, upgrade_step
+
+_NO_STATEMENT = "no statement is known that is safe"
 
 _IN_THE_WAY = ("table", "view", "function", "type", "sequence", "schema", "domain")
 """Kinds of objects that a revision may meet."""
@@ -71,17 +73,20 @@ def try_repair(copy: Copy, expected: Snapshot, live: Live, owned: Collection[str
         target = tuple(sorted((*facts_of(expected, owned), *facts_of(now, others))))
         result = reach(sessions, target, names, live.names)
         wrong = set(target) ^ set(snapshot.read(sessions.owner, version_table=True))
+    tried = [_with_sql(one, result, wrong) for one in find(expected, now, owned)]
+    places = {(one.object, one.part) for one in tried}
     differences = [
         *map(_rename, ours),
-        *(_with_sql(one, result, wrong) for one in find(expected, now, owned)),
+        *tried,
         # The copy does not have them, so no SQL could be tried.
         *(
             replace(one, obstacle=_advice(one, expected))
             for one in find(expected, live.facts, owned)
-            if (one.object, one.part) in missed
+            if (one.object, one.part) not in places
+            and any(heading == one.object and one.part in {"", part} for heading, part in missed)
         ),
     ]
-    restored = restored_without_acl(expected, live.facts, live.names.database.strip('"'))
+    restored = restored_without_acl(expected, live.facts, _unquoted(live.names.database))
     if restored is not None:
         differences = [
             replace(one, sentence=restored.sentence)
@@ -90,13 +95,13 @@ def try_repair(copy: Copy, expected: Snapshot, live: Live, owned: Collection[str
             for one in differences
         ]
     differences = [_keep(one, taken.get((one.object, one.part))) for one in differences]
-    steps = [
+    good = [
         step
         for step in result.taken
         if not _is_wrong(step.object, step.part, wrong) and (step.object, step.part) not in taken
     ]
     renamed_to = {f"table {one.new}" for one in ours if not one.part}
-    return Repair(ordered(differences), _script(ours, steps), renamed_to)
+    return Repair(ordered(differences), _script(ours, good), renamed_to)
 
 
 def try_deploy(
@@ -117,8 +122,12 @@ def try_deploy(
         names = own_names(sessions.owner)
         imitate(sessions, replace(live, facts=valid), names)
         missed = sorted({heading for heading, _ in _missed(sessions.owner, valid)})
-        # Last, because they run functions of the live database at every statement that follows.
-        reach(sessions, valid, names)
+        # Last, because they run functions of the live database at every statement that follows:
+        # only the owner's session executes any.
+        found = snapshot.read(sessions.owner, version_table=True)
+        for step in steps(found, valid, names):
+            if step.object.startswith("event trigger ") and sessions.superuser is not None:
+                execute_single(sessions.superuser, step.statements)
     with connect(copy.owner) as connection:
         try:
             _run(connection, scripts, revisions[revisions.index(at) + 1 :])
@@ -227,6 +236,10 @@ def own_names(connection: Connection) -> Names:
     return Names(*row)
 
 
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
 def _keep(difference: Difference, former: str | None) -> Difference:
     """Offer no SQL that drops a column which holds another one's former values."""
     if former is None:
@@ -235,10 +248,10 @@ def _keep(difference: Difference, former: str | None) -> Difference:
     return replace(difference, sql=None, obstacle=why)
 
 
-def _advice(difference: Difference, expected: Snapshot) -> str | None:
+def _advice(difference: Difference, expected: Snapshot) -> str:
     """Say how to undo a difference that no copy can be given: an invalid index."""
     if "INVALID" not in (difference.found or "").split("  "):
-        return None
+        return "a copy could not be given it, so no statement was tried"
     prefix = schema_prefix(difference.object.partition(" ")[2])
     index = prefix + difference.part.removeprefix("index ")
     if (difference.object, difference.part) in {fact[:2] for fact in expected}:
@@ -259,16 +272,16 @@ def _rename(one: Rename) -> Difference:
 def _with_sql(difference: Difference, result: Reached, wrong: Collection[Fact]) -> Difference:
     """Add the SQL, if it did what it should, or else what stood in its way."""
 
-    def mine(steps: Iterable[Step]) -> list[Step]:
+    def mine(tried: Iterable[Step]) -> list[Step]:
         return [
             step
-            for step in steps
+            for step in tried
             if step.object == difference.object and difference.part in {"", step.part}
         ]
 
     if _is_wrong(difference.object, difference.part, wrong):
         errors = [result.errors[step] for step in mine(result.errors)]
-        return replace(difference, obstacle=errors[0] if errors else None)
+        return replace(difference, obstacle=errors[0] if errors else _NO_STATEMENT)
     statements = [one for step in mine(result.taken) for one in step.statements]
     sql = "\n".join(f"{one};" for one in statements)
     return replace(difference, sql=sql or None)
@@ -278,10 +291,11 @@ def _is_wrong(heading: str, part: str, wrong: Collection[Fact]) -> bool:
     return any(fact.object == heading and part in {"", fact.part} for fact in wrong)
 
 
-def _script(renamed: Sequence[Rename], steps: Sequence[Step]) -> str:
+def _script(renamed: Sequence[Rename], taken: Sequence[Step]) -> str:
     statements = [one.back for one in renamed]
-    statements += [statement for step in steps for statement in step.statements]
+    statements += [statement for step in taken for statement in step.statements]
     if not statements:
         return ""
-    lines = ["BEGIN", "SET LOCAL lock_timeout = '5s'", "SET LOCAL row_security = off"]
+    settings = ("lock_timeout = '5s'", "row_security = off", "search_path = public, pg_temp")
+    lines = ["BEGIN", *(f"SET LOCAL {one}" for one in settings)]
     return "\n".join(f"{one};" for one in (*lines, *statements, "COMMIT")) + "\n"

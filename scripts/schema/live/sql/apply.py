@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import psycopg
+from psycopg.pq import ExecStatus
 from sqlalchemy import Connection
 
 from migrations import snapshot
@@ -21,12 +22,14 @@ SETTINGS = (
 )
 """What the statements rely on: a guard that saw no hidden row would let it be dropped."""
 
+_SESSION = ("SET search_path = public, pg_temp", "SET statement_timeout = '60s'")
+
 _ROUNDS = 4
 """A step may change more than its part: a new owner, for example, changes privileges."""
 
 _RUNS_NO_CODE = re.compile(
     r"(GRANT|REVOKE|ALTER ROLE|CREATE ROLE|COMMENT ON ROLE|ALTER DEFAULT PRIVILEGES"
-    r"|(CREATE|ALTER|COMMENT ON) EVENT TRIGGER) "
+    r"|(ALTER|COMMENT ON) EVENT TRIGGER) "
     r"|ALTER [A-Z ]+ \S.* OWNER TO \S+$|ALTER TABLE \S+ (ENABLE|DISABLE) TRIGGER ALL$"
 )
 """What a superuser may execute although the names in it come from a live database: it calls none of
@@ -89,6 +92,19 @@ def execute(connection: Connection, *statements: str) -> None:
             cursor.execute(statement.encode())
 
 
+def execute_single(superuser: Connection, statements: Sequence[str]) -> bool:
+    """Execute statements as a superuser, each alone; whether all of them succeeded.
+
+    The extended protocol allows one command in a statement: no second one can hide in a value.
+    """
+    driver = driver_of(superuser)
+    for statement in (*_SESSION, *statements):
+        result = driver.pgconn.exec_params(statement.encode(), None)
+        if result.status != ExecStatus.COMMAND_OK:
+            return False
+    return True
+
+
 def _apply(
     sessions: Sessions, planned: Sequence[Step], names: Names
 ) -> tuple[list[Step], dict[Step, str]]:
@@ -121,8 +137,4 @@ def _execute(sessions: Sessions, step: Step, names: Names) -> str | None:
         return None
     if sessions.superuser is None or not all(map(_RUNS_NO_CODE.match, step.statements)):
         return message
-    try:
-        execute(sessions.superuser, *step.statements)
-    except psycopg.Error:
-        return message
-    return None
+    return None if execute_single(sessions.superuser, step.statements) else message

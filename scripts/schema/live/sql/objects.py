@@ -130,16 +130,26 @@ def _create_table(name: str, parts: Parts, _names: Names) -> tuple[list[str], se
         if part.startswith("partition of "):  # it takes its columns and constraints from there
             parent = part.removeprefix("partition of ")
             return [f"CREATE TABLE {name} PARTITION OF {parent} {bound}"], {part, *columns}
-    written = {part: column_definition(one) for part, one in columns.items()}
-    if None in written.values() or "of type" in parts:
+    if "of type" in parts:
+        return [f"CREATE TABLE {name} OF {parts['of type']}"], {"of type", *columns}
+    parents = [part.removeprefix("inherits ") for part in parts if part.startswith("inherits ")]
+    inherited = {part for part, one in columns.items() if one.endswith("  inherited")}
+    written = {
+        part: column_definition(one) for part, one in columns.items() if part not in inherited
+    }
+    if None in written.values():
         return None
     unlogged = "UNLOGGED " if parts.get("persistence") == "unlogged" else ""
     body = ", ".join(f"{part.removeprefix('column ')} {text}" for part, text in written.items())
     partitioned = f" PARTITION BY {parts['partitioned by']}" if "partitioned by" in parts else ""
-    statements = [f"CREATE {unlogged}TABLE {name} ({body}){partitioned}"]
+    inherits = f" INHERITS ({', '.join(parents)})" if parents else ""
+    statements = [f"CREATE {unlogged}TABLE {name} ({body}){inherits}{partitioned}"]
     for part, one in columns.items():
+        if part in inherited:
+            continue
         statements += column_properties(name, part.removeprefix("column "), one)
-    return statements, {*columns, "persistence", "partitioned by", "access method"}
+    made = {*columns, "persistence", "partitioned by", "access method"}
+    return statements, made | {f"inherits {one}" for one in parents}
 
 
 def _create_view(name: str, parts: Parts, _names: Names) -> tuple[list[str], set[str]]:

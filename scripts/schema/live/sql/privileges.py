@@ -34,6 +34,9 @@ _ATTRIBUTES = (
     "bypassrls",
 )
 
+_SETTING = re.compile(r"\w+(\.\w+)*")
+_ITEM = re.compile(r'"((?:[^"]|"")*)"|([^,"\s][^,"]*)')
+
 _LISTS = {"search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"}
 """Settings whose value is a list of names: quoted as one string, it would be one name."""
 
@@ -137,10 +140,19 @@ def _membership(name: str, group: str, old: str | None, new: str | None) -> Iter
 
 
 def _setting(head: str, setting: str, value: str | None) -> Iterator[str]:
+    if not _SETTING.fullmatch(setting):
+        return
     if value is None:
         yield f"{head} RESET {setting}"
     else:
-        yield f"{head} SET {setting} TO {value if setting in _LISTS else literal(value)}"
+        written = _list(value) if setting in _LISTS else literal(value)
+        yield f"{head} SET {setting} TO {written}"
+
+
+def _list(value: str) -> str:
+    """Write a list of names, each as a literal of its own: a value may hold anything."""
+    names = [quoted.replace('""', '"') or plain for quoted, plain in _ITEM.findall(value)]
+    return ", ".join(map(literal, names)) or "''"
 
 
 def _attributes(old: str, new: str) -> str:

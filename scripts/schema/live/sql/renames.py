@@ -105,12 +105,14 @@ def taken(ours: Attributes, theirs: Attributes) -> dict[tuple[str, str], str]:
     """
     names = {(table, number): name for table, number, name in theirs}
     known = {(table, name) for table, _, name in theirs}
+    # A restored table has other numbers if the history has dropped a column.
+    restored = {table for table, number, _ in ours if (table, number) not in names}
     return {
         (f"table {table}", f"column {now}"): name
         for table, number, name in ours
         if (now := names.get((table, number), name)) != name
         and (table, name) in known
-        and (table, now) not in {(other, old) for other, _, old in ours}
+        and table not in restored
     }
 
 

@@ -116,7 +116,7 @@ def _column(part: Part, old: str | None, new: str | None, _names: Names) -> Iter
     elif new is None:
         yield from guarded_drop(
             name,
-            f" WHERE {rest} IS NOT NULL",
+            f" WHERE {rest} IS DISTINCT FROM NULL",  # a row of NULLs is a value too
             f"column {name}.{rest} holds values",
             f"{head} DROP COLUMN {rest}",
         )
@@ -138,6 +138,8 @@ def _altered_column(
         if was.get("kept") and not now.get("kept", "?"):
             yield f"{alter} DROP EXPRESSION"
         return
+    if _depends_on_the_time_zone(str(was["type"]), str(now["type"])):
+        return  # which zone was meant is known to whoever changed the type
     if (was["type"], was["collation"]) != (now["type"], now["collation"]):
         if was["default"]:
             yield f"{alter} DROP DEFAULT"
@@ -163,6 +165,11 @@ def _altered_column(
     if was["required"] != now["required"]:
         yield f"{alter} {'SET' if now['required'] else 'DROP'} NOT NULL"
     yield from _column_properties(name, rest, was, now)
+
+
+def _depends_on_the_time_zone(one: str, other: str) -> bool:
+    zoned = [" with time zone" in kind for kind in (one, other)]
+    return zoned[0] != zoned[1] and all(kind.startswith(("date", "time")) for kind in (one, other))
 
 
 def _identity(
