@@ -136,11 +136,11 @@ def _poll(engine: Engine, pid: int, monitor: LockMonitor, stop: threading.Event,
     observer: Connection | None = None
     while not stop.wait(POLL_SECONDS):
         try:
-            if observer is None:
-                observer = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             running = monitor.statement
             if running is None or time.monotonic() - running[1] < POLL_SECONDS:
                 continue
+            if observer is None:
+                observer = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             sql, since = running
             rows = observer.execute(_BLOCKERS, {"pid": pid}).all()
             if rows and monitor.statement is running:
