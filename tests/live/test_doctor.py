@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from schema.cli import doctor as doctor_page
 from schema.errors import CannotRunError
-from schema.live import doctor, read
+from schema.live import doctor, environment, read
 from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
@@ -29,14 +29,14 @@ from tests.support.servers import pooled
 HEAD = scripts().get_current_head() or ""
 
 
-def examine(url: URL) -> dict[str, doctor.Check]:
+def examine(url: URL) -> dict[str, environment.Check]:
     """Do the same as the command; return the checks by name."""
     examined = doctor.examine(url, scripts())
     found = [*examined.checks, *doctor.compared(examined, scripts(), lambda _step: None)]
     return {check.name: check for check in found}
 
 
-def fixed(checks: dict[str, doctor.Check]) -> dict[str, Sequence[str]]:
+def fixed(checks: dict[str, environment.Check]) -> dict[str, Sequence[str]]:
     """The problems to fix, by check."""
     return {name: check.fix for name, check in checks.items() if check.fix}
 
@@ -178,7 +178,7 @@ def test_group_roles_that_revisions_refuse(
 ) -> None:
     """Attributes, memberships and the grant option, tested on a role of its own."""
     name = f"group_{secrets.token_hex(4)}"
-    monkeypatch.setattr(doctor, "APPLICATION", name)
+    monkeypatch.setattr(environment, "APPLICATION", name)
     superuser = superusers[read.major(server.version)]
     execute(superuser, f"CREATE ROLE {name} LOGIN CREATEDB IN ROLE pg_monitor")
     try:
@@ -252,7 +252,7 @@ def test_another_encoding(server: Server) -> None:
 )
 def test_encryption(host: str, mode: str, *, encrypted: bool, fix: int, notes: int) -> None:
     """Optional encryption is a problem; an unverified server is a note."""
-    check = doctor.encryption(host, mode, encrypted=encrypted)
+    check = environment.encryption(host, mode, encrypted=encrypted)
     assert (len(check.fix), len(check.notes)) == (fix, notes)
 
 
@@ -273,7 +273,7 @@ def test_page(empty: URL) -> None:
     """The page has a row per check, then the problems and notes."""
     checks = [
         *doctor.examine(empty, scripts()).checks,
-        doctor.Check("colour", "red", ["It is red; paint it."], ["It was blue."]),
+        environment.Check("colour", "red", ["It is red; paint it."], ["It was blue."]),
     ]
     console = Console(width=200, soft_wrap=True)
     with console.capture() as captured:

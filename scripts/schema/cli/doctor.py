@@ -12,7 +12,8 @@ from schema.cli import database_url as urls
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import json_document, progress
 from schema.live import doctor as live_doctor
-from schema.live.doctor import Check, ready
+from schema.live.doctor import ready
+from schema.live.environment import Check
 from schema.project import scripts
 from schema.text import pluralize
 
