@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
 
 from migrations import snapshot
 from migrations.snapshot.fingerprints import BASE
@@ -276,6 +276,25 @@ def test_a_lock_that_is_waited_for(head: URL, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(CannotRunError, match=f": session {pid} .*idle in transaction"):
             read_live(head)
         holder.rollback()
+
+
+def test_a_lost_connection(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that an administrator ends is replaced; one that always ends gives one sentence."""
+    original, lost = snapshot.read, 0
+
+    def lose(connection: Connection, *, version_table: bool = False) -> snapshot.Snapshot:
+        nonlocal lost
+        if lost < losses:
+            lost += 1
+            connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+        return original(connection, version_table=version_table)
+
+    monkeypatch.setattr(snapshot, "read", lose)
+    losses = 1
+    assert not compared(head).drifted
+    losses = 100
+    with pytest.raises(CannotRunError, match=r"could not be read .*terminating connection"):
+        compared(head)
 
 
 MAKING = (

@@ -35,6 +35,9 @@ LOCK_TIMEOUT = 10.0
 STATEMENT_TIMEOUT = 60.0
 """Seconds that one statement may take."""
 
+CONNECTIONS = 3
+"""How often to connect, if the connection is lost while the schema is read."""
+
 TRIES = 10
 """How often to read while other sessions change the schema."""
 
@@ -44,7 +47,8 @@ TRIES = 10
 _BLOCKER = text(
     """
     SELECT a.pid, a.usename, a.application_name, a.backend_type, a.state,
-           extract(epoch FROM clock_timestamp() - a.xact_start)::float
+           extract(epoch FROM clock_timestamp() - a.xact_start)::float,
+           l.relation::regclass::text
     FROM pg_locks AS l
     JOIN pg_database AS d ON d.oid = l.database
     JOIN pg_stat_activity AS a
@@ -109,12 +113,15 @@ def read[T](url: URL, query: Callable[[Connection], T], *, read_only: bool = Tru
             kept changing the schema, or `query` failed for another reason.
 
     """
-    with connect(in_utf8(url)) as connection:
+
+    def once(connection: Connection) -> T:
         if read_only:
             connection.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
-        return _retry(url, lambda: _in_transaction(connection, query))
+        return _retry_change(lambda: _in_transaction(connection, query))
+
+    return _connected(url, once)
 
 
 def read_twice[T](url: URL, query: Callable[[Connection], T]) -> T:
@@ -124,7 +131,8 @@ def read_twice[T](url: URL, query: Callable[[Connection], T]) -> T:
     functions see newer changes. If another session drops an object, its name can become a number
     without an error. The next transaction then returns another result.
     """
-    with connect(in_utf8(url)) as connection:
+
+    def often(connection: Connection) -> T:
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
         def twice() -> T:
@@ -133,7 +141,9 @@ def read_twice[T](url: URL, query: Callable[[Connection], T]) -> T:
                 raise _ChangedError
             return second
 
-        return _retry(url, twice)
+        return _retry_change(twice)
+
+    return _connected(url, often)
 
 
 def _in_transaction[T](connection: Connection, query: Callable[[Connection], T]) -> T:
@@ -145,17 +155,42 @@ def _in_transaction[T](connection: Connection, query: Callable[[Connection], T])
         return query(connection)
 
 
-def _retry[T](url: URL, attempt: Callable[[], T]) -> T:
+def _connected[T](url: URL, run: Callable[[Connection], T]) -> T:
+    """Connect and run; a lost connection is replaced."""
+
+    def attempt() -> T:
+        with connect(in_utf8(url)) as connection:
+            return run(connection)
+
     retrying = Retrying(
-        retry=retry_if_exception(_is_concurrent_change),
-        wait=wait_random_exponential(multiplier=0.05, max=1),
-        stop=stop_after_attempt(TRIES),
+        retry=retry_if_exception(_is_lost_connection),
+        wait=wait_random_exponential(multiplier=0.2, max=2),
+        stop=stop_after_attempt(CONNECTIONS),
         reraise=True,
     )
     try:
         return retrying(attempt)
     except (_ChangedError, DBAPIError, psycopg.Error) as error:
         raise CannotRunError(unreadable(url, error)) from error
+
+
+def _retry_change[T](attempt: Callable[[], T]) -> T:
+    """Run again if another session has changed the schema meanwhile."""
+    retrying = Retrying(
+        retry=retry_if_exception(_is_concurrent_change),
+        wait=wait_random_exponential(multiplier=0.05, max=1),
+        stop=stop_after_attempt(TRIES),
+        reraise=True,
+    )
+    return retrying(attempt)
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    original = _original(error)
+    return isinstance(original, psycopg.OperationalError) and (original.sqlstate or "57P")[:3] in {
+        "57P",  # an administrator, or a crash, has ended the session
+        "080",
+    }
 
 
 def _original(error: BaseException) -> BaseException | None:
@@ -180,7 +215,7 @@ def unreadable(url: URL, error: BaseException) -> str:
     what = f"The database could not be read ({describe_url(url)})"
     original = _original(error)
     if isinstance(original, LockNotAvailable):
-        return f"{what}: {_describe_blocker(url)} holds a lock; run this again when it has ended."
+        return f"{what}: {_describe_blocker(url)}; run this again when it has ended."
     if _is_concurrent_change(error):
         return (
             f"{what}: other sessions kept changing the schema ({first_error_line(error)}); run this"
@@ -199,7 +234,9 @@ def _describe_blocker(url: URL) -> str:
             row = connection.execute(_BLOCKER).one_or_none()
     except (CannotRunError, DBAPIError):
         row = None
-    return "a session that cannot be named" if row is None else str(BackendActivity(*row))
+    if row is None:
+        return "a session that cannot be named holds a lock"
+    return f"{BackendActivity(*row[:-1])} holds a lock on {row[-1]}"
 
 
 def in_utf8(url: URL) -> URL:
