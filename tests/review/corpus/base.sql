@@ -86,8 +86,9 @@ CREATE TABLE archive.item_2019 (
 );
 
 CREATE VIEW open_item WITH (security_invoker) AS SELECT id, title FROM item WHERE status = 'open';
-CREATE MATERIALIZED VIEW action_count AS SELECT action, count(*) AS number FROM audit GROUP BY action;
-CREATE UNIQUE INDEX action_count_idx ON action_count (action);
+CREATE MATERIALIZED VIEW action_count AS
+SELECT account_id, action, count(*) AS number FROM audit GROUP BY account_id, action;
+CREATE UNIQUE INDEX action_count_idx ON action_count (account_id, action);
 
 GRANT USAGE ON SCHEMA archive TO review_support;
 GRANT SELECT ON plan TO review_app;

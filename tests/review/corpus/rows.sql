@@ -80,7 +80,7 @@ DELETE FROM audit WHERE id <= 100;
 -- loses: account rows, item rows, project rows
 -- reversible: no
 -- from: Constraints, Foreign Keys: ON DELETE CASCADE
-DELETE FROM account WHERE id <= 100;
+DELETE FROM account WHERE id > 19900 OR id = 100;
 
 -- reference data [safe]
 -- locks: plan ROW EXCLUSIVE

@@ -34,7 +34,6 @@ DROP TABLE IF EXISTS cache;
 -- locks: archive.item_2019 ACCESS EXCLUSIVE
 -- loses: archive.item_2019
 -- reversible: no
--- access: narrowed
 -- from: DROP SCHEMA, CASCADE: everything in it goes
 DROP SCHEMA archive CASCADE;
 
@@ -124,14 +123,14 @@ ALTER TABLE event ATTACH PARTITION event_2026 FOR VALUES FROM ('2026-01-01') TO 
 COMMIT;
 
 -- detach a partition [safe]
--- locks: event ACCESS EXCLUSIVE, event_2025 ACCESS EXCLUSIVE
+-- locks: event ACCESS EXCLUSIVE, event_2024 ACCESS EXCLUSIVE
 -- from: ALTER TABLE, DETACH PARTITION: ACCESS EXCLUSIVE, for a moment
-ALTER TABLE event DETACH PARTITION event_2025;
+ALTER TABLE event DETACH PARTITION event_2024;
 
 -- detach a partition concurrently [safe]
--- locks: event SHARE UPDATE EXCLUSIVE, event_2025 ACCESS EXCLUSIVE
+-- locks: event SHARE UPDATE EXCLUSIVE, event_2024 ACCESS EXCLUSIVE
 -- from: ALTER TABLE, DETACH PARTITION: SHARE UPDATE EXCLUSIVE on the parent, ACCESS EXCLUSIVE on the partition in the end
-ALTER TABLE event DETACH PARTITION event_2025 CONCURRENTLY;
+ALTER TABLE event DETACH PARTITION event_2024 CONCURRENTLY;
 
 -- drop a partition [hazard: loses]
 -- locks: event ACCESS EXCLUSIVE, event_2024 ACCESS EXCLUSIVE
@@ -149,9 +148,9 @@ CREATE SEQUENCE invoice_number START 1000;
 -- from: ALTER SEQUENCE, Notes: it blocks concurrent nextval calls, for a moment
 ALTER SEQUENCE audit_id_seq INCREMENT 10 CACHE 10;
 
--- refresh a materialised view [hazard: scan]
+-- refresh a materialised view [hazard: rewrite]
 -- locks: action_count ACCESS EXCLUSIVE
--- scans: action_count
+-- rewrites: action_count
 -- from: REFRESH MATERIALIZED VIEW, CONCURRENTLY: without it, readers wait until it is done
 REFRESH MATERIALIZED VIEW action_count;
 

@@ -25,10 +25,10 @@ ALTER TABLE account ALTER COLUMN country SET DEFAULT 'GB';
 COMMIT;
 
 -- an enum becomes text while another table is locked [hazard: held]
--- locks: account ACCESS EXCLUSIVE, item ACCESS EXCLUSIVE
+-- locks: account ACCESS EXCLUSIVE, open_item ACCESS EXCLUSIVE, item ACCESS EXCLUSIVE
 -- rewrites: item
--- held: account, item
--- several: account
+-- held: account, open_item, item
+-- several: account, open_item
 -- breaks: yes
 -- from: Explicit Locking; ALTER TABLE, Notes: all logins wait for the rewrite of another table
 BEGIN;

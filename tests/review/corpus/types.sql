@@ -29,14 +29,16 @@ ALTER TABLE audit ALTER COLUMN action TYPE varchar(500);
 -- from: ALTER TABLE, Notes: another size on disk
 ALTER TABLE item ALTER COLUMN number TYPE bigint;
 
--- integer to bigint on a small table [safe]
--- locks: plan ACCESS EXCLUSIVE
--- from: ALTER TABLE, Notes: a rewrite, of five rows
-BEGIN;
-CREATE TABLE price_list (id integer PRIMARY KEY);
-ALTER TABLE plan ADD COLUMN seats integer;
-ALTER TABLE plan ALTER COLUMN seats TYPE bigint;
-COMMIT;
+-- another type in a small table [safe]
+-- locks: archive.item_2019 ACCESS EXCLUSIVE
+-- from: ALTER TABLE, Notes: a rewrite, of 50 rows
+ALTER TABLE archive.item_2019 ALTER COLUMN title TYPE varchar(200);
+
+-- a key of a small table that a big one refers to [hazard: scan]
+-- locks: plan ACCESS EXCLUSIVE, account ACCESS EXCLUSIVE
+-- scans: account
+-- from: ALTER TABLE, SET DATA TYPE: constraints that use the column are made anew, so the foreign key is checked
+ALTER TABLE plan ALTER COLUMN id TYPE bigint;
 
 -- integer to bigint by a new column and a trigger [safe]
 -- locks: item ACCESS EXCLUSIVE
@@ -93,8 +95,10 @@ ALTER TABLE item ALTER COLUMN price TYPE numeric(14, 2);
 ALTER TABLE item ALTER COLUMN price TYPE numeric(10, 0);
 
 -- enum to text [hazard: rewrite]
--- locks: item ACCESS EXCLUSIVE
+-- locks: open_item ACCESS EXCLUSIVE, item ACCESS EXCLUSIVE
 -- rewrites: item
+-- held: open_item, item
+-- several: open_item
 -- breaks: yes
 -- from: ALTER TABLE, Notes; Enumerated Types: a value is stored as four bytes; an enum and text have no common =
 BEGIN;
