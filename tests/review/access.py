@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 
-from tests.review.corpus import script, statements
+from tests.review.labels import script, statements
 
 APPLICATION = "review_app"
 ROLES = [APPLICATION, "review_support", "review_stranger"]
@@ -17,15 +17,16 @@ type Privilege = tuple[str, int, int, str]
 
 _PRIVILEGES = """
 SELECT r.name, c.oid, 0, p.name
-FROM unnest(%(roles)s::text[]) AS r(name), pg_class AS c, unnest('{DELETE,TRUNCATE,TRIGGER}'::text[]) AS p(name)
+FROM unnest(%(roles)s::text[]) AS r(name), pg_class AS c,
+  unnest('{DELETE,TRUNCATE,TRIGGER}'::text[]) AS p(name)
 WHERE c.oid = ANY (%(oids)s::oid[]) AND c.relkind IN ('r', 'p', 'v', 'm')
   AND has_table_privilege(r.name, c.oid, p.name)
 UNION ALL
 SELECT r.name, a.attrelid, a.attnum, p.name
 FROM unnest(%(roles)s::text[]) AS r(name), pg_attribute AS a, pg_class AS c,
   unnest('{SELECT,INSERT,UPDATE,REFERENCES}'::text[]) AS p(name)
-WHERE c.oid = ANY (%(oids)s::oid[]) AND c.relkind IN ('r', 'p', 'v', 'm') AND a.attrelid = c.oid AND a.attnum > 0
-  AND NOT a.attisdropped AND has_column_privilege(r.name, c.oid, a.attnum, p.name)
+WHERE c.oid = ANY (%(oids)s::oid[]) AND c.relkind IN ('r', 'p', 'v', 'm') AND a.attrelid = c.oid
+  AND a.attnum > 0 AND NOT a.attisdropped AND has_column_privilege(r.name, c.oid, a.attnum, p.name)
 """
 _COLUMNS = """
 SELECT attrelid, attnum FROM pg_attribute
@@ -69,8 +70,8 @@ def read(opened: Session, oids: list[int]) -> Access:
             seen = _count(opened, query, role)
             visible[role, oid] = 0 if seen <= 0 else 1 if seen < total else 2
     return Access(
-        columns=frozenset(opened.execute(_COLUMNS, parameters).fetchall()),  # type: ignore[arg-type]  # two numbers
-        privileges=frozenset(opened.execute(_PRIVILEGES, parameters).fetchall()),  # type: ignore[arg-type]  # as selected
+        columns=frozenset(opened.execute(_COLUMNS, parameters).fetchall()),
+        privileges=frozenset(opened.execute(_PRIVILEGES, parameters).fetchall()),
         visible=visible,
     )
 
@@ -126,6 +127,7 @@ def _given_away(opened: Session, oids: list[int]) -> bool:
         query = f"SELECT count(*) FROM {name}()"
         definer = [_count(opened, query, role) for role in ROLES]
         opened.execute(f"ALTER FUNCTION {name}() SECURITY INVOKER".encode())
-        if any(seen > _count(opened, query, role) for seen, role in zip(definer, ROLES, strict=True)):
+        invoker = [_count(opened, query, role) for role in ROLES]
+        if any(seen > own for seen, own in zip(definer, invoker, strict=True)):
             return True
     return False

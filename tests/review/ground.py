@@ -10,7 +10,7 @@ from sqlalchemy import URL
 
 from schema.postgres.scratch import Server
 from tests.review import access
-from tests.review.corpus import script, statements
+from tests.review.labels import script, statements
 
 BIG = 1000
 """Rows from which on the labels count work on a table."""
@@ -88,31 +88,29 @@ def prepared(server: Server) -> Iterator[Ground]:
     """Make the two templates on that server."""
     _make_roles(server)
     base = statements(script("base.sql"))
-    with server.database() as full, server.database() as bare:
-        with session(bare) as opened:
-            for statement in base:
-                if not statement.startswith("INSERT"):
-                    opened.execute(statement)
+    with server.database() as full:
         with session(full) as opened:
             for statement in base:
-                opened.execute(statement)
+                opened.execute(statement.encode())
             opened.execute("VACUUM (ANALYZE)")
-            found = {row[0]: Relation(*row) for row in opened.execute(_RELATIONS, [NAMESPACES])}
-            ground = Ground(
-                server=server,
-                version=int(server.version.split(".")[0]),
-                full=full,
-                bare=bare,
-                relations=found,
-                contents={
-                    oid: content(opened, oid) for oid, one in found.items() if one.kind in "rm"
-                },
-                access=access.read(opened, sorted(found)),
-            )
             broken = access.broken(opened)
         if broken:
             raise ValueError(f"application.sql fails before any migration: {broken}")
-        yield ground
+        with server.database(full) as bare:  # a clone: the relations' oids are the same
+            yield _examine(server, full, bare)
+
+
+def _examine(server: Server, full: URL, bare: URL) -> Ground:
+    """Empty one of the templates, and read from the other what there is."""
+    with session(full) as opened:
+        found = {row[0]: Relation(*row) for row in opened.execute(_RELATIONS, [NAMESPACES])}
+        contents = {oid: content(opened, oid) for oid, one in found.items() if one.kind in "rm"}
+        granted = access.read(opened, sorted(found))
+    with session(bare) as opened:
+        tables = [one.name for one in found.values() if one.kind == "r"]
+        opened.execute(f"TRUNCATE {', '.join(tables)}".encode())
+    version = int(server.version.split(".")[0])
+    return Ground(server, version, full, bare, found, contents, granted)
 
 
 def content(opened: Session, oid: int) -> Content:
@@ -124,7 +122,8 @@ def content(opened: Session, oid: int) -> Content:
     ).fetchall()
     counted = "".join(f", count(DISTINCT {quoted})" for _number, _name, quoted in columns)
     name = opened.execute("SELECT %s::regclass::text", [oid]).fetchall()[0][0]
-    rows, *values = opened.execute(f"SELECT count(*){counted} FROM ONLY {name}".encode()).fetchall()[0]
+    query = f"SELECT count(*){counted} FROM ONLY {name}"
+    rows, *values = opened.execute(query.encode()).fetchall()[0]
     found = zip(columns, values, strict=True)
     return Content(rows, {number: (column, value) for (number, column, _), value in found})
 

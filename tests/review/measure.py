@@ -19,8 +19,8 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from schema.postgres.installation import VERSIONS
 from schema.postgres.scratch import open_server
 from tests.review import access
-from tests.review.corpus import LABELS, Labels, Migration, Transaction, migrations
 from tests.review.ground import Ground, Relation, Session, content, prepared, session
+from tests.review.labels import LABELS, Labels, Migration, Transaction, migrations
 
 MODES = [
     "ACCESS SHARE",
@@ -36,6 +36,8 @@ MODES = [
 ROW_EXCLUSIVE, SHARE, ACCESS_EXCLUSIVE = (
     MODES.index(mode) for mode in ("ROW EXCLUSIVE", "SHARE", "ACCESS EXCLUSIVE")
 )
+BLOCKERS = ("EXCLUSIVE", "ROW EXCLUSIVE", "ACCESS SHARE")
+"""Locks that make a statement wait: for its first lock, for writers to end, for readers to end."""
 GIVE_UP = 60
 """Seconds after which a statement that neither waits nor ends is an error."""
 
@@ -99,7 +101,7 @@ class Run:
         for statement in transaction.statements:
             work = self._execute(statement, inside=True)
             locks = self._locks()
-            self._see(locks)
+            self.see(locks)
             blocking = {oid for oid, mode in locks.items() if self._blocks(oid, mode)}
             self.scanned |= (work.read - work.rewritten) & blocking
             if blocking - earlier:
@@ -135,7 +137,9 @@ class Run:
         self.rewritten |= rewritten
         rows = self.ground.contents
         read = {oid for oid, (read, _) in deltas.items() if read >= rows[oid].rows}
-        return Work(rewritten, read, {oid: written for oid, (_, written) in deltas.items()})
+        # A refresh counts the rows that it writes into the new file.
+        written = {oid: rows for oid, (_, rows) in deltas.items() if oid not in rewritten}
+        return Work(rewritten, read, written)
 
     def _files(self) -> dict[int, tuple[int, int]]:
         """Return file and size of the tables that still exist."""
@@ -155,7 +159,8 @@ class Run:
     def _locks(self) -> Locks:
         return locks_of(self.watcher, self.worker.info.backend_pid, self.ground)
 
-    def _see(self, locks: Locks) -> None:
+    def see(self, locks: Locks) -> None:
+        """Note the strongest locks."""
         for oid, mode in locks.items():
             self.strongest[oid] = max(mode, self.strongest.get(oid, 0))
 
@@ -232,7 +237,11 @@ def locks_of(watcher: Session, pid: int, ground: Ground) -> Locks:
 
 def measure(migration: Migration, ground: Ground) -> Labels:
     """Run a migration, and return its labels as measured; all but `reversible`."""
-    with ground.server.database(ground.full) as url, session(url) as worker, session(url) as watcher:
+    with (
+        ground.server.database(ground.full) as url,
+        session(url) as worker,
+        session(url) as watcher,
+    ):
         run = Run(ground, worker, watcher)
         try:
             for transaction in migration.transactions:
@@ -259,7 +268,7 @@ def _outside(transaction: Transaction) -> bool:
 
 
 def _probe_all(migration: Migration, number: int, run: Run) -> set[str]:
-    """Stop one statement at each lock that it may wait for; `if cancelled`, if that leaves an index."""
+    """Stop one statement at each lock that it may wait for; its value of `invalid`."""
     statement = migration.transactions[number].statements[0]
     words = set(re.findall(r"\w+", statement))
     relations = run.ground.relations
@@ -268,10 +277,10 @@ def _probe_all(migration: Migration, number: int, run: Run) -> set[str]:
     before = migration.transactions[:number]
     invalid = False
     for oid in sorted(tables):
-        for mode in ("ACCESS EXCLUSIVE", "ROW EXCLUSIVE", "ACCESS SHARE"):
+        for mode in BLOCKERS:
             with _bare(run.ground, before) as url:
                 locks, left = _probe(url, statement, relations[oid], mode, run.ground)
-                run._see(locks)
+                run.see(locks)
                 invalid = invalid or left
     return {"if cancelled"} if invalid else set()
 
@@ -355,8 +364,9 @@ def main() -> int:
                 measured += 1
                 for line in disagreements(migration, ground):
                     wrong += 1
-                    print(f"{migration.name}: {line}", flush=True)
-            print(f"PostgreSQL {server.version}: {measured} migrations, {wrong} disagreements")
+                    sys.stdout.write(f"{migration.name}: {line}\n")
+            counts = f"{measured} migrations, {wrong} disagreements"
+            sys.stdout.write(f"PostgreSQL {server.version}: {counts}\n")
     return 1 if wrong else 0
 
 

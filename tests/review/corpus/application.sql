@@ -11,7 +11,7 @@ SELECT id FROM item WHERE status = 'open'::item_status;
 INSERT INTO item (account_id, project_id, status, title, number) VALUES (1, 1, 'doing', repeat('t', 80), 90001);
 UPDATE item SET title = 'Changed', price = 99999999.99, note = NULL, project_id = NULL WHERE account_id = 1;
 DELETE FROM item WHERE account_id = 1;
-INSERT INTO audit (account_id, action) VALUES (1, repeat('a', 300));
+INSERT INTO audit (account_id, action, code) VALUES (20000, repeat('a', 300), 7);
 SELECT account_id, action, code, happened_at FROM audit WHERE account_id = 1;
 SELECT id, happened_on, kind FROM event WHERE happened_on = '2024-05-01';
 INSERT INTO event (id, happened_on, kind) VALUES (90001, '2025-05-01', 'kind 1');

@@ -107,7 +107,7 @@ SELECT n, n, 1 + n % 100, (ARRAY['open', 'doing', 'done'])[1 + n % 3]::item_stat
 FROM generate_series(1, 20000) AS n;
 INSERT INTO audit (account_id, action, code, happened_at)
 SELECT n, 'action ' || n % 100, n % 1000, timestamp '2024-01-01' + n * interval '1 second'
-FROM generate_series(1, 20000) AS n;
+FROM generate_series(1, 19999) AS n;
 INSERT INTO booking SELECT n, n % 10, int8range(n, n + 1) FROM generate_series(1, 20000) AS n;
 INSERT INTO cache SELECT 'key ' || n, 'value ' || n FROM generate_series(1, 20000) AS n;
 INSERT INTO event SELECT n, date '2024-01-01' + n % 700, 'kind ' || n % 7 FROM generate_series(1, 40000) AS n;

@@ -35,8 +35,8 @@ ALTER TABLE audit DROP CONSTRAINT audit_code_small;
 
 -- add a foreign key [hazard: scan]
 -- locks: audit SHARE ROW EXCLUSIVE, account SHARE ROW EXCLUSIVE
--- scans: audit
--- from: ALTER TABLE, ADD table_constraint: a foreign key locks both tables; existing rows are checked
+-- scans: audit, account
+-- from: ALTER TABLE, ADD table_constraint: a foreign key locks both tables; existing rows are checked, which joins them
 ALTER TABLE audit ADD CONSTRAINT audit_account_fkey FOREIGN KEY (account_id) REFERENCES account;
 
 -- add a foreign key, validate it later [safe]
@@ -48,7 +48,7 @@ ALTER TABLE audit VALIDATE CONSTRAINT audit_account_fkey;
 
 -- add a foreign key and validate it in one transaction [hazard: held]
 -- locks: audit SHARE ROW EXCLUSIVE, account SHARE ROW EXCLUSIVE
--- scans: audit
+-- scans: audit, account
 -- held: audit, account
 -- from: ALTER TABLE, Notes; Explicit Locking: a lock is kept to the end of the transaction
 BEGIN;
@@ -101,6 +101,7 @@ ALTER TABLE event_2023 ADD CONSTRAINT event_2023_pkey PRIMARY KEY USING INDEX ev
 -- add a primary key with an index, on a nullable column [hazard: scan]
 -- locks: audit ACCESS EXCLUSIVE
 -- scans: audit
+-- held: audit
 -- invalid: if cancelled
 -- from: ALTER TABLE, ADD table_constraint_using_index: sets NOT NULL, which is a full scan
 CREATE UNIQUE INDEX CONCURRENTLY audit_code_key ON audit (id, code);

@@ -62,8 +62,9 @@ COMMIT;
 
 -- move a table to another schema [hazard: breaks]
 -- locks: project ACCESS EXCLUSIVE
+-- access: narrowed
 -- breaks: yes
--- from: ALTER TABLE, SET SCHEMA
+-- from: ALTER TABLE, SET SCHEMA; Privileges: the application may not use that schema
 ALTER TABLE project SET SCHEMA archive;
 
 -- vacuum full [hazard: rewrite]
@@ -90,7 +91,7 @@ CLUSTER audit USING audit_action_idx;
 ALTER TABLE cache SET LOGGED;
 
 -- set unlogged [hazard: rewrite]
--- locks: audit ACCESS EXCLUSIVE, audit_id_seq ACCESS EXCLUSIVE
+-- locks: audit ACCESS EXCLUSIVE
 -- rewrites: audit
 -- from: ALTER TABLE, SET UNLOGGED: copies the table; a crash would empty it
 ALTER TABLE audit SET UNLOGGED;

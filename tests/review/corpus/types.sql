@@ -18,9 +18,14 @@ ALTER TABLE account ALTER COLUMN name TYPE text;
 ALTER TABLE account ALTER COLUMN name TYPE varchar(30);
 
 -- text to varchar [hazard: rewrite]
--- locks: audit ACCESS EXCLUSIVE
--- rewrites: audit
+-- locks: item ACCESS EXCLUSIVE
+-- rewrites: item
 -- from: ALTER TABLE, Notes: the length has to be checked, so the type is not binary coercible
+ALTER TABLE item ALTER COLUMN note TYPE varchar(500);
+
+-- another type of a column that a view shows [hazard: fails]
+-- fails: yes
+-- from: ALTER TABLE, Notes; Rules and Views: a view keeps the types of its columns
 ALTER TABLE audit ALTER COLUMN action TYPE varchar(500);
 
 -- integer to bigint [hazard: rewrite]

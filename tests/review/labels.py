@@ -79,7 +79,7 @@ def script(name: str) -> str:
 
 def statements(sql: str) -> tuple[str, ...]:
     """Split a script; without the parser, which may be older than the server."""
-    return tuple(split(sql, with_parser=False))
+    return tuple(str(one) for one in split(sql, with_parser=False))
 
 
 def _pieces(text: str) -> list[tuple[re.Match[str], str]]:
