@@ -157,3 +157,19 @@ CREATE RULE audit_is_kept AS ON DELETE TO audit DO ALSO NOTIFY audit_deleted;
 -- from: CREATE FUNCTION, OR REPLACE: same arguments and result, triggers stay
 CREATE OR REPLACE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql
   AS 'BEGIN NEW.updated_at := now(); RETURN NEW; END';
+
+-- row security for the owner too [safe]
+-- locks: item ACCESS EXCLUSIVE
+-- from: ALTER TABLE, FORCE ROW LEVEL SECURITY: concerns the owner only
+ALTER TABLE item FORCE ROW LEVEL SECURITY;
+
+-- a view that becomes its reader's [safe]
+-- locks: open_item ACCESS EXCLUSIVE
+-- from: ALTER VIEW, SET: the catalog only
+ALTER VIEW open_item SET (security_invoker = true, security_barrier = true);
+
+-- a view that becomes its owner's [hazard: access]
+-- locks: open_item ACCESS EXCLUSIVE
+-- access: widened
+-- from: CREATE VIEW, Notes: without security_invoker the owner's policies count
+ALTER VIEW open_item RESET (security_invoker);

@@ -90,3 +90,28 @@ INSERT INTO plan (id, name) VALUES (6, 'team'), (7, 'company') ON CONFLICT (id) 
 -- copy a table into a new one [safe]
 -- from: CREATE TABLE AS: reads it as a SELECT does
 CREATE TABLE audit_copy AS SELECT * FROM audit;
+
+-- fill a column in a loop [hazard: backfill]
+-- locks: item ROW EXCLUSIVE
+-- writes: item
+-- from: PL/pgSQL, Transaction Management: without COMMIT a loop is one transaction
+BEGIN;
+DO $$
+BEGIN
+  FOR batch IN 0..3 LOOP
+    UPDATE item SET slug = 'item-' || id WHERE id > batch * 5000 AND id <= (batch + 1) * 5000;
+  END LOOP;
+END
+$$;
+COMMIT;
+
+-- a condition that every row meets [hazard: backfill]
+-- locks: item ROW EXCLUSIVE
+-- writes: item
+-- from: Explicit Locking, Row-Level Locks: a WHERE that leaves nothing out saves nothing
+UPDATE item SET slug = 'item-' || id WHERE slug IS NULL;
+
+-- an update that meets no row [safe]
+-- locks: item ROW EXCLUSIVE
+-- from: UPDATE, Outputs: a count of 0 is not an error
+UPDATE item SET slug = 'none' WHERE number < 0;

@@ -127,3 +127,9 @@ ALTER TYPE item_status RENAME VALUE 'done' TO 'finished';
 -- a new domain [safe]
 -- from: CREATE DOMAIN: touches no table
 CREATE DOMAIN email_address AS text CHECK (value LIKE '%@%');
+
+-- another collation of an indexed column [hazard: scan]
+-- locks: account ACCESS EXCLUSIVE
+-- scans: account
+-- from: ALTER TABLE, Notes: no rewrite, but a changed collation makes the column's indexes anew
+ALTER TABLE account ALTER COLUMN email TYPE text COLLATE "C";
