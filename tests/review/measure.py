@@ -316,20 +316,22 @@ def _probe(
                 wait=wait_fixed(0.005),
                 stop=stop_after_delay(GIVE_UP),
             )
-            waits = polling(lambda: "ended" if running.done() else _waits(watcher, pid))
-            locks = locks_of(watcher, pid, ground) if waits == "waits" else {}
-            watcher.execute("SELECT pg_cancel_backend(%s)", [pid])
+            holder = blocker.info.backend_pid
+            try:
+                state = polling(lambda: "ended" if running.done() else _waits(watcher, pid, holder))
+                locks = locks_of(watcher, pid, ground) if state == "waits" else {}
+            finally:
+                watcher.execute("SELECT pg_cancel_backend(%s)", [pid])
             error = running.exception()
         if error is not None and not isinstance(error, psycopg.errors.QueryCanceled):
             raise error
         return locks, watcher.execute(_INVALID).fetchall() != earlier
 
 
-def _waits(watcher: Session, pid: int) -> str | None:
-    found = watcher.execute(
-        "SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s AND state = 'active'", [pid]
-    ).fetchall()
-    return "waits" if found == [("Lock",)] else None
+def _waits(watcher: Session, pid: int, holder: int) -> str | None:
+    """Return `waits` if a session waits for the one that holds the lock; None otherwise."""
+    blocked = watcher.execute("SELECT %s = ANY (pg_blocking_pids(%s))", [holder, pid]).fetchall()
+    return "waits" if blocked[0][0] else None
 
 
 def disagreements(migration: Migration, ground: Ground) -> list[str]:
@@ -348,7 +350,7 @@ def _words(values: frozenset[str]) -> str:
 
 
 def main() -> int:
-    """Print every disagreement; 1 if there is one."""
+    """Print every disagreement; 1 if there is one, or if nothing was measured."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--postgres", default=str(VERSIONS[0]), help="major version, or a folder")
     parser.add_argument("--database-url", help="a server to measure on, instead of an embedded one")
@@ -367,7 +369,7 @@ def main() -> int:
                     sys.stdout.write(f"{migration.name}: {line}\n")
             counts = f"{measured} migrations, {wrong} disagreements"
             sys.stdout.write(f"PostgreSQL {server.version}: {counts}\n")
-    return 1 if wrong else 0
+    return 1 if wrong or not measured else 0
 
 
 if __name__ == "__main__":
