@@ -241,6 +241,7 @@ def test_a_schema_only_branch_is_at_its_parents_revision(
 ) -> None:
     """A revision that changes rows only is not taken as run: it is what the branch is for."""
     copy.add(sql("UPDATE todo SET title = 'x' WHERE false"), sql("SELECT 1"))
+    done(run.run(copy.root, "snapshot"))
     given = environment_of(neon)
     code = f"import os; os.environ.update({given!r}); {COMMAND}"
     arguments = ("branch", "create", "mine", "--parent", "main", "--schema-only")

@@ -34,6 +34,7 @@ WITHOUT_SQL = {
         r"|statistics: kinds"
     ),
     "no statement undoes it": r"type: enum value.*|large object: .*|extension: version",
+    "only who changed it knows which zone was meant": r"column: time zone",
     "rare": (
         r"table: (renamed|moved to another schema|tablespace|access method|clustered on a key)"
         r"|column: (generated.*|inherited one made local)"
