@@ -55,7 +55,9 @@ def test_the_option_comes_first(run: Launcher, head: URL) -> None:
 
 
 @pytest.mark.parametrize("command", READERS)
-@pytest.mark.parametrize("value", ["", " "], ids=["empty", "blank"])
+@pytest.mark.parametrize(
+    "value", ["", pytest.param(" ", marks=pytest.mark.slow)], ids=["empty", "blank"]
+)
 def test_no_database_is_named(run: Launcher, command: str, value: str) -> None:
     """The error is one sentence, in JSON too."""
     result = run_with(run, value, command, "--json")
@@ -70,7 +72,7 @@ def test_no_database_is_named(run: Launcher, command: str, value: str) -> None:
     "url",
     [
         f"postgresql://u:{PASSWORD}@127.0.0.1:1/db",
-        f"postgresql://127.0.0.1:1/db?password={PASSWORD}",
+        pytest.param(f"postgresql://127.0.0.1:1/db?password={PASSWORD}", marks=pytest.mark.slow),
     ],
     ids=["before-the-host", "parameter"],
 )

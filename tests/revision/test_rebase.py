@@ -141,12 +141,9 @@ def test_what_does_not_build_together(two: Checkout, schema: Callable[..., Resul
     } == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "form",
-    [
-        'down_revision: str | None = "{}"',
-        pytest.param('down_revision = (\n    "{}"\n)', marks=pytest.mark.slow),
-    ],
+    "form", ['down_revision: str | None = "{}"', 'down_revision = (\n    "{}"\n)']
 )
 def test_other_ways_to_write_a_parent(
     two: Checkout, schema: Callable[..., Result], form: str
