@@ -154,6 +154,11 @@ def change(repository: Repository) -> None:
     """Add a column, as an author does: the model, the revision, and what follows from them."""
     (column,) = (one for one in CHANGES if one.name == "nullable column")
     column.apply(repository.copy, formatted=True)
+    write_files(repository)
+
+
+def write_files(repository: Repository) -> None:
+    """Write the generated files anew: without them a deploy is not what was reviewed."""
     done = subprocess.run(
         [".venv/bin/schema", "snapshot"],
         cwd=repository.copy.root,
@@ -238,6 +243,7 @@ def test_merged_and_deployed(repository: Repository) -> None:
             parents="a0b1c2d3e4f5",
             name="2099_01_02_0000_b0b1c2d3e4f5_fail.py",
         )
+        write_files(repository)
         done, _ = repository.job("deploy", "deploy")
         assert [one.code for one in done][:2] == [0, 1], done
         assert "doctor" in done[-1].command
