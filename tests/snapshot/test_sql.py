@@ -79,3 +79,23 @@ def test_sql_undoes_a_change(session: Session, change: Change) -> None:  # noqa:
         transaction.rollback()
     assert taken
     assert left == "", [step.statements for step in taken]
+
+
+@pytest.mark.parametrize("form", ["(at int)", "PARTITION OF parted DEFAULT"])
+def test_a_table_that_holds_rows_is_not_dropped(session: Session, form: str) -> None:  # noqa: F811  # a fixture
+    """Neither a table nor a partition is dropped before it is empty."""
+    connection = session.connection
+    names = Names(f'"{connection.engine.url.database}"', OWNER)
+    with connection.begin() as transaction:
+        run(connection, f"SET LOCAL ROLE {OWNER}")
+        run(connection, "CREATE TABLE parted (at int) PARTITION BY RANGE (at)")
+        wanted = snapshot.read(connection, version_table=True)
+        run(connection, f"CREATE TABLE full_table {form}; INSERT INTO full_table VALUES (1)")
+        run(connection, "RESET ROLE")
+        reach(Sessions(connection, connection), wanted, names)
+        kept = connection.exec_driver_sql("SELECT count(*) FROM full_table").scalar_one()
+        run(connection, "TRUNCATE full_table")
+        reach(Sessions(connection, connection), wanted, names)
+        gone = connection.exec_driver_sql("SELECT to_regclass('full_table')").scalar_one()
+        transaction.rollback()
+    assert (kept, gone) == (1, None)

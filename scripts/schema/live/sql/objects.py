@@ -84,16 +84,11 @@ def drop(kind: str, name: str, parts: Parts) -> Iterator[str]:
     """Drop an object, without what depends on it. A role and a large object are never dropped."""
     if "identity of" in parts or kind in {"role", "database", "large object", "", "subscription"}:
         return
-    if kind in {"table", "materialized view"} and "partition of" not in " ".join(parts):
-        what = f"{kind} {name} holds rows"
-        statement = f"DROP {sql_kind(kind)} {name}"
-        if kind == "table":
-            yield from guarded_drop(name, "", what, statement)
-        else:
-            yield statement
-    elif kind in {"cast", "transform"}:
-        yield _DROPS[kind](name)
-    elif kind != "default privileges of":
+    if kind == "table":
+        yield from guarded_drop(name, "", f"table {name} holds rows", f"DROP TABLE {name}")
+    elif kind == "cast":
+        yield f"DROP CAST ({name.removeprefix('from ').replace(' to ', ' AS ', 1)})"
+    else:
         yield f"DROP {sql_kind(kind)} {name}"
 
 
@@ -295,9 +290,4 @@ _MAKERS: dict[str, Callable[[str, Parts, Names], tuple[list[str], set[str]] | No
     "role": _create_role,
     "statistics": _create_statistics,
     "event trigger": _create_event_trigger,
-}
-
-_DROPS: dict[str, Callable[[str], str]] = {
-    "cast": lambda name: f"DROP CAST ({name.removeprefix('from ').replace(' to ', ' AS ', 1)})",
-    "transform": lambda name: f"DROP TRANSFORM {name}",
 }
