@@ -52,7 +52,6 @@ from migrations.postgres import (
     visible,
 )
 from migrations.snapshot import ignored
-from migrations.snapshot.ignored import not_ignored
 
 TIMEOUT_MINUTES = 10.0
 """How long to retry while other sessions hold a lock; `-x timeout-minutes=` changes it."""
@@ -295,7 +294,7 @@ def _verify(connection: Connection, job: _Job) -> None:
         schema = _compare(connection, job, report.after)
     if schema is None:
         return
-    report.foreign = not_ignored(schema.objects.foreign, _ignored())
+    report.foreign = ignored.not_ignored(schema.objects.foreign, ignored.patterns(context.config))
     report.differing = list(schema.objects.differing)
     report.verified = not report.differing
     report.difference = schema.difference
@@ -310,11 +309,6 @@ def _verify(connection: Connection, job: _Job) -> None:
 def _compare(connection: Connection, job: _Job, revision: str | None) -> verification.Schema | None:
     with job.monitor.watch("The comparison of the schema"):
         return verification.compare(connection, revision)
-
-
-def _ignored() -> tuple[str, ...]:
-    section = context.config.get_section(ignored.SECTION, {})
-    return ignored.patterns(section.get(ignored.OPTION))
 
 
 def _plan(job: _Job, heads: tuple[str, ...]) -> list[Step]:

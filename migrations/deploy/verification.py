@@ -44,8 +44,7 @@ class Schema:
         """Say in one sentence, without a full stop, what differs."""
         parts = []
         if self.objects.changed:
-            verb = "differs" if len(self.objects.changed) == 1 else "differ"
-            parts.append(f"{named(self.objects.changed)} {verb}")
+            parts.append(differ(self.objects.changed))
         if self.objects.left:
             parts.append(f"{named(self.objects.left)} should not be there")
         if self.nearest != self.revision:
@@ -127,3 +126,8 @@ def named(objects: Sequence[str]) -> str:
     """Name some objects."""
     more = f" and {len(objects) - _NAMED} more" if len(objects) > _NAMED else ""
     return ", ".join(objects[:_NAMED]) + more
+
+
+def differ(objects: Sequence[str]) -> str:
+    """Say that some objects differ."""
+    return f"{named(objects)} {'differs' if len(objects) == 1 else 'differ'}"

@@ -52,9 +52,14 @@ class Comparison:
         return self.changed + self.left
 
 
+def is_shared(heading: str) -> bool:
+    """Whether an object holds facts of several owners."""
+    return heading in _SHARED
+
+
 def object_name(fact: Fact) -> str:
     """Return the object that a fact belongs to; in a shared object, the fact itself."""
-    if fact.object in _SHARED:
+    if is_shared(fact.object):
         return one_line(f"{fact.object}: {fact.part}")
     return one_line(fact.object)
 
@@ -140,7 +145,8 @@ def nearest(history: History, found: Fingerprints, recorded: str | None = None) 
     Of several, it is the latest one. The recorded one counts unless another explains more than half
     of what differs from it: an object more or less is no evidence against a record.
     """
-    ours = {name: value for name, value in found.items() if name in owned(history)}
+    known = owned(history)
+    ours = {name: value for name, value in found.items() if name in known}
 
     def distance(revision: str) -> int:
         return len(dict(history[revision].items() ^ ours.items()))

@@ -14,14 +14,15 @@ hide who may read our tables.
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-SECTION, OPTION = "schema", "ignore"
+from alembic.config import Config
 
 _NEVER = ("database: grant to ", "default privileges of ")
 
 
-def patterns(text: str | None) -> tuple[str, ...]:
+def patterns(config: Config) -> tuple[str, ...]:
     """Return the lines of the list."""
-    return tuple(line.strip() for line in (text or "").splitlines() if line.strip())
+    text = config.get_section("schema", {}).get("ignore", "")
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def not_ignored(foreign: Iterable[str], ignored: Sequence[str]) -> list[str]:

@@ -13,3 +13,8 @@ def fenced(text: str, language: str = "") -> str:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def capitalized(clause: str) -> str:
+    """Begin a clause with a capital letter; the rest stays as it is."""
+    return clause[:1].upper() + clause[1:]

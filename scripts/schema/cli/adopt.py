@@ -7,7 +7,6 @@ from rich.console import Group
 from rich.text import Text
 from sqlalchemy import URL
 
-from migrations import snapshot
 from migrations.postgres import visible
 from schema.cli import database_url as urls
 from schema.cli.drift import as_fields, listed, repair
@@ -18,7 +17,6 @@ from schema.live import adopt as live_adopt
 from schema.live import history_schemas
 from schema.live.adopt import Match
 from schema.live.difference import Difference
-from schema.postgres.connection import connect
 from schema.project import scripts
 from schema.text import pluralize
 
@@ -75,9 +73,7 @@ def adopt(target: URL, show: Callable[[str], None], recorded: str | None = None)
             remedy = live_adopt.remedy(tried, found.revision)
             return Adoption(found, tried.differences, remedy, tried.script or None)
         show("stamp")
-        with connect(copy.owner) as connection:
-            expected = snapshot.read(connection, version_table=True)
-        live_adopt.stamp(target, directory, found.revision, expected, show)
+        live_adopt.stamp(target, directory, found.revision, copy.schema, show)
     return Adoption(found)
 
 

@@ -144,10 +144,8 @@ def differences(live: Live, copy: Copy, history: History) -> Repair:
 
     `copy` is a scratch database at the revision to adopt.
     """
-    with connect(copy.owner) as connection:
-        expected = read.without_version_table(snapshot.read(connection, version_table=True))
     owned = {name for name in fingerprints.owned(history) if name != read.VERSION_TABLE}
-    return trial.try_repair(copy, expected, live, owned)
+    return trial.try_repair(copy, live, owned)
 
 
 def remedy(repair: Repair, revision: str) -> str:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from migrations.snapshot import fingerprints
 from migrations.snapshot.fingerprints import BASE, History
 from schema.live.read import Live, Recorded
-from schema.text import pluralize
+from schema.text import capitalized, pluralize
 
 REMEDY = (
     "Find out first whose a change is: what was added may hold rows. To keep a change, write a"
@@ -106,8 +106,7 @@ def verdict(found: Comparison) -> str:
 def remedy(found: Comparison) -> str | None:
     """Say what to do, in a sentence; None without drift."""
     if found.record_differs:
-        clause = advice(found)
-        return f"{clause[0].upper()}{clause[1:]}."
+        return f"{capitalized(advice(found))}."
     return REMEDY if found.drifted else None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from migrations.snapshot import Fact, Snapshot, fingerprints
 from schema.live.difference import Difference, Severity
-from schema.live.sql.definition import OWNER, column, split_comment
+from schema.live.sql.definition import OWNER, column, privileges, split_comment
 from schema.live.sql.objects import split_heading
 
 _ISOLATION = ("inherits ", "row security", "policy ", "grant ", "owner", "member of ", "attributes")
@@ -36,7 +36,8 @@ def find(expected: Snapshot, found: Snapshot, owned: Collection[str]) -> list[Di
     differences: list[Difference] = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name, {}), new.get(name, {})
-        if _is_shared(name) or (before and after):
+        (heading, _), *_rest = before or after
+        if fingerprints.is_shared(heading) or (before and after):
             differences += _parts(before, after)
         else:
             differences.append(_whole(before, after))
@@ -96,11 +97,6 @@ def _by_object(snapshot: Snapshot, owned: Collection[str]) -> dict[str, dict[tup
         if name in owned:
             found.setdefault(name, {})[fact.object, fact.part] = fact.definition
     return found
-
-
-def _is_shared(name: str) -> bool:
-    """Whether the name is that of one fact: its object belongs to several."""
-    return ": " in name and not split_heading(name)[0].startswith("function")
 
 
 def _parts(
@@ -166,10 +162,11 @@ def _column(was: str | None, found: str | None) -> str:
     old_body, old_comment = split_comment(was)
     body, comment = split_comment(found)
     old, new = column(old_body), column(body)
-    changes = []
-    for field, words in (("type", "type"), ("default", "default"), ("collation", "collation")):
-        if old and new and old[field] != new[field]:
-            changes.append(f"its {words} {_change(old[field], new[field])}")
+    changes = [
+        f"its {field} {_change(old[field], new[field])}"
+        for field in ("type", "default", "collation")
+        if old and new and old[field] != new[field]
+    ]
     if old and new and old["required"] != new["required"]:
         changes.append("it may be null" if old["required"] else "it may not be null")
     if old_comment != comment:
@@ -179,9 +176,7 @@ def _column(was: str | None, found: str | None) -> str:
 
 def _grant(heading: str, part: str, was: str | None, found: str | None) -> str:
     column_words, _, role = part.removeprefix("grant ").rpartition("to ")
-    before, after = (
-        set() if one in {None, "none"} else set(str(one).split(", ")) for one in (was, found)
-    )
+    before, after = privileges(was), privileges(found)
     on = f"{column_words.strip()} of {heading}" if column_words.strip() else heading
     on = on.removeprefix("on ")
     said = []

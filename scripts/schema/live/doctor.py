@@ -30,8 +30,7 @@ from schema.live.difference import Difference
 from schema.live.differences import find
 from schema.live.environment import Check
 from schema.live.read import Live
-from schema.postgres.connection import connect
-from schema.text import pluralize
+from schema.text import capitalized, pluralize
 
 MAX_NAMED = 5
 """How many differences a check names."""
@@ -113,11 +112,9 @@ def compared(examined: Examination, scripts: ScriptDirectory, progress: Progress
         history_schemas.at_revision(server, scripts, at) as copy,
     ):
         progress("the next deploy, on a copy")
-        with connect(copy.owner) as connection:
-            expected = snapshot.read(connection, version_table=True)
         problem, untried = trial.try_deploy(copy, live, scripts, history)
-    said = find(expected, live.facts, fingerprints.owned(history)) if differs else []
-    notes = [f"{one.sentence[0].upper()}{one.sentence[1:]}." for one in said[:MAX_NAMED]]
+    said = find(copy.schema, live.facts, fingerprints.owned(history)) if differs else []
+    notes = [f"{capitalized(one.sentence)}." for one in said[:MAX_NAMED]]
     if found.record_differs and found.recorded.revisions:
         notes = [f"{comparison.sentence(found)}. {comparison.remedy(found)}"]
     next_deploy = _next_deploy(found, problem, untried)
@@ -160,10 +157,9 @@ def _nothing_to_apply(found: Comparison) -> list[str]:
     """Say why a deploy that applies nothing ends with exit code 3."""
     if found.record_differs:
         return [f"{comparison.sentence(found)}. {comparison.remedy(found)}"]
-    names = verification.named(found.objects.differing)
-    verb = "differs" if len(found.objects.differing) == 1 else "differ"
+    what = verification.differ(found.objects.differing)
     return [
-        f"A deploy would apply nothing and end with exit code 3: {names} {verb} from the history."
+        f"A deploy would apply nothing and end with exit code 3: {what} from the history."
         " schema drift shows what differs, and the SQL that undoes it."
     ]
 
@@ -214,7 +210,7 @@ def _problems(connection: Connection, check: Callable[[], Iterator[str]]) -> lis
 def _beside(judged: Sequence[Difference]) -> Check:
     """Note what the logins and the platform can do: a deploy does not depend on it."""
     found = f"{pluralize(len(judged), 'thing')} to look at" if judged else "nothing to look at"
-    notes = [f"{one.sentence[0].upper()}{one.sentence[1:]}." for one in judged]
+    notes = [f"{capitalized(one.sentence)}." for one in judged]
     return Check("logins and platform", found, notes=notes)
 
 

@@ -5,7 +5,7 @@ that undoes each difference is tried there.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection
@@ -25,7 +25,6 @@ from schema.live import (
 from schema.live.comparison import Comparison
 from schema.live.difference import Difference, Severity
 from schema.live.read import Live
-from schema.postgres.connection import connect
 from schema.project import config
 
 
@@ -73,8 +72,9 @@ def examine(target: URL, scripts: ScriptDirectory, progress: Callable[[str], Non
 
     """
     history = history_schemas.committed(scripts)
-    live, judged = read_judged(target, fingerprints.owned(history))
-    _require_revision(live, fingerprints.owned(history))
+    owned = fingerprints.owned(history)
+    live, judged = read_judged(target, owned)
+    _require_revision(live, owned)
     found = comparison.compare(live, history)
     if live.recorded.unreadable is None and found.revision is None:
         raise CannotRunError(
@@ -82,7 +82,6 @@ def examine(target: URL, scripts: ScriptDirectory, progress: Callable[[str], Non
         )
     alarming = differences.alarming(live.facts, found.objects.foreign)
     foreign = [one for one in not_ignored(found) if one not in alarming]
-    owned = fingerprints.owned(history)
     judged = [one for one in judged if not _is_the_historys(one, found, owned)]
     beside = [one for one in judged if one.severity == Severity.ISOLATION]
     drift = Drift(
@@ -98,23 +97,20 @@ def examine(target: URL, scripts: ScriptDirectory, progress: Callable[[str], Non
         history_schemas.open_closest_server(live, progress) as server,
         history_schemas.at_revision(server, scripts, found.nearest) as copy,
     ):
-        with connect(copy.owner) as connection:
-            expected = snapshot.read(connection, version_table=True)
         progress("the SQL")
-        compared = {*fingerprints.owned(history), *alarming}
-        repair = trial.try_repair(copy, expected, live, compared)
-        return Drift(
-            live,
-            found,
-            differences.ordered([*repair.differences, *_new(beside, repair.differences)]),
-            drift.notes,
-            [one for one in foreign if one not in repair.renamed],
-            repair.script,
-            snapshot.difference(
-                differences.facts_of(expected, compared), differences.facts_of(live.facts, compared)
-            ),
-            server.version,
-        )
+        compared = {*owned, *alarming}
+        repair = trial.try_repair(copy, live, compared)
+    return replace(
+        drift,
+        differences=differences.ordered([*repair.differences, *_new(beside, repair.differences)]),
+        foreign=[one for one in foreign if one not in repair.renamed],
+        script=repair.script,
+        text=snapshot.difference(
+            differences.facts_of(copy.schema, compared),
+            differences.facts_of(live.facts, compared),
+        ),
+        compared_on=server.version,
+    )
 
 
 def read_judged(target: URL, owned: Collection[str]) -> tuple[Live, list[Difference]]:
@@ -146,8 +142,7 @@ def _new(judged: Iterable[Difference], known: Iterable[Difference]) -> list[Diff
 
 def not_ignored(found: Comparison) -> list[str]:
     """Return the objects that no revision has, without those on the ignore list in alembic.ini."""
-    patterns = ignored.patterns(config().get_section(ignored.SECTION, {}).get(ignored.OPTION))
-    return ignored.not_ignored(found.objects.foreign, patterns)
+    return ignored.not_ignored(found.objects.foreign, ignored.patterns(config()))
 
 
 def _require_revision(live: Live, owned: Collection[str]) -> None:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL
 
+from migrations import snapshot
 from migrations.deploy import verification
+from migrations.snapshot import Snapshot
 from migrations.snapshot.fingerprints import BASE, History
 from schema.errors import CannotRunError
 from schema.live.read import Live, major
@@ -70,6 +72,8 @@ class Copy(NamedTuple):
     owner: URL
     superuser: URL
     """The same as `owner` where no superuser is known."""
+    schema: Snapshot
+    """What the history builds, with Alembic's table."""
 
 
 @contextmanager
@@ -90,8 +94,9 @@ def at_revision(server: Server, scripts: ScriptDirectory, revision: str) -> Iter
                     f"The history does not build ({describe_error(error)}); run schema check."
                 ) from error
             connection.commit()
+            schema = snapshot.read(connection, version_table=True)
         superuser = server.superuser or scratch
-        yield Copy(scratch, superuser.set(database=scratch.database))
+        yield Copy(scratch, superuser.set(database=scratch.database), schema)
 
 
 def describe_distance(head: str, behind: int) -> str:

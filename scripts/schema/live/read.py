@@ -21,6 +21,7 @@ from migrations import snapshot
 from migrations.deploy.activity import BackendActivity
 from migrations.postgres import OLDEST_VERSION, describe_url, first_error_line
 from schema.errors import CannotRunError
+from schema.live.sql.apply import own_names
 from schema.live.sql.definition import Names
 from schema.live.sql.renames import Attributes, read_attributes
 from schema.postgres.connection import connect
@@ -59,12 +60,6 @@ _BLOCKER = text(
     LIMIT 1
     """
 )
-
-
-_NAMES = """
-SELECT quote_ident(datname), quote_ident(pg_get_userbyid(datdba))
-FROM pg_database WHERE datname = current_database()
-"""
 
 
 @dataclass(frozen=True)
@@ -256,7 +251,7 @@ def read_live(connection: Connection) -> Live:
         version(connection),
         recorded(connection),
         snapshot.read(connection, version_table=True),
-        Names(*connection.exec_driver_sql(_NAMES).one()),
+        own_names(connection),
         read_attributes(connection),
     )
 

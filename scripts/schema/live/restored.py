@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from migrations.snapshot import Snapshot
 from schema.live.difference import Difference, Severity
+from schema.live.sql.definition import privileges
 
 _DATABASE = "database"
 _TO = "grant to "
@@ -43,8 +44,7 @@ def _facts(snapshot: Snapshot) -> dict[str, str]:
 
 
 def _privileges(facts: dict[str, str], grantee: str) -> set[str]:
-    listed = facts.get(f"{_TO}{grantee}", "none")
-    return set() if listed == "none" else set(listed.split(", "))
+    return privileges(facts.get(f"{_TO}{grantee}"))
 
 
 def _statements(before: dict[str, str], database: str) -> Iterator[str]:

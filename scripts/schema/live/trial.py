@@ -22,11 +22,18 @@ from schema.live.history_schemas import Copy
 from schema.live.read import Live
 from schema.live.restored import restored_without_acl
 from schema.live.sql import renames
-from schema.live.sql.apply import Reached, Sessions, execute, execute_single, reach
+from schema.live.sql.apply import (
+    Reached,
+    Sessions,
+    execute,
+    execute_single,
+    own_names,
+    reach,
+)
 from schema.live.sql.definition import Names, schema_prefix
 from schema.live.sql.renames import Rename
 from schema.live.sql.steps import Step, steps
-from schema.postgres.connection import connect, describe_error, driver_of
+from schema.postgres.connection import connect, describe_error
 from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import run, upgrade_step
 
@@ -34,11 +41,6 @@ _NO_STATEMENT = "no statement is known that is safe"
 
 _IN_THE_WAY = ("table", "view", "function", "type", "sequence", "schema", "domain")
 """Kinds of objects that a revision may meet."""
-
-_OWN_NAMES = """
-SELECT quote_ident(datname), quote_ident(pg_get_userbyid(datdba))
-FROM pg_database WHERE datname = current_database()
-"""
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,12 @@ class Repair:
     """The objects that have another name in the history."""
 
 
-def try_repair(copy: Copy, expected: Snapshot, live: Live, owned: Collection[str]) -> Repair:
+def try_repair(copy: Copy, live: Live, owned: Collection[str]) -> Repair:
     """Find the differences of a live schema, and try their SQL on a copy.
 
-    `copy` is a database whose schema is `expected`; it is changed. `owned` are the objects to
-    compare, named as in fingerprints.txt.
+    `copy` is changed. `owned` are the objects to compare, named as in fingerprints.txt.
     """
+    expected = copy.schema
     with _sessions(copy) as sessions:
         names = own_names(sessions.owner)
         with sessions.owner.begin():
@@ -115,10 +117,9 @@ def try_deploy(
     revisions = list(history)
     at = live.recorded.revisions[0] if live.recorded.revisions else BASE
     with _sessions(copy) as sessions:
-        before = snapshot.read(sessions.owner, version_table=True)
         # A deploy pins what a setting of the database could change.
         facts = tuple(one for one in live.facts if not _is_setting(one))
-        valid, invalid = _split_invalid(facts, before)
+        valid, invalid = _split_invalid(facts, copy.schema)
         names = own_names(sessions.owner)
         imitate(sessions, replace(live, facts=valid), names)
         missed = sorted({heading for heading, _ in _missed(sessions.owner, valid)})
@@ -126,7 +127,7 @@ def try_deploy(
         # only the owner's session executes any.
         found = snapshot.read(sessions.owner, version_table=True)
         for step in steps(found, valid, names):
-            if step.object.startswith("event trigger ") and sessions.superuser is not None:
+            if step.object.startswith("event trigger "):
                 execute_single(sessions.superuser, step.statements)
     with connect(copy.owner) as connection:
         try:
@@ -147,14 +148,14 @@ def _run(connection: Connection, scripts: ScriptDirectory, pending: Collection[s
     """Run revisions as a deploy does: one that ends its own transaction fails."""
     with watch_transaction(connection) as own:
 
-        def steps(_context: MigrationContext) -> Iterator[MigrationStep]:
+        def upgrades(_context: MigrationContext) -> Iterator[MigrationStep]:
             for revision in revisions_oldest_first(scripts):
                 if revision.revision in pending:
                     own.begin()
                     yield upgrade_step(scripts, revision)
                     own.end()
 
-        run(connection, scripts, steps)
+        run(connection, scripts, upgrades)
 
 
 def _is_setting(fact: Fact) -> bool:
@@ -226,14 +227,6 @@ def _renamed(sessions: Sessions, found: Iterable[Rename]) -> Iterator[Rename]:
     for one in found:
         execute(sessions.owner, one.there)
         yield one
-
-
-def own_names(connection: Connection) -> Names:
-    """Return the names of the connection's database and of its owner."""
-    row = driver_of(connection).execute(_OWN_NAMES).fetchone()
-    if row is None:
-        raise LookupError("the database has no row in pg_database")
-    return Names(*row)
 
 
 def _unquoted(name: str) -> str:

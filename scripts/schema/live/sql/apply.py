@@ -36,6 +36,12 @@ _RUNS_NO_CODE = re.compile(
 its functions. A function that a superuser called could leave the role that was set."""
 
 
+_OWN_NAMES = """
+SELECT quote_ident(datname), quote_ident(pg_get_userbyid(datdba))
+FROM pg_database WHERE datname = current_database()
+"""
+
+
 @dataclass
 class Reached:
     """What was done to reach a schema."""
@@ -52,9 +58,9 @@ class Sessions:
 
     owner: Connection
     """As the database's owner, or a role that may SET ROLE to it."""
-    superuser: Connection | None = None
-    """In autocommit mode; it executes only what calls no function of the database. With it, the
-    owner's connection must be in no transaction."""
+    superuser: Connection
+    """It executes only what calls no function of the database, and must see what the owner has
+    done: in autocommit mode and outside the owner's transaction, or as the same connection."""
 
 
 def reach(
@@ -77,6 +83,14 @@ def reach(
         written = dict(zip(planned, steps(found, target, shown or names), strict=True))
         result.taken += [written[one] for one in done if written[one] not in result.taken]
     return result
+
+
+def own_names(connection: Connection) -> Names:
+    """Return the names of the connection's database and of its owner."""
+    row = driver_of(connection).execute(_OWN_NAMES).fetchone()
+    if row is None:
+        raise LookupError("the database has no row in pg_database")
+    return Names(*row)
 
 
 def execute(connection: Connection, *statements: str) -> None:
@@ -135,6 +149,6 @@ def _execute(sessions: Sessions, step: Step, names: Names) -> str | None:
         message = first_error_line(error)
     else:
         return None
-    if sessions.superuser is None or not all(map(_RUNS_NO_CODE.match, step.statements)):
+    if not all(map(_RUNS_NO_CODE.match, step.statements)):
         return message
     return None if execute_single(sessions.superuser, step.statements) else message

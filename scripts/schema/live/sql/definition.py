@@ -77,6 +77,11 @@ def policy(definition: str) -> Mapping[str, str | None]:
     return found.groupdict() if found else {}
 
 
+def privileges(definition: str | None) -> set[str]:
+    """Return the privileges in a grant's definition; one with the grant option ends in a star."""
+    return set() if definition in {None, "none"} else set(str(definition).split(", "))
+
+
 def options(definition: str | None) -> dict[str, str]:
     """Return storage parameters by name."""
     pairs = (one.partition("=") for one in (definition or "").split(", ") if one)

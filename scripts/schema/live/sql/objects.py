@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from schema.live.sql.definition import Names, fields, literal, options, split_comment
+from schema.live.sql.definition import fields, literal, options, split_comment
 from schema.live.sql.tables import column_definition, column_properties, guarded_drop
 
 type Parts = Mapping[str, str]
@@ -46,7 +46,10 @@ KINDS = (
     "default privileges of",
     "database",
 )
-"""The words that headings begin with; a kind stands before those that begin like it."""
+"""The words that headings begin with."""
+
+_LONGEST_FIRST = sorted(KINDS, key=len, reverse=True)
+"""`operator class` is tried before `operator`."""
 
 _ENUM = re.compile(r"'(?:[^']|'')*'")
 _SEQUENCE = {
@@ -60,7 +63,7 @@ _SEQUENCE = {
 
 def split_heading(heading: str) -> tuple[str, str]:
     """Split a heading into the object's kind and its SQL name; the kind is '' if it is unknown."""
-    for kind in sorted(KINDS, key=len, reverse=True):
+    for kind in _LONGEST_FIRST:
         if heading == kind or heading.startswith(f"{kind} "):
             return kind, heading.removeprefix(kind).strip()
     return "", heading
@@ -68,15 +71,15 @@ def split_heading(heading: str) -> tuple[str, str]:
 
 def sql_kind(kind: str) -> str:
     """Return the kind as ALTER, DROP and COMMENT call it."""
-    return kind.replace("-", " ").upper().replace("DEFAULT PRIVILEGES OF", "")
+    return kind.replace("-", " ").upper()
 
 
-def create(kind: str, name: str, parts: Parts, names: Names) -> tuple[list[str], set[str]]:
+def create(kind: str, name: str, parts: Parts) -> tuple[list[str], set[str]]:
     """Return the statements that create an object, and the parts that they create with it."""
     maker = _MAKERS.get(kind)
     if maker is None:
         return [], set()
-    made = maker(name, parts, names)
+    made = maker(name, parts)
     return ([], set()) if made is None else made
 
 
@@ -119,7 +122,7 @@ def sequence(name: str, part: str, definition: str | None) -> Iterator[str]:
         yield f"ALTER SEQUENCE {name} OWNED BY {definition or 'NONE'}"
 
 
-def _create_table(name: str, parts: Parts, _names: Names) -> tuple[list[str], set[str]] | None:
+def _create_table(name: str, parts: Parts) -> tuple[list[str], set[str]] | None:
     columns = {part: one for part, one in parts.items() if part.startswith("column ")}
     for part, bound in parts.items():
         if part.startswith("partition of "):  # it takes its columns and constraints from there
@@ -147,7 +150,7 @@ def _create_table(name: str, parts: Parts, _names: Names) -> tuple[list[str], se
     return statements, made | {f"inherits {one}" for one in parents}
 
 
-def _create_view(name: str, parts: Parts, _names: Names) -> tuple[list[str], set[str]]:
+def _create_view(name: str, parts: Parts) -> tuple[list[str], set[str]]:
     chosen = ", ".join(
         f"{key} = {literal(one)}" for key, one in options(parts.get("options")).items()
     )
@@ -156,7 +159,7 @@ def _create_view(name: str, parts: Parts, _names: Names) -> tuple[list[str], set
     return statements + _column_comments(name, parts), _with_columns(parts, "definition", "options")
 
 
-def _create_materialized_view(name: str, parts: Parts, _names: Names) -> tuple[list[str], set[str]]:
+def _create_materialized_view(name: str, parts: Parts) -> tuple[list[str], set[str]]:
     query = parts["definition"].rstrip(";")
     statements = [f"CREATE MATERIALIZED VIEW {name} AS {query} WITH NO DATA"]
     return statements + _column_comments(name, parts), _with_columns(parts, "definition")
@@ -175,11 +178,11 @@ def _with_columns(parts: Parts, *others: str) -> set[str]:
     return {*others, *(part for part in parts if part.startswith("column ")), "rule _RETURN"}
 
 
-def _create_routine(_name: str, parts: Parts, _names: Names) -> tuple[list[str], set[str]]:
+def _create_routine(_name: str, parts: Parts) -> tuple[list[str], set[str]]:
     return [parts["definition"]], {"definition"}
 
 
-def _create_sequence(name: str, parts: Parts, _names: Names) -> tuple[list[str], set[str]] | None:
+def _create_sequence(name: str, parts: Parts) -> tuple[list[str], set[str]] | None:
     if "identity of" in parts:  # its column makes it
         return ["SELECT 1"], set(parts)
     definition = parts["parameters"]
@@ -194,7 +197,7 @@ def _sequence_options(definition: str) -> str:
     return " ".join(words if "CYCLE" in words else [*words, "NO CYCLE"])
 
 
-def _create_type(name: str, parts: Parts, _names: Names) -> tuple[list[str], set[str]] | None:
+def _create_type(name: str, parts: Parts) -> tuple[list[str], set[str]] | None:
     definition = parts.get("definition", "")
     if definition.startswith("enum "):
         return [f"CREATE TYPE {name} AS ENUM ({definition.removeprefix('enum ')})"], {"definition"}
@@ -210,7 +213,7 @@ def _create_type(name: str, parts: Parts, _names: Names) -> tuple[list[str], set
     return None
 
 
-def _create_domain(name: str, parts: Parts, _names: Names) -> tuple[list[str], set[str]]:
+def _create_domain(name: str, parts: Parts) -> tuple[list[str], set[str]]:
     words = []
     for field in fields(parts["definition"]):
         word, _, value = field.partition(" ")
@@ -243,24 +246,24 @@ def _dictionary(name: str, old: str, new: str) -> Iterator[str]:
         yield f"ALTER TEXT SEARCH DICTIONARY {name} ({new.partition('  ')[2]})"
 
 
-def _create_schema(name: str, _parts: Parts, _names: Names) -> tuple[list[str], set[str]]:
+def _create_schema(name: str, _parts: Parts) -> tuple[list[str], set[str]]:
     return [f"CREATE SCHEMA {name}"], set()
 
 
-def _create_extension(name: str, parts: Parts, _names: Names) -> tuple[list[str], set[str]]:
+def _create_extension(name: str, parts: Parts) -> tuple[list[str], set[str]]:
     schema = parts["definition"].partition("  schema ")[2]
     return [f"CREATE EXTENSION {name} SCHEMA {schema}"], {"definition"}
 
 
-def _create_role(name: str, _parts: Parts, _names: Names) -> tuple[list[str], set[str]]:
+def _create_role(name: str, _parts: Parts) -> tuple[list[str], set[str]]:
     return [f"CREATE ROLE {name} NOLOGIN"], set()
 
 
-def _create_statistics(_name: str, parts: Parts, _names: Names) -> tuple[list[str], set[str]]:
+def _create_statistics(_name: str, parts: Parts) -> tuple[list[str], set[str]]:
     return [parts["definition"].partition("  statistics ")[0]], {"definition"}
 
 
-def _create_event_trigger(name: str, parts: Parts, _names: Names) -> tuple[list[str], set[str]]:
+def _create_event_trigger(name: str, parts: Parts) -> tuple[list[str], set[str]]:
     words = {"on": "ON", "when": "WHEN", "execute": "EXECUTE FUNCTION"}
     said = []
     for field in fields(parts["definition"]):
@@ -276,7 +279,7 @@ def _tags(condition: str) -> str:
     return f"TAG IN ({tags})"
 
 
-_MAKERS: dict[str, Callable[[str, Parts, Names], tuple[list[str], set[str]] | None]] = {
+_MAKERS: dict[str, Callable[[str, Parts], tuple[list[str], set[str]] | None]] = {
     "table": _create_table,
     "view": _create_view,
     "materialized view": _create_materialized_view,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from schema.live.sql.definition import OWNER, Names, fields, literal, split_comment
+from schema.live.sql.definition import OWNER, Names, literal, privileges, split_comment
 
 _GRANT = re.compile(r"grant (?:on column (?P<column>.+) )?to (?P<role>.+)", re.DOTALL)
 _DEFAULT = re.compile(
@@ -55,7 +55,7 @@ def grant(
     role = names.role(found["role"])
     if new is None and found["role"] == OWNER:
         new = "ALL"
-    was, now = _words(old), _words(new)
+    was, now = privileges(old), privileges(new)
     for words, option in (
         (was - now - {f"{word}*" for word in now} - {f"{word[:-1]}*" for word in now}, ""),
         ({word for word in was if word.endswith("*") and word[:-1] in now}, "GRANT OPTION FOR "),
@@ -65,31 +65,27 @@ def grant(
             yield f"REVOKE {option}{gone} ON {on} FROM {role}"
     if found["role"] == OWNER and old is None and new is not None:
         yield f"REVOKE ALL ON {on} FROM {role}"
-    for chosen, option in _lists(", ".join(sorted(now - was))):
+    for chosen, option in _lists(now - was):
         granted = ", ".join(f"{word}{column}" for word in chosen)
         yield f"GRANT {granted} ON {on} TO {role}{option}"
 
 
-def _words(privileges: str | None) -> set[str]:
-    return set() if privileges in {None, "none"} else set(str(privileges).split(", "))
-
-
-def default_privileges(name: str, part: str, privileges: str | None, names: Names) -> Iterator[str]:
+def default_privileges(name: str, part: str, granted: str | None, names: Names) -> Iterator[str]:
     """Give a role exactly these privileges on what another role will make."""
     found = _DEFAULT.fullmatch(part)
-    if found is None or (privileges and " by " in privileges):
+    if found is None or (granted and " by " in granted):
         return
     where = f" IN SCHEMA {found['schema']}" if found["schema"] else ""
     role = names.role(found["role"])
     head = f"ALTER DEFAULT PRIVILEGES FOR ROLE {names.role(name)}{where}"
     kind = found["kind"].upper()
-    if privileges is None and not where:
+    if granted is None and not where:
         if found["role"] == "PUBLIC":
-            privileges = _BY_DEFAULT.get(found["kind"])
+            granted = _BY_DEFAULT.get(found["kind"])
         elif found["role"] == name:
-            privileges = "ALL"
+            granted = "ALL"
     yield f"{head} REVOKE ALL ON {kind} FROM {role}"
-    for words, option in _lists(privileges):
+    for words, option in _lists(privileges(granted)):
         yield f"{head} GRANT {', '.join(words)} ON {kind} TO {role}{option}"
 
 
@@ -109,10 +105,8 @@ def role(name: str, change: tuple[str, str | None, str | None], names: Names) ->
         setting = part.removeprefix("setting ")
         where = ""
         if setting.endswith(" in this database"):
-            setting, where = (
-                setting.removesuffix(" in this database"),
-                f" IN DATABASE {names.database}",
-            )
+            setting = setting.removesuffix(" in this database")
+            where = f" IN DATABASE {names.database}"
         yield from _setting(f"ALTER ROLE {name}{where}", setting, definition)
 
 
@@ -174,11 +168,11 @@ def _attributes(old: str, new: str) -> str:
     return " ".join(words).upper()
 
 
-def _lists(privileges: str | None) -> Iterator[tuple[list[str], str]]:
-    words = [] if privileges in {None, "none"} else fields(str(privileges).replace(", ", "  "))
+def _lists(words: set[str]) -> Iterator[tuple[list[str], str]]:
+    """Split privileges by the grant option, and write it."""
     for option, chosen in (
-        ("", [word for word in words if not word.endswith("*")]),
-        (" WITH GRANT OPTION", [word[:-1] for word in words if word.endswith("*")]),
+        ("", [word for word in sorted(words) if not word.endswith("*")]),
+        (" WITH GRANT OPTION", [word[:-1] for word in sorted(words) if word.endswith("*")]),
     ):
         if chosen:
             yield chosen, option

@@ -62,7 +62,7 @@ def _created(heading: str, parts: dict[str, str], names: Names) -> Iterator[Step
     if kind in {"default privileges of", "database"}:
         yield from _changed(heading, {}, parts, names)
         return
-    statements, made = objects.create(kind, name, parts, names)
+    statements, made = objects.create(kind, name, parts)
     yield Step(heading, "", tuple(statements))
     left = {part: one for part, one in parts.items() if part not in made}
     own = {"owner": "<owner>"} if statements else {}

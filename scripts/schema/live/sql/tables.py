@@ -139,7 +139,7 @@ def _altered_column(
             yield f"{alter} DROP EXPRESSION"
         return
     if _depends_on_the_time_zone(str(was["type"]), str(now["type"])):
-        return  # which zone was meant is known to whoever changed the type
+        return  # only who changed the type knows which zone was meant
     if (was["type"], was["collation"]) != (now["type"], now["collation"]):
         if was["default"]:
             yield f"{alter} DROP DEFAULT"
@@ -172,9 +172,7 @@ def _depends_on_the_time_zone(one: str, other: str) -> bool:
     return zoned[0] != zoned[1] and all(kind.startswith(("date", "time")) for kind in (one, other))
 
 
-def _identity(
-    alter: str, was: str | None, now: str | None, required: bool
-) -> Iterator[str]:  # a fact of the column
+def _identity(alter: str, was: str | None, now: str | None, *, required: bool) -> Iterator[str]:
     if now is None:
         yield f"{alter} DROP IDENTITY"
     elif was is None:
@@ -222,10 +220,7 @@ def _constraint(part: Part, old: str | None, new: str | None, _names: Names) -> 
 
 def _index(part: Part, old: str | None, new: str | None, _names: Names) -> Iterator[str]:
     _, name, rest = part
-    was, now = (
-        dict(found.groupdict()) if (found := _INDEX.fullmatch(one or "")) else {}
-        for one in (old, new)
-    )
+    was, now = _read_index(old), _read_index(new)
     index = schema_prefix(name) + rest
     if (old and not was) or (new and not now) or was.get("parent") != now.get("parent"):
         return
@@ -239,9 +234,6 @@ def _index(part: Part, old: str | None, new: str | None, _names: Names) -> Itera
         return
     if was.get("invalid") and not now["invalid"]:
         yield f"REINDEX INDEX {index}"
-    elif now["invalid"] and not was.get("invalid"):  # in a copy only: no history has it
-        is_it = f"indexrelid = {literal(index)}::regclass"
-        yield f"UPDATE pg_index SET indisvalid = false WHERE {is_it}"
     if was.get("clustered") and not now["clustered"]:
         yield f"ALTER TABLE {name} SET WITHOUT CLUSTER"
     elif now["clustered"] and not was.get("clustered"):
