@@ -21,13 +21,14 @@ from schema.cli import adopt as adopt_page
 from schema.cli.adopt import Adoption
 from schema.errors import CannotRunError
 from schema.live import adopt, history_schemas, read
-from schema.postgres.connection import connect, driver_of
+from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
 from schema.revisions import schemas
 from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import run, upgrade_step
 from tests.support.alembic_process import deploy, execute
+from tests.support.drift import paste
 from tests.support.repo_copy import Launcher
 
 HEAD = scripts().get_current_head() or ""
@@ -125,8 +126,7 @@ def test_the_nearest_is_shown(unknown: URL, history: Mapping[str, snapshot.Snaps
     assert "may hold rows" in page
     assert whole(unknown) == before
     assert found.sql is not None
-    with connect(unknown, autocommit=True) as connection:
-        driver_of(connection).execute(found.sql.encode())
+    paste(unknown, found.sql)
     assert adopted(unknown).found.equals
     assert whole(unknown) == history[HEAD]
 

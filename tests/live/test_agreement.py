@@ -18,8 +18,9 @@ from sqlalchemy import URL
 
 from migrations import snapshot
 from migrations.snapshot.fingerprints import BASE
-from schema.live import doctor, history_schemas, trial
+from schema.live import doctor, history_schemas
 from schema.live.sql import objects
+from schema.live.sql.apply import own_names
 from schema.live.sql.steps import steps
 from schema.postgres.connection import connect, driver_of
 from schema.postgres.embedded import OWNER, embedded
@@ -31,6 +32,7 @@ from schema.revisions.runner import upgrade
 from schema.roles import APPLICATION, BETTER_AUTH
 from tests.schema.test_mutations import MUTATIONS
 from tests.support.alembic_process import deploy
+from tests.support.drift import paste
 from tests.support.repo_copy import Launcher
 
 REVISIONS = [one.revision for one in revisions_oldest_first(scripts())]
@@ -114,18 +116,18 @@ class Stage:
         """Make a database with the history up to a revision; the owner's and superuser's URLs."""
         name = f"case_{secrets.token_hex(4)}"
         template = self.templates[revision]
-        run(self.superuser, f"CREATE DATABASE {name} TEMPLATE {template.database} OWNER {OWNER}")
+        paste(self.superuser, f"CREATE DATABASE {name} TEMPLATE {template.database} OWNER {OWNER}")
         # CREATE DATABASE copies no privileges.
         copied = "REVOKE TEMPORARY" if revision != BASE else "GRANT CONNECT"
         to = "FROM" if revision != BASE else "TO"
-        run(self.superuser, f"{copied} ON DATABASE {name} {to} PUBLIC")
+        paste(self.superuser, f"{copied} ON DATABASE {name} {to} PUBLIC")
         try:
             yield template.set(database=name), self.superuser.set(database=name)
         finally:
-            run(self.superuser, f"DROP DATABASE {name} WITH (FORCE)")
+            paste(self.superuser, f"DROP DATABASE {name} WITH (FORCE)")
             for superuser in (self.superuser, self.copies.superuser):
                 for role in (APPLICATION, BETTER_AUTH):
-                    run(superuser or self.superuser, _restored(role))
+                    paste(superuser or self.superuser, _restored(role))
 
 
 def _restored(role: str) -> str:
@@ -146,12 +148,6 @@ def _restored(role: str) -> str:
     """
 
 
-def run(url: URL, sql: str) -> None:
-    """Execute a script."""
-    with connect(url, autocommit=True) as connection:
-        driver_of(connection).execute(sql.encode())
-
-
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """A server with a template at each start."""
@@ -161,7 +157,7 @@ def stage() -> Iterator[Stage]:
         templates = {}
         for number, revision in enumerate((*STARTS, INCOMPLETE)):
             templates[revision] = started.owner.set(database=f"start_{number}")
-            run(started.owner, f"CREATE DATABASE start_{number}")
+            paste(started.owner, f"CREATE DATABASE start_{number}")
             with connect(templates[revision]) as connection:
                 done = REVISIONS[: REVISIONS.index(revision) + 1] if revision != BASE else []
                 upgrade(connection, scripts(), done)
@@ -203,7 +199,7 @@ def test_doctor_agrees_with_the_deploy(  # noqa: PLR0913, PLR0917  # the case an
     with stage.at(start) as (url, superuser):
         text = sql.replace(":database", f'"{url.database}"').replace(":owner", str(url.username))
         try:
-            run(superuser, text)
+            paste(superuser, text)
         except psycopg.Error:
             pytest.skip(f"this cannot be done at {start}: {name}")
         assert_agreed(stage, run_, monkeypatch, url)
@@ -245,7 +241,7 @@ def test_every_object_that_is_there_already(
         with stage.at(INCOMPLETE) as (url, _):
             wanted = (*now, *(fact for fact in head if fact.object == heading))
             with connect(url) as connection:
-                names = trial.own_names(connection)
+                names = own_names(connection)
                 for step in steps(now, tuple(sorted(wanted)), names):
                     for statement in step.statements:
                         try:
@@ -266,5 +262,5 @@ def test_every_object_that_is_missing(
         if kind not in {"table", "function", "view", "type"}:
             continue
         with stage.at(EARLIER) as (url, superuser):
-            run(superuser, f"DROP {kind} {name} CASCADE")
+            paste(superuser, f"DROP {kind} {name} CASCADE")
             assert_agreed(stage, run_, monkeypatch, url)

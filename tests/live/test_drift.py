@@ -21,12 +21,13 @@ from schema.cli import drift as drift_page
 from schema.errors import CannotRunError
 from schema.live import comparison, drift, history_schemas, read
 from schema.live.read import Live
-from schema.postgres.connection import connect, driver_of
+from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
 from schema.project import ROOT, scripts
 from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import downgrade_step, run, upgrade
 from tests.support.alembic_process import deploy, execute
+from tests.support.drift import examine, paste
 from tests.support.frozen import LAST
 from tests.support.repo_copy import COMMAND, Launcher
 from tests.support.servers import pooled
@@ -35,17 +36,11 @@ HEAD = scripts().get_current_head() or ""
 REVISIONS = [revision.revision for revision in revisions_oldest_first(scripts())]
 
 
-def compared(url: URL) -> drift.Drift:
-    """Do the same as the command."""
-    return drift.examine(url, scripts(), lambda _step: None)
-
-
 def assert_repaired(url: URL, found: drift.Drift) -> None:
     """Execute the SQL to paste, and assert that no drift is left."""
     assert all(one.sql for one in found.differences), found.differences
-    with connect(url, autocommit=True) as connection:
-        driver_of(connection).execute(found.script.encode())
-    assert not compared(url).drifted
+    paste(url, found.script)
+    assert not examine(url).drifted
 
 
 def read_live(url: URL) -> Live:
@@ -70,10 +65,10 @@ def test_what_was_only_deployed_has_not_drifted(any_server: Server) -> None:
     with any_server.database() as url:
         with connect(url) as connection:
             upgrade(connection, scripts())
-        at_head = compared(url)
+        at_head = examine(url)
         assert (at_head.drifted, at_head.foreign, at_head.found.behind) == (False, [], 0)
         step_back(url, steps=2)
-        behind = compared(url)
+        behind = examine(url)
         assert (behind.drifted, behind.found.revision) == (False, REVISIONS[-3])
         assert (behind.found.behind, behind.found.head) == (2, HEAD)
 
@@ -94,7 +89,7 @@ def test_what_was_only_deployed_has_not_drifted(any_server: Server) -> None:
 def test_what_was_done_by_hand_is_shown(head: URL, statement: str, line: str) -> None:
     """Added and removed objects are shown, on Alembic's table too; the SQL undoes them."""
     execute(head, statement.format(database=head.database))
-    found = compared(head)
+    found = examine(head)
     assert found.drifted
     assert line in found.text
     assert_repaired(head, found)
@@ -103,7 +98,7 @@ def test_what_was_done_by_hand_is_shown(head: URL, statement: str, line: str) ->
 def test_what_deploys_once_stored_is_no_drift(head: URL) -> None:
     """Older deploys stored the schema in the comment of Alembic's key."""
     execute(head, "COMMENT ON CONSTRAINT alembic_version_pkc ON alembic_version IS 'deployed'")
-    assert not compared(head).drifted
+    assert not examine(head).drifted
 
 
 # ── a record that is not what the schema is ───────────────────────────────────────────────────────
@@ -127,7 +122,7 @@ def test_a_wrong_stamp(run: Launcher, head: URL, built: int, stamped: str) -> No
     execute(
         head, "DELETE FROM alembic_version", f"INSERT INTO alembic_version VALUES ('{stamped}')"
     )
-    found = compared(head)
+    found = examine(head)
     assert (found.found.revision, found.found.equals) == (stamped, right)
     assert (found.found.drifted, found.differences, found.text) == (True, [], "")
     page = shown(found)
@@ -138,19 +133,19 @@ def test_a_wrong_stamp(run: Launcher, head: URL, built: int, stamped: str) -> No
     stamp = deploy(run, ROOT, head, "stamp", right)
     assert stamp.code == 0, stamp.everything
     if built:
-        assert not compared(head).drifted
+        assert not examine(head).drifted
     upgraded = deploy(run, ROOT, head)
     assert upgraded.code == 0, upgraded.everything
-    assert not compared(head).drifted
+    assert not examine(head).drifted
 
 
 def test_the_sql_of_a_wrong_stamp(head: URL) -> None:
     """The SQL records the revision that the schema has."""
     execute(head, f"UPDATE alembic_version SET version_num = '{REVISIONS[0]}'")
-    sql = comparison.stamp_sql(compared(head).found)
+    sql = comparison.stamp_sql(examine(head).found)
     assert sql is not None
     execute(head, sql)
-    assert not compared(head).drifted
+    assert not examine(head).drifted
 
 
 def test_another_revision_is_nearer(head: URL) -> None:
@@ -161,7 +156,7 @@ def test_another_revision_is_nearer(head: URL) -> None:
         f"UPDATE alembic_version SET version_num = '{stamped}'",
         "CREATE INDEX extra ON todo (title)",
     )
-    found = compared(head)
+    found = examine(head)
     assert (found.found.equals, found.found.nearest, len(found.differences)) == (None, HEAD, 1)
     page = shown(found)
     far = found.found.differing_at_revision
@@ -222,18 +217,18 @@ def test_a_record_that_leads_nowhere(
     """An unknown recorded revision is refused; a stamp of the matching one fixes it."""
     execute(head, statement, "CREATE INDEX extra ON todo (title)")
     with pytest.raises(CannotRunError) as refused:
-        compared(head)
+        examine(head)
     assert fragment in str(refused.value)
     assert f"is nearest to {HEAD} (1 object differs)" in str(refused.value)
     execute(head, "DROP INDEX extra")
     with pytest.raises(CannotRunError) as refused:
-        compared(head)
+        examine(head)
     assert f"; the schema is exactly {HEAD} (" in str(refused.value)
     stamp = f"alembic stamp --purge {HEAD}"
     assert f"if {HEAD} is right, run DATABASE_URL=… {stamp}, or BEGIN; DELETE" in str(refused.value)
     stamped = deploy(run, ROOT, head, *stamp.split()[1:])
     assert stamped.code == 0, stamped.everything
-    assert not compared(head).drifted
+    assert not examine(head).drifted
 
 
 # ── what other sessions do meanwhile ──────────────────────────────────────────────────────────────
@@ -291,10 +286,10 @@ def test_a_lost_connection(head: URL, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(snapshot, "read", lose)
     losses = 1
-    assert not compared(head).drifted
+    assert not examine(head).drifted
     losses = 100
     with pytest.raises(CannotRunError, match=r"could not be read .*terminating connection"):
-        compared(head)
+        examine(head)
 
 
 MAKING = (
@@ -355,13 +350,13 @@ def test_an_application_sees_it_all(head: URL, application: URL, better_auth: UR
         assert live.facts == facts
         assert live.recorded == read.Recorded(table=True, revisions=(HEAD,))
     execute(head, "ALTER TABLE todo DISABLE ROW LEVEL SECURITY")
-    assert "row security  disabled, forced" in compared(application).text
+    assert "row security  disabled, forced" in examine(application).text
 
 
 def test_a_revision_that_cannot_be_read(head: URL, application: URL) -> None:
     """If the role cannot read the revision, the nearest one is used."""
     step_back(head, steps=len(REVISIONS) - REVISIONS.index(LAST))  # which grants the reading
-    found = compared(application)
+    found = examine(application)
     assert found.limitations == [
         "The revision could not be read (permission denied for table alembic_version); the"
         " schema was compared with the nearest one."
@@ -370,13 +365,13 @@ def test_a_revision_that_cannot_be_read(head: URL, application: URL) -> None:
     assert (found.found.revision, found.found.nearest) == (None, before)
     assert (REVISIONS[-1 - found.found.behind], found.found.drifted) == (before, False)
     execute(head, "CREATE INDEX extra ON todo (title)")
-    assert compared(application).found.nearest == before
+    assert examine(application).found.nearest == before
 
 
 def test_a_revision_that_row_security_hides(head: URL, application: URL) -> None:
     """A row that a policy hides is not taken for a missing one."""
     execute(head, "ALTER TABLE alembic_version ENABLE ROW LEVEL SECURITY")
-    found = compared(application)
+    found = examine(application)
     assert "row-level security policy" in found.limitations[0]
     assert found.found.nearest == HEAD
     assert "+     row security  enabled" in found.text
@@ -403,7 +398,7 @@ def test_a_revision_that_says_nothing(head: URL, statement: str, fragment: str) 
     """Without a recorded revision, the command is refused in one sentence."""
     execute(head, statement)
     with pytest.raises(CannotRunError, match=fragment) as refused:
-        compared(head)
+        examine(head)
     assert str(refused.value).endswith(".")
 
 
@@ -456,14 +451,14 @@ def test_page(head: URL) -> None:
     """The page shows the revision, the difference and the remedy."""
     step_back(head, steps=1)
     execute(head, "CREATE INDEX extra ON todo (title)")
-    page = shown(compared(head))
+    page = shown(examine(head))
     assert f"at {REVISIONS[-2]}; the head, {HEAD}, is 1 revision further.\n" in page
     assert f"✗ Drift: 1 difference from the history at {REVISIONS[-2]}.\n" in page
     assert "\n  behaviour  index extra of table todo was added\n" in page
     assert "    +     index extra  CREATE INDEX extra" in page
     assert "    DROP INDEX extra;\n" in page
     execute(head, "DROP INDEX extra")
-    assert "✓ No drift: " in shown(compared(head))
+    assert "✓ No drift: " in shown(examine(head))
 
 
 def shown(found: drift.Drift) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from sqlalchemy import URL
 
 from schema.cli import drift as drift_page
-from schema.live import doctor, drift
+from schema.live import doctor
 from schema.live.difference import Severity
 from schema.postgres.connection import connect, driver_of
 from schema.postgres.embedded import OWNER, Embedded, embedded
@@ -23,6 +23,7 @@ from schema.project import scripts
 from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import upgrade
 from tests.support.alembic_process import execute
+from tests.support.drift import examine, paste
 
 REVISIONS = [one.revision for one in revisions_oldest_first(scripts())]
 USER = "018f0000-0000-7000-8000-000000000001"
@@ -60,17 +61,6 @@ def clone(server: Embedded, template: str) -> Iterator[tuple[URL, URL]]:
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a server of the command's own for copies, as for a person."""
     monkeypatch.undo()
-
-
-def examine(url: URL) -> drift.Drift:
-    """Do the same as the command."""
-    return drift.examine(url, scripts(), lambda _step: None)
-
-
-def paste(url: URL, script: str) -> None:
-    """Execute a script as a person would."""
-    with connect(url, autocommit=True) as connection:
-        driver_of(connection).execute(script.encode())
 
 
 def isolation(url: URL) -> list[str]:

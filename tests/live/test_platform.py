@@ -14,15 +14,16 @@ import pytest
 from sqlalchemy import URL, Connection
 
 from migrations import snapshot
-from schema.live import drift, exposures, platform, read
+from schema.live import exposures, platform, read
 from schema.live.difference import Difference, Severity
-from schema.postgres.connection import connect, driver_of
+from schema.postgres.connection import connect
 from schema.postgres.embedded import Embedded, embedded
 from schema.project import scripts
 from schema.revisions.runner import upgrade
 from schema.rows.tables import read_tables
 from tests.support import neon
 from tests.support.alembic_process import execute
+from tests.support.drift import examine, paste
 
 
 @pytest.fixture(scope="module")
@@ -145,17 +146,16 @@ def test_drift_on_neon(superuser: URL, owner: URL, monkeypatch: pytest.MonkeyPat
     """What Neon has is no drift; what its Data API may do is, and the SQL ends it."""
     monkeypatch.undo()  # roles change: the copy needs a server of its own
     neon.settle(superuser)
-    before = drift.examine(owner, scripts(), lambda _step: None)
+    before = examine(owner)
     assert (before.drifted, before.foreign) == (False, [])
     execute(superuser, *neon.DATA_API)
-    found = drift.examine(owner, scripts(), lambda _step: None)
+    found = examine(owner)
     said = [one.sentence for one in found.differences]
     assert "authenticated was granted DELETE, INSERT, SELECT, UPDATE on table account" in said
     assert {one.severity for one in found.differences} == {Severity.ISOLATION}
     assert all(one.sql for one in found.differences), said
-    with connect(owner, autocommit=True) as connection:
-        driver_of(connection).execute(found.script.encode())
-    assert not drift.examine(owner, scripts(), lambda _step: None).drifted
+    paste(owner, found.script)
+    assert not examine(owner).drifted
 
 
 @pytest.mark.parametrize(

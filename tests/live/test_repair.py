@@ -13,15 +13,15 @@ from psycopg.errors import RaiseException
 from sqlalchemy import URL, Connection
 
 from migrations import snapshot
-from schema.live import drift, trial
 from schema.live.difference import Severity
-from schema.live.sql.apply import Sessions, reach
+from schema.live.sql.apply import Sessions, own_names, reach
 from schema.postgres.connection import connect, driver_of
 from schema.postgres.embedded import embedded
 from schema.project import scripts
 from schema.revisions.runner import upgrade
 from tests.schema.test_mutations import MUTATIONS
 from tests.support.alembic_process import execute
+from tests.support.drift import examine, paste
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +53,10 @@ def test_every_mutation_can_be_undone(superuser: Connection, name: str) -> None:
         wanted = snapshot.read(superuser, version_table=True)
         driver_of(superuser).execute(MUTATIONS[name].sql.encode())
         assert snapshot.read(superuser, version_table=True) != wanted
-        taken = reach(Sessions(superuser, superuser), wanted, trial.own_names(superuser)).taken
+        taken = reach(Sessions(superuser, superuser), wanted, own_names(superuser)).taken
         left = snapshot.difference(wanted, snapshot.read(superuser, version_table=True))
         transaction.rollback()
     assert left == "", [step.statements for step in taken]
-
-
-def examine(url: URL) -> drift.Drift:
-    """Do the same as the command."""
-    return drift.examine(url, scripts(), lambda _step: None)
-
-
-def paste(url: URL, script: str) -> None:
-    """Execute the SQL as a person would."""
-    with connect(url, autocommit=True) as connection:
-        driver_of(connection).execute(script.encode())
 
 
 ROWS = """

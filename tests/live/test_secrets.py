@@ -13,11 +13,11 @@ from sqlalchemy import URL
 
 from migrations import snapshot
 from schema.cli import drift as drift_page
-from schema.live import drift, read
+from schema.live import read
 from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
-from schema.project import scripts
 from tests.support.alembic_process import execute
+from tests.support.drift import examine
 
 SECRET = "hunter2-planted"  # noqa: S105  # must not appear in any output
 
@@ -51,7 +51,7 @@ def planted(head: URL, superusers: dict[int, URL], server: Server) -> Iterator[U
 
 def test_secrets_are_not_printed(planted: URL) -> None:
     """Neither the page nor the document holds the secret; both name the objects that have it."""
-    found = drift.examine(planted, scripts(), lambda _step: None)
+    found = examine(planted)
     console = Console(width=200, soft_wrap=True)
     with console.capture() as captured:
         console.print(drift_page.page(found))
