@@ -152,6 +152,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what a test's `sample` leaves out: cases at even distances stay quick."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sample"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for found in cases.values():
+        marker = found[0].get_closest_marker("sample")
+        number = marker.args[0] if marker else len(found)
+        quick = {place * len(found) // number for place in range(number)}
+        for place, item in enumerate(found):
+            if place not in quick:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_bytecode_of_copies() -> None:
     """Let tests, and the processes that they start, read bytecode from now on, but write none.

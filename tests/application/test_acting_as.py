@@ -474,6 +474,7 @@ async def test_a_cancellation_at_any_await_leaves_nothing(application: URL, kind
             pytest.fail("the block has more turns than were tried")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", EACH)
 async def test_a_connection_cut_at_any_message_leaves_nothing(application: URL, kind: str) -> None:
     """Cut after any number of messages, either way: all or nothing, and no identity."""

@@ -120,6 +120,7 @@ def pipeline(connection: Plain) -> None:
         write(connection)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("work", [write, copy, read_by_cursors, savepoint, pipeline])
 @pytest.mark.parametrize("autocommit", [False, True], ids=["transactions", "autocommit"])
 def test_what_succeeds_is_committed_for_its_user(

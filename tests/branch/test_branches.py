@@ -318,6 +318,7 @@ def _lost_rights(neon: StandIn) -> None:
     neon.state.keys = {KEY: "read"}
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("happens", "environment", "says"),
     [
@@ -348,6 +349,7 @@ def test_what_a_person_can_fix(
     assert list(neon.state.branches.values()) == [neon.state.main]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "arguments",
     [

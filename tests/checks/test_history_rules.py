@@ -205,6 +205,7 @@ HISTORY = (
 )
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("case", HISTORY, ids=lambda case: case.name)
 def test_history_rule(run: Launcher, copy: Checkout, case: Break) -> None:
     """Each rule reports the file that breaks it, and there is no other failure."""
@@ -314,6 +315,7 @@ def _rename(copy: Checkout) -> None:
     path.rename(path.with_name(path.name.replace(LAST, "isolate_everybody")))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("committed", [False, True], ids=["uncommitted", "committed"])
 @pytest.mark.parametrize(
     ("do", "message"),

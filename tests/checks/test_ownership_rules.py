@@ -443,6 +443,7 @@ def _declared(request: pytest.FixtureRequest) -> Iterator[None]:
         metadata.remove(table)
 
 
+@pytest.mark.sample(20)
 @pytest.mark.parametrize("rule", OWNERSHIP, ids=lambda rule: rule.name)
 def test_ownership_rule(head: URL, rule: Case) -> None:
     """Each rule of ownership reports its violation, and there is no other failure."""
@@ -462,6 +463,7 @@ def test_whether_rows_leak(head: URL, rule: Case) -> None:
     assert (messages(isolation.check(probe.probe(head))) == []) is rule.isolated
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("rule", ISOLATION, ids=lambda rule: rule.name)
 def test_isolation_finds_what_no_rule_does(head: URL, rule: Case) -> None:
     """The isolation check finds wrong access even if every rule of ownership is followed."""
@@ -481,6 +483,7 @@ def test_everything_is_described(head: URL, rule: Case) -> None:
     assert messages(comments.check(head)) == list(rule.messages)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("rule", GOOD, ids=lambda rule: rule.name)
 def test_ownership_accepts(head: URL, rule: Case) -> None:
     """A change that keeps users isolated has no failure."""

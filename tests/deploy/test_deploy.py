@@ -173,6 +173,7 @@ def test_sessions_that_share_the_lock(run: Launcher, frozen: Path, head: URL) ->
     assert f"Another deploy has not ended within 0.01 minutes: session {pid} (" in result.err
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("output", [">&-", ">/dev/full"])
 @pytest.mark.parametrize("options", ["", "-x report=json "])
 def test_an_output_that_cannot_be_written(
@@ -565,6 +566,7 @@ VALUES = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("upgrade", VALUES.values(), ids=VALUES.keys())
 def test_values_of_a_revision_that_fails(
     run: Launcher, copy: Checkout, head: URL, upgrade: str
@@ -616,6 +618,7 @@ ENDS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", ENDS)
 def test_a_revision_that_ends_its_transaction(
     run: Launcher, copy: Checkout, head: URL, name: str
@@ -698,6 +701,7 @@ KEEPS: dict[str, str] = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("upgrade", KEEPS.values(), ids=KEEPS.keys())
 def test_a_revision_that_keeps_its_transaction(
     run: Launcher, copy: Checkout, head: URL, upgrade: str
@@ -734,6 +738,7 @@ MEDDLING = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("upgrade", "words"), MEDDLING.values(), ids=MEDDLING.keys())
 def test_a_revision_that_meddles(
     run: Launcher, copy: Checkout, head: URL, upgrade: str, words: str

@@ -185,6 +185,7 @@ def assert_interrupted(process: subprocess.Popen[str], number: signal.Signals) -
     return err
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("name", REVISIONS)
 def test_in_a_revision(place: Place, name: str, number: signal.Signals) -> None:

@@ -80,6 +80,7 @@ ADDRESSES = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("rest", "fragment"), ADDRESSES.values(), ids=ADDRESSES.keys())
 def test_a_url_that_leads_nowhere(run: Launcher, frozen: Path, rest: str, fragment: str) -> None:
     """URLs without a server, or with one that a deploy rejects."""
@@ -312,6 +313,7 @@ STATES = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("statement", "fragment"), STATES.values(), ids=STATES.keys())
 def test_a_state_that_is_not_known(
     run: Launcher, frozen: Path, head: URL, statement: str, fragment: str
@@ -369,6 +371,7 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("arguments", "fragment"), ARGUMENTS.values(), ids=ARGUMENTS.keys())
 def test_arguments(
     run: Launcher, frozen: Path, head: URL, arguments: tuple[str, ...], fragment: str
@@ -420,6 +423,7 @@ HISTORIES = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("spoil", "fragment"), HISTORIES.items())
 def test_a_history_that_is_not_one(
     run: Launcher, copy: Checkout, head: URL, spoil: Callable[[Checkout], None], fragment: str
@@ -519,6 +523,7 @@ DAMAGED: dict[str, tuple[str, Callable[[str], str]]] = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_file(run: Launcher, copy: Checkout, head: URL, name: str) -> None:
     """What a deploy is verified with must be whole: otherwise it is refused."""

@@ -44,7 +44,7 @@ HISTORY = history_schemas.committed(scripts())
 INCOMPLETE = [one for one in REVISIONS if HISTORY[REVISIONS[-1]].keys() - HISTORY[one].keys()][-1]
 """The last revision after which objects are made."""
 
-SAMPLE = 40
+SAMPLE = 80
 """The quick tier tries one of so many generated cases."""
 
 BY_HAND = {

@@ -73,6 +73,7 @@ def test_what_was_only_deployed_has_not_drifted(any_server: Server) -> None:
         assert (behind.found.behind, behind.found.head) == (2, HEAD)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("statement", "line"),
     [

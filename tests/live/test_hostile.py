@@ -200,6 +200,7 @@ GIVEN_AWAY = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", GIVEN_AWAY)
 def test_what_gives_rows_away(
     own_server: Embedded, name: str, monkeypatch: pytest.MonkeyPatch

@@ -263,6 +263,7 @@ EXPOSURES = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("statements", "heading"), EXPOSURES.values(), ids=EXPOSURES.keys())
 def test_what_gives_rows_away(
     own_server: Embedded, owner: URL, statements: Sequence[str], heading: str

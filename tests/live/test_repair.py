@@ -98,6 +98,7 @@ def test_values_that_another_type_cannot_keep(head: URL) -> None:
     assert kept == "tomorrow"
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("statement", "sentence"),
     [

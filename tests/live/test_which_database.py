@@ -67,6 +67,7 @@ def test_no_database_is_named(run: Launcher, command: str, value: str) -> None:
     assert len(result.err.splitlines()) == 1
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("command", [*READERS, "check", "snapshot", "rebase", "roles"])
 @pytest.mark.parametrize(
     "url",

@@ -21,7 +21,7 @@ from tests.review.labels import HAZARDS, Labels, Migration, migrations
 from tests.review.measure import disagreements
 
 NEWEST = VERSIONS[0]
-NEWEST_SAMPLE, OLDER_SAMPLE = 12, 24
+NEWEST_SAMPLE, OLDER_SAMPLE = 24, 48
 """The quick tier measures one of this many migrations."""
 MIGRATIONS = migrations()
 
@@ -74,6 +74,7 @@ WRONG: dict[str, tuple[str, Labels]] = {
 """Wrong labels of a migration that adds a column and fills it, and the one that is noticed."""
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_label(wrong: str, ground: Ground) -> None:
     """A label that is wrong is noticed, and it alone."""

