@@ -72,6 +72,15 @@ class Generator:
             if number := wanted.get(table.name, 0):
                 self.add(table, list(self._owners(table, number, owners)))
 
+    def spread(self, wanted: Mapping[str, int]) -> None:
+        """Add so many rows to each of these tables, spread over all users."""
+        for table in self.tables.tables:
+            number = wanted.get(table.name, 0)
+            owned = table.name != USERS and self._leads_to_user(table)
+            users: Sequence[str | None] = (self.users if owned and number else ()) or (None,)
+            if number:
+                self.add(table, [users[place % len(users)] for place in range(number)])
+
     def _owners(self, table: TableRows, number: int, owners: int) -> Iterator[str | None]:
         """Yield the owner of each new row."""
         if table.name == USERS:

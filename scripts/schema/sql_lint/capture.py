@@ -88,7 +88,7 @@ def _recording(connection: Connection, revision: Script) -> Iterator[list[Statem
     def add(_connection: object, _cursor: object, sql: str, *rest: Any) -> None:  # noqa: ANN401
         # ANN401: the event passes them.
         parameters, context, executemany = rest
-        line = _line_in(revision.path)
+        line = line_in(revision.path)
         if line is None:
             return
         driver: Any = connection.connection.driver_connection
@@ -112,7 +112,7 @@ def _recording(connection: Connection, revision: Script) -> Iterator[list[Statem
         event.remove(connection, "before_cursor_execute", add)
 
 
-def _line_in(path: str) -> int | None:
+def line_in(path: str) -> int | None:
     """Return the line of that file in the call stack, or None."""
     for frame, number in traceback.walk_stack(None):
         if frame.f_code.co_filename == path:

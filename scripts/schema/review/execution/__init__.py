@@ -1,0 +1,1 @@
+"""The revisions, executed on rows and traced."""
