@@ -1,0 +1,1 @@
+"""The models of both releases, tried on both schemas."""
