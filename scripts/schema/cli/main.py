@@ -8,7 +8,7 @@ Each subcommand imports its modules when it runs, so that `schema --help` is fas
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -346,17 +346,49 @@ def branch_try(parent: Parent = None, database: Database = None) -> None:
 
 
 @app.command()
-def review(
-    page: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+def review(  # noqa: PLR0913, PLR0917  # its options
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="The ref that the revisions are new against; otherwise the main branch.",
+            metavar="REF",
+            show_default=False,
+        ),
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Run them on this database, and leave it at the head; needs --disposable.",
+            metavar="URL",
+            show_default=False,
+            callback=warn_of_password("set PGPASSWORD, and leave it out of the URL"),
+        ),
+    ] = None,
+    form: Annotated[
+        Literal["markdown", "html", "json"], typer.Option("--format", help="The page's format.")
+    ] = "markdown",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write the page to this file.", metavar="FILE", show_default=False),
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(help="How many rows to generate, in all tables.", min=0)
+    ] = 100_000,
+    postgres: Postgres = "18",
+    *,
+    disposable: Annotated[
+        bool, typer.Option("--disposable", help="The database may be changed: it is a copy.")
+    ] = False,
 ) -> None:
-    """Write a page in Markdown: what this branch does to the schema, tried on a database.
+    """Show what this branch's new revisions do to the schema, from a run of them on rows.
 
-    DATABASE_URL_HEX, in hexadecimal, names a database to throw away: the new revisions go up, down
-    and up again there. Without it, the embedded server is used. Exit code 1: something failed.
+    Exit code 0: nothing blocks; 1: a finding must be fixed or accepted; 2: it could not be run.
     """
     from schema.cli.review import run
+    from schema.review.runner import Options
 
-    run(page)
+    options = Options(base=base, postgres=postgres, rows=rows)
+    run(options, database_url, form, output, disposable=disposable)
 
 
 github_app = typer.Typer(

@@ -1,28 +1,90 @@
-"""`schema review`: write the page of a pull request."""
+"""`schema review`: what this branch's revisions do to the schema, on one page."""
 
+import os
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Literal
 
 import typer
+from sqlalchemy import URL
 
-from migrations.postgres import parse_url
+from migrations.postgres import is_pooled, parse_url
 from schema.cli.exits import exit_codes
 from schema.cli.github_log import mask
-from schema.cli.output import progress
-from schema.review import page as pages
+from schema.cli.output import json_document, progress
+from schema.errors import CannotRunError
+from schema.review.pages.document import document
+from schema.review.pages.html import html
+from schema.review.pages.markdown import markdown
+from schema.review.result import Review
+from schema.review.runner import Options, review
+
+type Format = Literal["markdown", "html", "json"]
+
+_FIELDS = ("error", "ok", *(one.name for one in fields(Review)), "deployment")
 
 
-def run(page: Path) -> None:
-    """Try the new revisions, and write the page."""
-    with exit_codes(), progress() as show:
-        url = pages.given_url()
-        if url:
-            mask(parse_url(url).password)
-        base = pages.find_base()
-        revisions = pages.new_revisions(base)
-        tried = pages.try_on(url, revisions, show) if url and revisions else []
-        checked = pages.check(show)
-        text, ok = pages.markdown(revisions, tried, checked, pages.schema_difference(base))
-        page.write_text(text, encoding="utf-8")
-    typer.echo(f"Wrote {page.name}.")
-    if not ok:
+def run(
+    options: Options,
+    database_url: str | None,
+    form: Format,
+    output: Path | None,
+    *,
+    disposable: bool,
+) -> None:
+    """Review the new revisions, and print the page or write it to a file."""
+    with exit_codes(_error if form == "json" else None), progress() as show:
+        given = _given(database_url, disposable=disposable)
+        found = review(replace(options, given=given), show)
+    page = _page(found, form)
+    if output is None:
+        typer.echo(page)
+    else:
+        output.write_text(f"{page}\n", encoding="utf-8")
+        typer.echo(f"{output.name}: {' '.join(found.sentences)}")
+    if not found.ok:
         raise typer.Exit(1)
+
+
+def _page(found: Review, form: Format) -> str:
+    if form == "json":
+        return json_document(_FIELDS, **document(found))
+    return (markdown if form == "markdown" else html)(found).rstrip("\n")
+
+
+def _error(message: str) -> str:
+    return json_document(_FIELDS, error=message)
+
+
+def _given(database_url: str | None, *, disposable: bool) -> URL | None:
+    """Return the database to run on, if one is named.
+
+    GitHub drops an output that contains a masked secret, so that a job's URL comes in hexadecimal,
+    in DATABASE_URL_HEX: a branch that was made to be thrown away.
+
+    Raises:
+        CannotRunError: it may not be changed, or no session can be kept on its host.
+
+    """
+    in_hex = os.environ.get("DATABASE_URL_HEX", "").strip()
+    if database_url is None and in_hex:
+        try:
+            database_url = bytes.fromhex(in_hex).decode()
+        except ValueError:
+            raise CannotRunError("DATABASE_URL_HEX is no URL in hexadecimal.") from None
+        disposable = True
+    if database_url is None:
+        return None
+    url = parse_url(database_url)
+    mask(url.password)
+    if not disposable:
+        raise CannotRunError(
+            "A review changes the database that it is given; add --disposable if it may be thrown"
+            " away, or leave --database-url out, and one is made."
+        )
+    if is_pooled(url):
+        raise CannotRunError(
+            "The URL names Neon's pooled host, which keeps no session; use the direct host, whose"
+            " name has no -pooler."
+        )
+    return url

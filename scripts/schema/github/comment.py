@@ -27,7 +27,7 @@ _ENTITY = re.compile(r"&(?=#?\w+;)")
 _DEFINITION = re.compile(r"^([ >]*\[[^\]\n]*\])(?=:)", re.MULTILINE)
 _LINK = re.compile(r"(:)(?=//)|(\bwww)(?=\.)", re.IGNORECASE)
 # What GitHub draws from a fence may load something.
-_DRAWN = re.compile(r"(`{3,}|~{3,})[ ]*(?:geojson|topojson|stl|math)", re.IGNORECASE)
+_DRAWN = re.compile(r"((?<!`)`{3,}|(?<!~)~{3,})[ ]*(?:geojson|topojson|stl|math)", re.IGNORECASE)
 _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs"}
 """Unicode's categories of what is not seen, or reorders what is."""
 _JOINER = "\u2060"
