@@ -11,6 +11,7 @@ from schema.review.pull_request import PullRequest
 
 _REVISION = '''"""{title}."""
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "{number}"

@@ -155,6 +155,39 @@ def test_what_goes_past_sqlalchemy(review: Review) -> None:
     assert "backfill session" in named(found)
 
 
+LOOP = [
+    "for number in range(300):",
+    "    op.get_bind().execute(sa.text('UPDATE session SET n = 9 WHERE id = :id'), {'id': number})",
+    "op.execute('LOCK TABLE person')",
+]
+
+
+def test_loop(review: Review) -> None:
+    """A loop in Python is one statement, with all that it did: a page has no place for more."""
+    walked, _ = review(Revision(LOOP, [IRREVERSIBLE]))
+    looped, locked = statements(walked)
+    assert (looped.times, looped.written) == (300, {"session": 299})
+    assert lock(looped, "session").mode == "ROW EXCLUSIVE"
+    assert lock(locked, "person").mode == "ACCESS EXCLUSIVE"
+
+
+OWN_ENDS = {
+    "a commit": executing("ALTER TABLE person ADD COLUMN a int", "COMMIT"),
+    "one in a string": ["op.execute('ALTER TABLE person ADD COLUMN a int; COMMIT; BEGIN')"],
+}
+"""Revisions that end the transaction which a deploy has given them."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", OWN_ENDS)
+def test_own_transaction(review: Review, case: str) -> None:
+    """What a deploy refuses is a failure here."""
+    walked, found = review(Revision(OWN_ENDS[case], [IRREVERSIBLE]))
+    assert walked.failure is not None
+    assert "ended its own transaction" in walked.failure.error
+    assert any(one.kind == "fails" and one.blocking for one in found)
+
+
 def test_concurrent_index(review: Review) -> None:
     """The locks of a statement that no transaction may contain are seen, however short it is."""
     build = "CREATE INDEX CONCURRENTLY small_idx ON small (id)"

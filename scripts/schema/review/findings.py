@@ -5,8 +5,11 @@ from pathlib import Path
 
 from alembic.script import Script
 
+from schema.errors import CannotRunError
+from schema.postgres.connection import missing_extension
 from schema.review import hazards
 from schema.review.execution.walk import Walked
+from schema.review.models.program import START_UP
 from schema.review.policy import Policy
 from schema.review.result import AccessChange, Break, Failure, Finding, Reversal
 from schema.text import pluralize
@@ -68,14 +71,16 @@ def of_breaks(breaks: Sequence[Break]) -> Iterator[Finding]:
     both = {one.models for one in breaks} == {"base", "new"}
     for table in sorted({one.table for one in breaks if one.models == "base"}):
         mine = [one for one in breaks if one.models == "base" and one.table == table]
-        commands = ", ".join(dict.fromkeys(one.command for one in mine))
+        commands = dict.fromkeys(one.command for one in mine)
+        cannot = "start" if START_UP in commands else f"{', '.join(commands)} {table}"
+        lasting = any(one.lasting for one in mine)
         yield Finding(
             "breaks",
             table,
             "",
-            f"The application that is running cannot {commands} {table} any more: {mine[0].error}.",
-            _deploy(both=both, lasting=any(one.lasting for one in mine)),
-            blocking=both or any(one.lasting for one in mine),
+            f"The application that is running cannot {cannot} any more: {mine[0].error}.",
+            _deploy(both=both, lasting=lasting),
+            blocking=both or lasting,
         )
 
 
@@ -122,11 +127,12 @@ def _of_reversal(reversal: Reversal, file: str) -> Iterator[Finding]:
 
 def _of_failure(failure: Failure) -> Finding:
     rows = "" if failure.rows is None else f" {pluralize(failure.rows, 'row')} stand in its way."
+    missing = missing_extension(CannotRunError(failure.error))
     return Finding(
         "fails",
         failure.constraint or failure.revision,
         failure.revision,
         f"The {failure.direction} fails: {failure.error}.{rows}",
-        "Change the rows first, in an earlier revision, or let the revision accept them.",
+        missing or "Fix it; if rows stand in its way, change them first, in an earlier revision.",
         failure.line,
     )

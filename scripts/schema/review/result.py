@@ -54,6 +54,8 @@ class Statement:
     """How many rows were inserted, updated and deleted, by table."""
     transactions: int = 1
     """In how many transactions it wrote: more than one if it commits by itself."""
+    times: int = 1
+    """How often it was executed in a row: a loop is one statement here."""
     invalid: tuple[str, ...] = ()
     """Indexes that are INVALID after it."""
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from schema.review.execution.walk import Walked
-from schema.review.pages.wording import duration
+from schema.review.pages.wording import deployment, duration
 from schema.review.result import (
     Break,
     Diagram,
@@ -43,7 +43,7 @@ def sentences(
         *_waits(walked.steps),
         *_reversal(walked.reversals, diagram),
         *_decisions(findings),
-        *_order(breaks),
+        *([deployment(breaks)] if breaks else []),
     ]
     return tuple(found[:5])
 
@@ -54,11 +54,24 @@ def _changes(objects: Sequence[ObjectChange]) -> Iterator[str]:
         return
     parts = []
     for change in ("added", "changed", "removed"):
-        names = [one.name for one in objects if one.change == change]
+        names = [f"{one.name}{_parts(one)}" for one in objects if one.change == change]
         if names:
             verb = "is" if len(names) == 1 else "are"
             parts.append(f"{_listed(names)} {verb} {change}")
     yield f"{capitalized('; '.join(parts))}."
+
+
+def _parts(changed: ObjectChange) -> str:
+    """Name the parts of a changed object, with the sign of each."""
+    if changed.change != "changed":
+        return ""
+    signs: dict[str, set[str]] = {}
+    for line in changed.difference.splitlines():
+        if line[:1] in "+-" and line[1:6] == "     " and line[6:7] != " ":
+            signs.setdefault(line[6:].partition("  ")[0], set()).add(line[0])
+    parts = [f"{'~' if len(sign) > 1 else next(iter(sign))} {name}" for name, sign in signs.items()]
+    more = [f"{len(parts) - _NAMED} more"] if len(parts) > _NAMED else []
+    return f" ({', '.join([*parts[:_NAMED], *more])})" if parts else ""
 
 
 def _waits(steps: Sequence[Step]) -> Iterator[str]:
@@ -78,7 +91,7 @@ def _waits(steps: Sequence[Step]) -> Iterator[str]:
         return
     # By name: a time would change the order from run to run.
     words = [
-        f"{lock.blocks} of {name} wait {duration(lock.seconds)}"
+        f"{lock.blocks} of {name} wait {duration(lock.seconds)} on {pluralize(lock.rows, 'row')}"
         for name, lock in sorted(longest.items())
     ]
     yield f"{capitalized(_listed(words))}."
@@ -126,16 +139,6 @@ def _decisions(findings: Sequence[Finding]) -> Iterator[str]:
     if accepted:
         number = pluralize(accepted, "finding")
         yield f"{number} accepted by the revisions, with reasons."
-
-
-def _order(breaks: Sequence[Break]) -> Iterator[str]:
-    sides = {one.models for one in breaks}
-    if sides == {"base"}:
-        yield "Deploy the code first: the running application breaks on the new schema."
-    elif sides == {"new"}:
-        yield "Deploy the migration first: the new code needs it."
-    elif sides:
-        yield "No order is safe: old code breaks on the new schema, and new code on the old one."
 
 
 def _listed(names: Sequence[str]) -> str:

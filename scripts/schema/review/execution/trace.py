@@ -7,6 +7,7 @@ transaction gets one, so that its locks can be read before they are gone.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,8 @@ class _Running:
     transactions: int = 0
     """The number of the next transaction, before it."""
     started: float = 0
+    repeats: bool = False
+    """Whether the statement before it was the same: a loop is seen as a whole."""
 
 
 @dataclass
@@ -71,6 +74,19 @@ class _Open:
     works: Works
     noted: list[_Noted] = field(default_factory=list)
     modes: dict[int, int] = field(default_factory=dict)
+    stale: bool = False
+    """Whether the last statement has been repeated since its effects were read."""
+
+
+@dataclass
+class _Effects:
+    """What has been done since the last reading, on the relations that were there."""
+
+    rewritten: set[int]
+    read: set[int]
+    written: dict[int, int]
+    taken: locks.Modes
+    """The locks that are new or stronger."""
 
 
 class Trace:
@@ -157,6 +173,13 @@ class Trace:
     def _begin(self, sql: str, line: int) -> _Running:
         started = time.monotonic()
         running = _Running(sql.replace("%%", "%").strip(), line, self._driver.autocommit)
+        if self._open is not None and self._open.noted and not running.alone:
+            last = self._open.noted[-1].statement
+            running.repeats = (last.sql, last.line) == (running.sql, running.line)
+            if running.repeats:
+                running.started = started
+                return running
+            self._refresh(self._open)
         running.wrapped = running.alone and can_be_in_transaction(running.sql)
         if running.wrapped:
             self._driver.execute("BEGIN")
@@ -186,6 +209,15 @@ class Trace:
         ended = time.monotonic()
         opened = self._open or _Open({})
         seconds = ended - running.started
+        if running.repeats:
+            last = opened.noted[-1]
+            last.statement = replace(
+                last.statement,
+                times=last.statement.times + 1,
+                seconds=last.statement.seconds + seconds,
+            )
+            opened.stale = True
+            return
         modes: locks.Modes = {}
         transactions = 1
         if running.sampler is not None:
@@ -206,8 +238,40 @@ class Trace:
         return self._driver.info.transaction_status == TransactionStatus.INTRANS
 
     def _note(self, opened: _Open, running: _Running, modes: locks.Modes, seconds: float) -> None:
-        """Note a statement, and what it did compared with what was there before it."""
-        works = self._works(running)
+        """Note a statement, and what it did."""
+        inside = not running.alone or running.wrapped
+        done = self._effects(opened, self._works(running), modes)
+        statement = Statement(
+            sql=running.sql,
+            line=running.line,
+            seconds=seconds,
+            rewrites=self._names(done.rewritten),
+            scans=self._names(done.read),
+            written=self._counted(done.written),
+            invalid=invalid_indexes(self._driver if inside else self._watcher),
+        )
+        opened.noted.append(_Noted(statement, done.taken, running.started - self._own_time))
+
+    def _refresh(self, opened: _Open) -> None:
+        """Add to the last statement what its repetitions did."""
+        if not opened.stale or not self._in_transaction():
+            return
+        opened.stale = False
+        modes = locks.read(self._watcher, self._driver.info.backend_pid, self._relations)
+        works = read_work(self._driver, self._relations, inside=True)
+        done = self._effects(opened, works, modes)
+        last = opened.noted[-1]
+        written = Counter(last.statement.written) + Counter(self._counted(done.written))
+        last.taken = {**last.taken, **done.taken}
+        last.statement = replace(
+            last.statement,
+            rewrites=tuple(sorted({*last.statement.rewrites, *self._names(done.rewritten)})),
+            scans=tuple(sorted({*last.statement.scans, *self._names(done.read)})),
+            written=dict(sorted(written.items())),
+        )
+
+    def _effects(self, opened: _Open, works: Works, modes: locks.Modes) -> _Effects:
+        """Compare what has been done to the tables with what had been until now."""
         before, opened.works = opened.works, works
         both = [oid for oid in works if oid in before]
         filled = {oid for oid in both if self._rows.get(oid)}
@@ -226,21 +290,15 @@ class Trace:
         opened.modes |= taken
         changed = {oid for oid, rows in written.items() if rows} | rewritten
         self.touched |= {oid for oid, mode in modes.items() if mode >= _CHANGES} | changed
-        inside = not running.alone or running.wrapped
-        statement = Statement(
-            sql=running.sql,
-            line=running.line,
-            seconds=seconds,
-            rewrites=self._names(rewritten),
-            scans=self._names(read),
-            written={
-                name: written[oid]
-                for name, oid in sorted((self._relations[oid].name, oid) for oid in written)
-                if written[oid]
-            },
-            invalid=invalid_indexes(self._driver if inside else self._watcher),
-        )
-        opened.noted.append(_Noted(statement, taken, running.started - self._own_time))
+        return _Effects(rewritten, read, written, taken)
+
+    def _counted(self, written: Mapping[int, int]) -> dict[str, int]:
+        """Name the tables that were written, with the number of rows."""
+        return {
+            name: rows
+            for name, rows in sorted((self._relations[oid].name, n) for oid, n in written.items())
+            if rows
+        }
 
     def _names(self, oids: set[int]) -> tuple[str, ...]:
         return tuple(sorted(self._relations[oid].name for oid in oids))
@@ -251,6 +309,7 @@ class Trace:
             return
         started = time.monotonic()
         if self._in_transaction():
+            self._refresh(self._open)
             self._see_unseen(self._open)
         self._own_time += time.monotonic() - started
         self._close(self._open, alone=False)

@@ -13,6 +13,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from migrations import snapshot
+from migrations.deploy.errors import FailedError
+from migrations.deploy.own_transaction import watch_transaction
 from schema.postgres.connection import connect, describe_error
 from schema.review.execution import relations
 from schema.review.execution.contents import Contents
@@ -197,12 +199,17 @@ class _Walk:
         started = time.monotonic()
         error: Exception | None = None
         invalid = relations.invalid_indexes(self.watcher)
-        with self.trace.tracing(revision.path, now, self.rows) as transactions:
+        with (
+            watch_transaction(self.connection) as own,  # what a deploy refuses fails here
+            self.trace.tracing(revision.path, now, self.rows) as transactions,
+        ):
+            own.begin()
             try:
                 run(self.connection, self.pull_request.scripts, lambda _context: [step])
             except Exception as raised:  # noqa: BLE001  # a revision may raise whatever it likes
                 error = raised
                 self.connection.rollback()
+            own.end()
         for name in set(relations.invalid_indexes(self.watcher)) - set(invalid):
             self.found.invalid.setdefault(name, revision.revision)
         seconds = sum(one.seconds for one in transactions) or time.monotonic() - started
@@ -230,6 +237,8 @@ class _Walk:
     def _described(self, error: Exception) -> str:
         """Describe an error; on rows that were given, without a text that may quote them."""
         cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, FailedError):
+            return str(cause)
         written = not isinstance(cause, psycopg.Error) or isinstance(cause, RaiseException)
         if written and not self.ground.generated:
             return f"{type(cause).__name__}, whose text may quote a row"

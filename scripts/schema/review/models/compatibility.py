@@ -306,7 +306,7 @@ def _breaks(
 ) -> Iterator[Break]:
     """Yield what works on one schema and not on the other; `others` fail there as well."""
     failing = {
-        (statement.table, statement.command) for (statement, _), error in others.items() if error
+        (statement.table, statement.command, error) for (statement, _), error in others.items()
     }
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for (statement, role), error in tried.items():
@@ -315,7 +315,7 @@ def _breaks(
             if role not in roles:
                 roles.append(role)
     for (table, command, error), roles in found.items():
-        lasting = (table, command) in failing
+        lasting = (table, command, error) in failing
         yield Break(models, table, command, _joined(roles), error, lasting)
 
 

@@ -13,7 +13,10 @@ def document(review: Review) -> dict[str, object]:
     The command adds the document's version. Tuples become lists, and data classes objects.
     """
     found = {one.name: _plain(getattr(review, one.name)) for one in fields(review)}
-    return found | {"ok": review.ok, "deployment": wording.deployment(review)}
+    return found | {
+        "ok": review.ok,
+        "deployment": wording.deployment(review.breaks) if review.compared_statements else "",
+    }
 
 
 def _plain(value: object) -> object:

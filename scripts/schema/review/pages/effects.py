@@ -124,7 +124,7 @@ def _lost(one: Reversal, detail: Detail) -> Iterator[Line]:
 
 def compatibility(review: Review, detail: Detail) -> Iterator[Block]:
     """Show what of the models works on one schema only, and what must be deployed first."""
-    deployment = wording.deployment(review)
+    deployment = wording.deployment(review.breaks) if review.compared_statements else ""
     if not deployment:
         return
     found = sorted(review.breaks, key=lambda one: one.models)

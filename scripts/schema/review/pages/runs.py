@@ -95,6 +95,10 @@ def _group(number: int, transaction: Transaction) -> Row:
     return Row(((Strong(words),), (wording.duration(transaction.seconds),), held, (), ()), True)
 
 
+def _times(one: Statement) -> str:
+    return f", {one.times:,} times" if one.times > 1 else ""
+
+
 def _statement(one: Statement, hazards: Sequence[Finding]) -> Row:
     found = dict.fromkeys(
         f"{'(accepted) ' if hazard.accepted else '✗ ' if hazard.blocking else '! '}{hazard.kind}"
@@ -103,7 +107,7 @@ def _statement(one: Statement, hazards: Sequence[Finding]) -> Row:
     line = f" line {one.line}" if one.line else ""
     return Row(
         (
-            (Code(wording.one_line(one.sql)), line),
+            (Code(wording.one_line(one.sql)), f"{line}{_times(one)}"),
             (wording.duration(one.seconds),),
             # Of locks that block nothing there are many, and they decide nothing.
             wording.joined([wording.lock(lock) for lock in one.locks if lock.blocks]),

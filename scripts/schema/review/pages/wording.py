@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from schema.review.pages.blocks import Code, Line
-from schema.review.result import Lint, Lock, Reversal, Review, Statement
+from schema.review.result import Break, Lint, Lock, Reversal, Statement
 from schema.text import pluralize
 
 ONE_LINE = 80
@@ -114,9 +114,11 @@ def reversal_state(one: Reversal) -> str:
     return REVERSALS[one.state]
 
 
-def deployment(review: Review) -> str:
-    """Write what must be deployed first, code or migration; "" if the models were not tried."""
-    models = {one.models for one in review.breaks}
+def deployment(breaks: Sequence[Break]) -> str:
+    """Write what must be deployed first, code or migration."""
+    models = {one.models for one in breaks}
+    if any(one.lasting for one in breaks):
+        return "The models must change too: the new ones break on the new schema, as the base's do."
     if models == {"base", "new"}:
         return (
             "Neither can be deployed first: a change in two steps is needed, where each schema"
@@ -126,8 +128,6 @@ def deployment(review: Review) -> str:
         return "Deploy the code first: the base's models break on the new schema."
     if models == {"new"}:
         return "Deploy the migration first: the new models break on the base's schema."
-    if not review.compared_statements:
-        return ""
     return "Code and migration can be deployed in any order."
 
 
