@@ -20,6 +20,9 @@ STRANGER = "schema_review_stranger"
 SAMPLE = 6
 """How many rows of a table are inserted anew, to see whether a role may."""
 
+_SECONDS = 20
+"""How long a statement may take: a function of the schema may never end."""
+
 type Settings = Mapping[str, Sequence[str]]
 """The settings that say who acts, each with the values that are tried."""
 type _Acting = tuple[str, str]
@@ -80,6 +83,7 @@ def read_access(session: Session, settings: Settings, platform: Sequence[str]) -
     The session must be able to become each role; `platform` names roles that are not ours.
     """
     with session.transaction(force_rollback=True):
+        session.execute(f"SET LOCAL statement_timeout = '{_SECONDS}s'".encode())
         session.execute(f"CREATE ROLE {STRANGER}".encode())
         named = session.execute(queries.ROLES.encode(), {"platform": list(platform)})
         roles = [name for (name,) in named if name != STRANGER]
