@@ -27,6 +27,11 @@ GRANT SELECT, INSERT, UPDATE ON note TO {role};
 CREATE POLICY own ON note TO {role} USING (owner = current_setting('test.me')::int);
 CREATE TABLE secret (id int PRIMARY KEY, body text);
 INSERT INTO secret VALUES (1, 'hidden');
+CREATE TABLE diary (id int PRIMARY KEY, user_id int NOT NULL);
+INSERT INTO diary VALUES (1, 0), (2, 1);
+ALTER TABLE diary ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, UPDATE ON diary TO {role};
+CREATE POLICY own ON diary TO {role} USING (user_id = current_setting('test.me')::int);
 """
 ME = {"test.me": ["1"]}
 
@@ -86,7 +91,7 @@ WIDER = {
     ),
     "row security off": (
         ["ALTER TABLE note DISABLE ROW LEVEL SECURITY"],
-        ("{role}", "note", "SELECT", "4 of 8 rows", "all rows"),
+        ("{role}", "note", "SELECT", "4 of 8 rows", "all rows, without row security"),
     ),
     "writing others' rows": (
         ["CREATE POLICY more ON note FOR INSERT TO {role} WITH CHECK (true)"],
@@ -117,7 +122,7 @@ WIDER = {
         ["CREATE FUNCTION everything() RETURNS SETOF note SECURITY DEFINER SET search_path = public"
          " LANGUAGE sql AS 'SELECT * FROM note'"],
         (PUBLIC, "function everything()", "EXECUTE", "nothing",
-         "8 rows, of which the role itself reaches 0"),
+         "8 rows that the role itself does not reach"),
     ),
     "one that takes an argument": (
         ["CREATE FUNCTION body_of(id int) RETURNS text SECURITY DEFINER SET search_path = public"
@@ -125,7 +130,7 @@ WIDER = {
          "REVOKE ALL ON FUNCTION body_of FROM PUBLIC",
          "GRANT EXECUTE ON FUNCTION body_of TO {role}"],
         ("{role}", "function body_of(integer)", "EXECUTE", "nothing",
-         "1 rows, of which the role itself reaches 0"),
+         "1 row that the role itself does not reach"),
     ),
     "what is made later": (
         ["ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {role}"],
@@ -134,6 +139,107 @@ WIDER = {
     "making objects": (
         ["GRANT CREATE ON SCHEMA public TO {role}"],
         ("{role}", "schema public", "CREATE", "no", "yes"),
+    ),
+    "an aggregate over others' rows": (
+        ["CREATE VIEW bodies AS SELECT string_agg(body, ',') FROM note",
+         "GRANT SELECT ON bodies TO {role}"],
+        ("{role}", "view bodies", "SELECT", "nothing", "rows of other users"),
+    ),
+    "a function whose argument is like no column": (
+        ["CREATE FUNCTION nth(n bigint) RETURNS text STRICT SECURITY DEFINER"
+         " SET search_path = public LANGUAGE sql"
+         " AS 'SELECT body FROM note WHERE owner = 0 ORDER BY id OFFSET n LIMIT 1'"],
+        (PUBLIC, "function nth(bigint)", "EXECUTE", "nothing",
+         "1 row that the role itself does not reach"),
+    ),
+    "a function of whose results nothing is seen": (
+        ["CREATE FUNCTION guess(word text) RETURNS SETOF note STRICT SECURITY DEFINER"
+         " SET search_path = public LANGUAGE sql"
+         " AS $$SELECT * FROM note WHERE word = 'open sesame'$$"],
+        (PUBLIC, "function guess(text)", "EXECUTE", "nothing", "what it gives could not be tried"),
+    ),
+    "a function that deletes": (
+        ["CREATE FUNCTION clear() RETURNS void SECURITY DEFINER SET search_path = public"
+         " LANGUAGE sql AS 'DELETE FROM note'"],
+        (PUBLIC, "function clear()", "EXECUTE", "nothing",
+         "writes 8 rows that the role itself cannot write"),
+    ),
+    "a function that updates others' rows": (
+        ["CREATE FUNCTION wipe() RETURNS void SECURITY DEFINER SET search_path = public"
+         " LANGUAGE plpgsql AS $$BEGIN UPDATE note SET body = '' WHERE owner = 0; END$$",
+         "REVOKE ALL ON FUNCTION wipe FROM PUBLIC",
+         "GRANT EXECUTE ON FUNCTION wipe TO {role}"],
+        ("{role}", "function wipe()", "EXECUTE", "nothing",
+         "writes 4 rows that the role itself cannot write"),
+    ),
+    "a copy of a table": (
+        ["CREATE TABLE copied AS SELECT * FROM note", "GRANT SELECT ON copied TO {role}"],
+        ("{role}", "copied", "SELECT", "no table", "all users' rows"),
+    ),
+    "a new table of users' rows without row security": (
+        ["CREATE TABLE label (user_id int NOT NULL, name text)",
+         "GRANT SELECT, INSERT ON label TO {role}"],
+        ("{role}", "label", "INSERT", "no table", "all users' rows"),
+    ),
+    "a new table with a policy for everybody": (
+        ["CREATE TABLE label (user_id int NOT NULL, name text)",
+         "INSERT INTO label VALUES (1, 'one'), (0, 'two')",
+         "ALTER TABLE label ENABLE ROW LEVEL SECURITY",
+         "CREATE POLICY every ON label USING (true)",
+         "GRANT SELECT ON label TO {role}"],
+        ("{role}", "label", "SELECT", "no table", "all users' rows"),
+    ),
+    "a new table whose rows belong to users' rows": (
+        ["CREATE TABLE comment (id int PRIMARY KEY, note_id int REFERENCES note, body text)",
+         "GRANT SELECT ON comment TO {role}"],
+        ("{role}", "comment", "SELECT", "no table", "all users' rows"),
+    ),
+    "updating through a view": (
+        ["CREATE VIEW notes AS SELECT id, owner, body FROM note",
+         "GRANT UPDATE ON notes TO {role}"],
+        ("{role}", "view notes", "UPDATE", "nothing",
+         "8 rows, of which the role itself reaches 4"),
+    ),
+    "deleting through a view": (
+        ["CREATE VIEW notes AS SELECT id, owner, body FROM note",
+         "GRANT DELETE ON notes TO {role}"],
+        ("{role}", "view notes", "DELETE", "nothing",
+         "8 rows that the role itself does not reach"),
+    ),
+    "inserting through a view": (
+        ["CREATE VIEW notes AS SELECT id, owner, body FROM note",
+         "GRANT INSERT ON notes TO {role}"],
+        ("{role}", "view notes", "INSERT", "nothing",
+         "6 rows, of which the role itself reaches 3"),
+    ),
+    "everything for nobody": (
+        ["CREATE POLICY nobody ON note FOR SELECT TO {role}"
+         " USING (NULLIF(current_setting('test.me', true), '') IS NULL)",
+         "ALTER POLICY own ON note"
+         " USING (owner = NULLIF(current_setting('test.me', true), '')::int)"],
+        ("{role}", "note", "SELECT", "4 of 8 rows", "all rows"),
+    ),
+    "everything before a setting is made": (
+        ["CREATE POLICY unset ON note FOR SELECT TO {role}"
+         " USING (current_setting('test.me', true) IS NULL)",
+         "ALTER POLICY own ON note"
+         " USING (owner = NULLIF(current_setting('test.me', true), '')::int)"],
+        ("{role}", "note", "SELECT", "4 of 8 rows", "all rows"),
+    ),
+    "giving a row away": (
+        ["ALTER POLICY own ON diary WITH CHECK (true)"],
+        ("{role}", "diary", "UPDATE to another user", "no rows", "1 of 2 rows"),
+    ),
+    "a switch": (
+        ["CREATE POLICY admin ON note FOR SELECT TO {role}"
+         " USING (current_setting('app.admin', true) = 'on')"],
+        ("{role}", "note", "SELECT", "4 of 8 rows", "all rows"),
+    ),
+    "a switch in a function": (
+        ["CREATE FUNCTION is_admin() RETURNS boolean STABLE LANGUAGE sql"
+         " RETURN current_setting('app.admin', true)::boolean",
+         "CREATE POLICY admin ON note FOR SELECT TO {role} USING (is_admin())"],
+        ("{role}", "note", "SELECT", "4 of 8 rows", "all rows"),
     ),
 }  # fmt: skip
 """Changes that give something away: who, what, by what, and how much before and after."""
@@ -183,6 +289,54 @@ SILENT = {
         "CREATE FUNCTION quiet() RETURNS trigger SECURITY DEFINER SET search_path = public"
         " LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
     ],
+    "an aggregate over the reader's rows": [
+        "CREATE VIEW bodies WITH (security_invoker) AS SELECT string_agg(body, ',') FROM note",
+        "GRANT SELECT ON bodies TO {role}",
+    ],
+    "a view that is never the same": [
+        "CREATE VIEW drawn WITH (security_invoker) AS SELECT random() FROM note",
+        "GRANT SELECT ON drawn TO {role}",
+    ],
+    "a function of the caller's rows with an argument like no column": [
+        "CREATE FUNCTION nth(n bigint) RETURNS text STRICT SECURITY DEFINER"
+        " SET search_path = public LANGUAGE sql AS $$SELECT body FROM note"
+        " WHERE owner = current_setting('test.me')::int ORDER BY id OFFSET n LIMIT 1$$",
+        "REVOKE ALL ON FUNCTION nth FROM PUBLIC",
+        "GRANT EXECUTE ON FUNCTION nth TO {role}",
+    ],
+    "a function that writes what its caller may": [
+        "CREATE FUNCTION wipe() RETURNS void SECURITY DEFINER SET search_path = public"
+        " LANGUAGE sql AS $$UPDATE note SET body = random()::text"
+        " WHERE owner = current_setting('test.me')::int$$",
+        "REVOKE ALL ON FUNCTION wipe FROM PUBLIC",
+        "GRANT EXECUTE ON FUNCTION wipe TO {role}",
+    ],
+    "a new table with row security by user": [
+        "CREATE TABLE label (user_id int NOT NULL, name text)",
+        "INSERT INTO label VALUES (1, 'one'), (0, 'two')",
+        "ALTER TABLE label ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY own ON label USING (user_id = current_setting('test.me')::int)",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON label TO {role}",
+    ],
+    "a new table for reference": [
+        "CREATE TABLE country (code text PRIMARY KEY, body text)",
+        "INSERT INTO country VALUES ('de', 'Germany')",
+        "GRANT SELECT ON country TO {role}",
+    ],
+    "writing through a view with the writer's rights": [
+        "CREATE VIEW notes WITH (security_invoker) AS SELECT id, owner, body FROM note",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON notes TO {role}",
+    ],
+    "nothing for nobody": [
+        "ALTER POLICY own ON note USING (owner = NULLIF(current_setting('test.me', true), '')::int)"
+    ],
+    "a policy that says what it checks": [
+        "ALTER POLICY own ON diary WITH CHECK (user_id = current_setting('test.me')::int)"
+    ],
+    "a switch that narrows": [
+        "CREATE POLICY quiet ON note AS RESTRICTIVE FOR SELECT TO {role}"
+        " USING (current_setting('app.quiet', true) IS DISTINCT FROM 'on')"
+    ],
 }
 """Changes that give nothing away."""
 
@@ -204,6 +358,36 @@ def test_narrower(changed: Callable[..., tuple[AccessChange, ...]], ground: Grou
     assert not any(one.widened for one in found)
     assert list(of_access(found, ())) == []
     assert {one.role for one in found} == {ground.role}
+
+
+def test_maintain(
+    changed: Callable[..., tuple[AccessChange, ...]], ground: Ground, main_server: Server
+) -> None:
+    """Who may lock and rewrite a table, by MAINTAIN, could not before."""
+    if int(main_server.version.split(".")[0]) < 17:
+        pytest.skip("MAINTAIN is new in PostgreSQL 17")
+    (found,) = changed("GRANT MAINTAIN ON secret TO {role}")
+    assert (found.role, found.object, found.command) == (ground.role, "secret", "MAINTAIN")
+    assert found.widened
+
+
+ADVICE = {
+    "an aggregate over others' rows": "WITH (security_invoker = true)",
+    "a function that deletes": "SECURITY INVOKER, or check the caller in it",
+    "a copy of a table": "ENABLE ROW LEVEL SECURITY",
+    "row security off": "ENABLE ROW LEVEL SECURITY",
+    "a second policy": "Narrow the grant or the policy",
+}
+"""What is advised against a change of WIDER."""
+
+
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("case", ADVICE)
+def test_advice(changed: Callable[..., tuple[AccessChange, ...]], case: str) -> None:
+    """The advice says what to write, and that it can be accepted."""
+    for finding in of_access(changed(*WIDER[case][0]), ()):
+        assert ADVICE[case] in finding.advice
+        assert "accept it in one of the new revisions, if it is meant" in finding.advice
 
 
 def test_search_path_of_the_caller(ground: Ground) -> None:

@@ -1,18 +1,22 @@
 """How what each role can see and do changes: two readings of one database, compared.
 
 The rows that were there before count: which of them a role reaches now, and could not, or the
-reverse. What belongs to a new table gives nothing of those away; but what every role may do on one,
-PUBLIC, is told.
+reverse. A new table gives nothing of those away; but what every role may do on one, PUBLIC, is
+told, and one whose rows belong to users, and reach a role for any user, that is limited elsewhere.
 """
 
 from collections.abc import Iterator
 
-from schema.review.access.trial import SAMPLE, STRANGER, Access
+from schema.review.access.attempts import SAMPLE
+from schema.review.access.functions import UNDECIDED
+from schema.review.access.trial import STRANGER, TO_ANOTHER, Access
 from schema.review.result import AccessChange
 
 PUBLIC = "PUBLIC"
 
 _COMMANDS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
+_USERS = {"user", "users"}
 
 
 def changes(before: Access, after: Access) -> tuple[AccessChange, ...]:
@@ -21,7 +25,7 @@ def changes(before: Access, after: Access) -> tuple[AccessChange, ...]:
     What a statement on rows showed stands for what the catalogs say of it, and what PUBLIC gains or
     loses for what each role does by that.
     """
-    tried = [*_of_rows(before, after), *_of_given(before, after)]
+    tried = [*_of_rows(before, after), *_of_given(before, after), *_of_new_tables(before, after)]
     shown = {_place(one) for one in tried}
     read = [*_of_privileges(before, after), *_of_others(before, after)]
     found = [*tried, *(one for one in read if _place(one) not in shown)]
@@ -49,7 +53,9 @@ def _of_rows(before: Access, after: Access) -> Iterator[AccessChange]:
     for role, then, now in _roles(before, after):
         for oid in sorted(before.rows.keys() & after.rows.keys()):
             both = before.rows[oid] & after.rows[oid]
-            for command in _COMMANDS:
+            off = oid in before.secured - after.secured
+            unsecured = ", without row security" if off else ""
+            for command in (*_COMMANDS, *((TO_ANOTHER,) if oid in before.owners else ())):
                 old = _known(before.reached.get((then, oid, command), frozenset()), both)
                 new = _known(after.reached.get((now, oid, command), frozenset()), both)
                 of = min(len(both), SAMPLE) if command == "INSERT" else len(both)
@@ -60,7 +66,7 @@ def _of_rows(before: Access, after: Access) -> Iterator[AccessChange]:
                             object=after.names[oid],
                             command=command,
                             before=_number(old, of),
-                            after=_number(new, of),
+                            after=_number(new, of) + unsecured,
                             widened=widened,
                             tried=True,
                         )
@@ -127,15 +133,55 @@ def _by_catalog(role: str, name: str, command: str, *, widened: bool) -> AccessC
 
 def _of_given(before: Access, after: Access) -> Iterator[AccessChange]:
     """Compare what views and functions give beyond what their caller reaches."""
-    for role, thing in sorted({*before.given, *after.given}):
-        was, now = before.given.get((role, thing), ""), after.given.get((role, thing), "")
-        if bool(was) != bool(now):
+    for place in sorted({*before.given, *after.given}):
+        was, now = before.given.get(place, ""), after.given.get(place, "")
+        if _weight(was) != _weight(now):
+            role, thing, command = place
             yield AccessChange(
                 role=PUBLIC if role == STRANGER else role,
                 object=thing,
-                command="SELECT" if thing.startswith("view ") else "EXECUTE",
+                command=command,
                 before=was or "nothing",
                 after=now or "nothing",
-                widened=bool(now),
+                widened=_weight(now) > _weight(was),
                 tried=True,
             )
+
+
+def _weight(words: str) -> int:
+    """Order what is given: nothing, what nobody knows, something."""
+    return 0 if not words else 1 if words == UNDECIDED else 2
+
+
+def _of_new_tables(before: Access, after: Access) -> Iterator[AccessChange]:
+    """Tell new tables with rows of users that a role reaches whoever acts.
+
+    Only for a role that is limited elsewhere: others work on everybody's rows anyway.
+    """
+    for role, then, now in _roles(before, after):
+        limited = {oid for who, oid in before.limited if who == then}
+        for oid in sorted(after.rows.keys() - before.names.keys()) if limited else ():
+            if not _of_users(after, oid, limited):
+                continue
+            may = {what for who, there, _, what in after.privileges if (who, there) == (now, oid)}
+            for command in _COMMANDS:
+                secured = oid in after.secured
+                if command in may and (not secured or (now, oid, command) in after.shared):
+                    yield AccessChange(
+                        role, after.names[oid], command, "no table", "all users' rows", True, True
+                    )
+
+
+def _of_users(access: Access, oid: int, limited: set[int]) -> bool:
+    """Whether rows belong to users: by a column, a foreign key, or as a copy of such a table."""
+    if access.owners.get(oid) == "user_id":  # a name after another setting may mean less
+        return True
+    targets = {target for source, target in access.references if source == oid}
+    if targets & limited or any(access.names.get(target) in _USERS for target in targets):
+        return True
+    mine = _column_names(access, oid)
+    return any(mine >= (theirs := _column_names(access, other)) and theirs for other in limited)
+
+
+def _column_names(access: Access, oid: int) -> set[str]:
+    return {name for (there, _), name in access.columns.items() if there == oid}

@@ -31,7 +31,8 @@ SELECT c.oid, CASE n.nspname WHEN 'public' THEN c.relname ELSE n.nspname || '.' 
     SELECT a.attname::text FROM pg_constraint AS k
     JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
     WHERE k.conrelid = c.oid AND k.contype = 'p' ORDER BY a.attnum
-  )
+  ),
+  c.relrowsecurity
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm') AND {OWN_SCHEMAS} AND c.relname <> 'alembic_version'
@@ -45,11 +46,36 @@ WHERE attrelid = ANY (%s::oid[]) AND attnum > 0 AND NOT attisdropped
 ORDER BY attrelid, attnum
 """
 
+# What the rows of a table belong to.
+REFERENCES = """
+SELECT conrelid, confrelid FROM pg_constraint WHERE contype = 'f' AND conrelid = ANY (%s::oid[])
+"""
+
+# Where a setting can be read that decides what somebody reaches.
+BODIES = f"""
+SELECT concat_ws(' ', pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
+FROM pg_policy
+UNION ALL
+SELECT CASE WHEN p.prosqlbody IS NULL THEN p.prosrc ELSE pg_get_functiondef(p.oid) END
+FROM pg_proc AS p
+JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE {OWN_SCHEMAS}
+UNION ALL
+SELECT pg_get_viewdef(c.oid)
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind = 'v' AND {OWN_SCHEMAS}
+"""
+
 # As they work out: granted to the role, to PUBLIC, or through a membership.
 PRIVILEGES = """
 SELECT r.name, c.oid, 0, p.name
 FROM unnest(%(roles)s::text[]) AS r (name), pg_class AS c,
-  unnest('{DELETE,TRUNCATE,TRIGGER}'::text[]) AS p (name)
+  unnest(
+    '{DELETE,TRUNCATE,TRIGGER}'::text[] || CASE
+      WHEN current_setting('server_version_num')::int >= 170000 THEN '{MAINTAIN}'::text[]
+    END
+  ) AS p (name)
 WHERE c.oid = ANY (%(oids)s::oid[]) AND has_table_privilege(r.name, c.oid, p.name)
 UNION ALL
 SELECT r.name, a.attrelid, a.attnum, p.name
@@ -95,7 +121,8 @@ SELECT p.oid, p.oid::regprocedure::text, format('%%I.%%I', n.nspname, p.proname)
     ORDER BY place
   ),
   p.prokind::text,
-  coalesce(array_to_string(p.proconfig, ', '), '') LIKE '%%search_path=%%'
+  coalesce(array_to_string(p.proconfig, ', '), '') LIKE '%%search_path=%%',
+  p.prorettype = 'void'::regtype
 FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
 WHERE {OWN_SCHEMAS} AND p.prosecdef
@@ -116,4 +143,12 @@ JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND {OWN_SCHEMAS} AND a.attnum > 0 AND NOT a.attisdropped
   AND a.atttypid = %(kind)s::regtype
 ORDER BY 1, 2 LIMIT 6
+"""
+
+TYPE = """
+SELECT typcategory::text, ARRAY(
+  SELECT quote_literal(e.enumlabel) FROM pg_enum AS e WHERE e.enumtypid = t.oid
+  ORDER BY e.enumsortorder LIMIT 4
+)
+FROM pg_type AS t WHERE t.oid = %(kind)s::regtype
 """

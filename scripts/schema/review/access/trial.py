@@ -4,29 +4,34 @@ A view is compared with its own query, executed as its reader; a function that r
 rights with itself, run with its caller's.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import psycopg
-
 from schema.review.access import queries
+from schema.review.access.attempts import Acting, Attempts, Relation, literal
+from schema.review.access.functions import Functions
+from schema.review.access.views import Views
 from schema.review.execution.relations import Session
 from schema.rows.tables import quote
 
 STRANGER = "schema_review_stranger"
 """A role without privileges of its own: what it can do, PUBLIC can."""
 
-SAMPLE = 6
-"""How many rows of a table are inserted anew, to see whether a role may."""
+TO_ANOTHER = "UPDATE to another user"
+"""The command that gives a row away."""
 
 _SECONDS = 20
 """How long a statement may take: a function of the schema may never end."""
 
+_SETTING = re.compile(r"current_setting\('([^']+\.[^']+)'", re.IGNORECASE)
+_ON = ("on", "true", "1")
+"""What is tried for a setting that no caller names: it may be a switch."""
+_SWITCHES = 4
+"""How many such settings are tried."""
+
 type Settings = Mapping[str, Sequence[str]]
 """The settings that say who acts, each with the values that are tried."""
-type _Acting = tuple[str, str]
-"""A setting and its value."""
 
 
 @dataclass
@@ -46,30 +51,20 @@ class Access:
     """The rows of each table, by the hash of their key."""
     reached: dict[tuple[str, int, str], frozenset[str]] = field(default_factory=dict)
     """The rows that a command reaches, for a role and a table."""
-    given: dict[tuple[str, str], str] = field(default_factory=dict)
-    """What a view or function gives a role beyond what it reaches itself, in words."""
+    given: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    """What a view or function gives a role, by a command, beyond what it reaches itself."""
     unsafe: frozenset[str] = frozenset()
     """Functions that run with their owner's rights, and their caller's search_path."""
-
-
-@dataclass(frozen=True)
-class _Relation:
-    oid: int
-    name: str
-    sql: str
-    kind: str
-    query: str | None
-    """Of a view."""
-    key: tuple[str, ...]
-    columns: tuple[tuple[int, str, bool], ...]
-    """Number, name, and whether an INSERT may name it."""
-
-    @property
-    def hashed(self) -> str:
-        """What names a row, as SQL: the hash of its primary key, or of its first column."""
-        names = self.key or tuple(name for _, name, _ in self.columns[:1])
-        parts = ", ".join(f"{quote(name)}::text" for name in names) or "1"
-        return f"pg_catalog.hashtextextended(pg_catalog.concat_ws(',', {parts}), 0)"
+    secured: frozenset[int] = frozenset()
+    """The tables with row security."""
+    limited: frozenset[tuple[str, int]] = frozenset()
+    """A role and a table of which it reaches other rows for each who acts."""
+    shared: frozenset[tuple[str, int, str]] = frozenset()
+    """A role and a table of which a command reaches the same rows for two who act."""
+    owners: Mapping[int, str] = field(default_factory=dict)
+    """The column of a table that names the user of a row."""
+    references: frozenset[tuple[int, int]] = frozenset()
+    """A table, and one that its rows belong to."""
 
 
 def platform_roles(session: Session) -> list[str]:
@@ -86,228 +81,188 @@ def read_access(session: Session, settings: Settings, platform: Sequence[str]) -
         session.execute(f"SET LOCAL statement_timeout = '{_SECONDS}s'".encode())
         session.execute(f"CREATE ROLE {STRANGER}".encode())
         named = session.execute(queries.ROLES.encode(), {"platform": list(platform)})
-        roles = [name for (name,) in named if name != STRANGER]
-        trial = _Trial(session, (*roles, STRANGER), settings)
+        roles = (*(name for (name,) in named if name != STRANGER), STRANGER)
         relations = _relations(session)
-        found = trial.privileges(relations)
-        for one in relations:
-            if one.query is None:
-                trial.rows(one, found)
-            else:
-                trial.view(one, found)
-        trial.functions(found)
+        found = _by_catalogs(session, roles, relations, settings)
+        trial = _Trial(Attempts(session), settings, _switches(session, settings), found)
+        tables = [one for one in relations if one.query is None]
+        trial.tables(tables)
+        trial.views([one for one in relations if one.query is not None])
+        trial.functions(tables)
     return found
 
 
-def _relations(session: Session) -> list[_Relation]:
+def _relations(session: Session) -> list[Relation]:
     found = session.execute(queries.RELATIONS.encode()).fetchall()
     columns: dict[int, list[tuple[int, str, bool]]] = {}
     oids = [row[0] for row in found]
     for oid, number, name, written in session.execute(queries.COLUMNS.encode(), [oids]):
         columns.setdefault(oid, []).append((number, name, written))
     return [
-        _Relation(oid, name, sql, kind, query, tuple(key), tuple(columns.get(oid, ())))
-        for oid, name, sql, kind, query, key in found
+        Relation(oid, name, sql, kind, query, tuple(key), secured, tuple(columns.get(oid, ())))
+        for oid, name, sql, kind, query, key, secured in found
     ]
+
+
+def _by_catalogs(
+    session: Session, roles: tuple[str, ...], relations: Sequence[Relation], settings: Settings
+) -> Access:
+    """Read what the catalogs say."""
+    oids = [one.oid for one in relations]
+    names = {"roles": list(roles), "oids": oids, "stranger": STRANGER}
+    return Access(
+        roles=roles,
+        names={one.oid: one.name for one in relations},
+        columns={(one.oid, number): name for one in relations for number, name, _ in one.columns},
+        privileges=frozenset(session.execute(queries.PRIVILEGES.encode(), names).fetchall()),
+        others=frozenset(session.execute(queries.OTHERS.encode(), names).fetchall()),
+        secured=frozenset(one.oid for one in relations if one.secured),
+        owners=_owners(relations, settings),
+        references=frozenset(session.execute(queries.REFERENCES.encode(), [oids]).fetchall()),
+    )
+
+
+def _owners(relations: Sequence[Relation], settings: Settings) -> dict[int, str]:
+    """Find the columns that name a row's user: user_id, or what a setting is called."""
+    last = [name.rpartition(".")[2] for name in settings]
+    wanted = ["user_id", *last, *(f"{name}_id" for name in last)]
+    found = {}
+    for one in relations:
+        columns = [name for _, name, written in one.columns if written]
+        owner = next((name for name in wanted if name in columns), None)
+        if owner is not None and one.query is None:
+            found[one.oid] = owner
+    return found
+
+
+def _switches(session: Session, settings: Settings) -> list[str]:
+    """Return the settings that policies, views and functions read, and no caller names."""
+    bodies = session.execute(queries.BODIES.encode()).fetchall()
+    names = {name for (body,) in bodies for name in _SETTING.findall(body or "")}
+    return sorted(names - settings.keys())[:_SWITCHES]
 
 
 @dataclass
 class _Trial:
-    session: Session
-    roles: tuple[str, ...]
+    attempts: Attempts
     settings: Settings
+    switches: Sequence[str]
+    found: Access
 
-    def acting(self) -> Iterator[_Acting]:
-        """Yield each setting that says who acts, with each of its values."""
-        for name, values in self.settings.items():
-            for value in values:
-                yield name, value
+    @property
+    def users(self) -> list[Acting]:
+        """Each setting that says who acts with each of its values, and with an empty one."""
+        return [
+            ((name, value),)
+            for name, values in self.settings.items()
+            for value in dict.fromkeys((*values, ""))
+        ]
 
-    @contextmanager
-    def become(self, role: str, acting: _Acting) -> Iterator[None]:
-        """Act as a role in a block, which is undone."""
-        with self.undone():
-            self.session.execute("SELECT pg_catalog.set_config(%s, %s, true)", acting)
-            self.session.execute(f"SET LOCAL ROLE {quote(role)}".encode())
-            yield
+    @property
+    def actings(self) -> list[Acting]:
+        """The users, and the first of them with each switch on."""
+        users = self.users
+        return [
+            *users,
+            *((*users[0], (name, value)) for name in self.switches for value in _ON if users),
+        ]
 
-    @contextmanager
-    def undone(self) -> Iterator[None]:
-        """Undo a block."""
-        self.session.execute("SAVEPOINT attempt")
-        try:
-            yield
-        finally:
-            self.session.execute("ROLLBACK TO attempt; RELEASE attempt")
-
-    def query(self, role: str, acting: _Acting, sql: str) -> list[str] | None:
-        """Return the first column of a query as a role; None if it fails."""
-        try:
-            with self.become(role, acting):
-                return sorted(str(row[0]) for row in self.session.execute(sql.encode()))
-        except psycopg.Error:
-            return None
-
-    def count(self, role: str, acting: _Acting, sql: str) -> int:
-        """Return how many rows a statement changes or returns as a role; 0 if it fails."""
-        try:
-            with self.become(role, acting):
-                return self.session.execute(sql.encode()).rowcount
-        except psycopg.Error:
-            return 0
-
-    def privileges(self, relations: Sequence[_Relation]) -> Access:
-        """Read what the catalogs say."""
-        names = {
-            "roles": list(self.roles),
-            "oids": [one.oid for one in relations],
-            "stranger": STRANGER,
-        }
-        return Access(
-            roles=self.roles,
-            names={one.oid: one.name for one in relations},
-            columns={
-                (one.oid, number): name for one in relations for number, name, _ in one.columns
-            },
-            privileges=frozenset(
-                self.session.execute(queries.PRIVILEGES.encode(), names).fetchall()
-            ),
-            others=frozenset(self.session.execute(queries.OTHERS.encode(), names).fetchall()),
+    def tables(self, tables: Sequence[Relation]) -> None:
+        """Try which rows of the tables each role reaches, by each command."""
+        for one in tables:
+            everything = self.attempts.query(None, (), f"SELECT {one.hashed} FROM {one.sql}")
+            self.found.rows[one.oid] = frozenset(everything or ())
+        # Nothing set comes first: a setting that was set once is empty from then on, never NULL.
+        by_acting = {acting: self._by_acting(tables, acting) for acting in ((), *self.actings)}
+        for place in by_acting[()]:
+            self.found.reached[place] = frozenset().union(*(by[place] for by in by_acting.values()))
+        users = [by_acting[acting] for acting in self.users]
+        self.found.limited = frozenset(
+            (role, oid)
+            for role, oid, command in by_acting[()]
+            if command == "SELECT" and len({by[role, oid, command] for by in users}) > 1
+        )
+        self.found.shared = frozenset(
+            place for place in by_acting[()] if _twice([by[place] for by in users])
         )
 
-    def rows(self, one: _Relation, found: Access) -> None:
-        """Try which rows of a table each role reaches, by each command."""
-        everything = self.session.execute(f"SELECT {one.hashed} FROM {one.sql}".encode())
-        found.rows[one.oid] = frozenset(str(row[0]) for row in everything)
-        may = {(role, command) for role, oid, _, command in found.privileges if oid == one.oid}
-        for role in self.roles:
-            for command in ("SELECT", "UPDATE", "DELETE", "INSERT"):
-                if (role, command) in may:
-                    named = (role, "SELECT") in may
-                    found.reached[role, one.oid, command] = frozenset(
-                        row
-                        for acting in self.acting()
-                        for row in self._reached(one, role, acting, command, named=named)
-                    )
+    def _by_acting(
+        self, tables: Sequence[Relation], acting: Acting
+    ) -> dict[tuple[str, int, str], frozenset[str]]:
+        reached = {}
+        for one in tables:
+            may = {(role, what) for role, oid, _, what in self.found.privileges if oid == one.oid}
+            sample = (
+                self.attempts.sample(one, [()]) if any("INSERT" in pair for pair in may) else {}
+            )
+            for role, command in sorted(may):
+                if command == "INSERT":
+                    rows = self.attempts.inserted(one, role, acting, sample)
+                elif command in {"SELECT", "UPDATE", "DELETE"}:
+                    rows = iter(self._reached(one, role, acting, command))
+                else:
+                    continue
+                reached[role, one.oid, command] = frozenset(rows)
+                if command == "UPDATE" and one.oid in self.found.owners:
+                    away = self._given_away(one, role, acting)
+                    reached[role, one.oid, TO_ANOTHER] = frozenset(_numbers(away))
+        return reached
 
-    def _reached(
-        self, one: _Relation, role: str, acting: _Acting, command: str, *, named: bool
-    ) -> Iterable[str]:
+    def _reached(self, one: Relation, role: str, acting: Acting, command: str) -> Iterable[str]:
         """Return which rows a command reaches; only numbers, where the role may not read."""
         if command == "SELECT":
-            return self.query(role, acting, f"SELECT {one.hashed} FROM {one.sql}") or ()
-        if command == "INSERT":
-            return self._inserted(one, role, acting)
-        statement = f"DELETE FROM {one.sql}"
-        if command == "UPDATE":
-            same = next((quote(name) for _, name, written in one.columns if written), None)
-            statement = f"UPDATE {one.sql} SET {same} = {same}"
-        if named:
-            return self.query(role, acting, f"{statement} RETURNING {one.hashed}") or ()
-        return (f"#{number}" for number in range(self.count(role, acting, statement)))
+            return self.attempts.query(role, acting, f"SELECT {one.hashed} FROM {one.sql}") or ()
+        may = {
+            (at, what)
+            for who, oid, at, what in self.found.privileges
+            if (who, oid) == (role, one.oid)
+        }
+        statement = one.statement(command, may)
+        if any(what == "SELECT" for _, what in may):
+            return self.attempts.query(role, acting, f"{statement} RETURNING {one.hashed}") or ()
+        return _numbers(self.attempts.count(role, acting, statement))
 
-    def _inserted(self, one: _Relation, role: str, acting: _Acting) -> Iterator[str]:
-        """Yield the rows of a sample that the role may insert anew."""
-        written = [name for _, name, written in one.columns if written]
-        may = self.session.execute(
-            "SELECT x.name FROM unnest(%s::text[]) AS x (name)"
-            " WHERE has_column_privilege(%s, %s::oid, x.name, 'INSERT')",
-            [written, role, one.oid],
-        )
-        columns = ", ".join(quote(name) for (name,) in may)
-        sample = self.session.execute(
-            f"SELECT {one.hashed}, row_to_json(t)::text FROM {one.sql} AS t"
-            f" ORDER BY 1 LIMIT {SAMPLE}".encode()
-        ).fetchall()
-        insert = (
-            f"INSERT INTO {one.sql} ({columns}) SELECT {columns}"
-            f" FROM json_populate_record(CAST(NULL AS {one.sql}), %s::json)"
-        )
-        for row, document in sample:
-            try:
-                with self.become(role, acting):
-                    self.session.execute(insert.encode(), [document])
-            except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
-                yield str(row)  # privileges and policies come before keys: it was reached
-            except psycopg.Error:
-                continue
-            else:
-                yield str(row)
-
-    def view(self, one: _Relation, found: Access) -> None:
-        """Compare what a view shows with what its own query shows its reader."""
-        for role in self.roles:
-            for acting in self.acting():
-                shown = self.count(role, acting, f"SELECT FROM {one.sql}")
-                own = self.count(role, acting, f"SELECT FROM ({one.query}) AS own")
-                if shown > own:
-                    found.given[role, f"view {one.name}"] = _more(shown, own)
-
-    def functions(self, found: Access) -> None:
-        """Compare what a function gives with its owner's rights, and with its caller's."""
-        unsafe = set()
-        for oid, signature, name, types, kind, has_path in self.session.execute(
-            queries.DEFINERS.encode(), ()
-        ).fetchall():
-            if not has_path:
-                unsafe.add(signature)
-            for role in self.roles:
-                may = self.session.execute(
-                    "SELECT has_function_privilege(%s, %s::oid, 'EXECUTE')", [role, oid]
-                ).fetchall()[0][0]
-                words = self._given(role, name, signature, types) if may and kind == "f" else ""
-                if words or (may and kind != "f"):
-                    found.given[role, f"function {signature}"] = words or _UNDECIDED
-        found.unsafe = frozenset(unsafe)
-
-    def _given(self, role: str, name: str, signature: str, types: Sequence[str]) -> str:
-        """Say what a function gives the role; "" for nothing."""
-        decided = False
-        for values in self._arguments(types):
-            call = f"SELECT to_json(f)::text FROM {name}({', '.join(values)}) AS f"
-            for acting in self.acting():
-                as_owner = self.query(role, acting, call)
-                with self.undone():
-                    self.session.execute(f"ALTER FUNCTION {signature} SECURITY INVOKER".encode())
-                    as_caller = self._within(role, acting, call)
-                if as_owner is not None:
-                    decided = True
-                    if as_owner != as_caller:
-                        return _more(len(as_owner), len(as_caller or ()))
-        return "" if decided else _UNDECIDED
-
-    def _within(self, role: str, acting: _Acting, sql: str) -> list[str] | None:
-        """Query as a role within a block that is undone anyway."""
-        try:
-            with self.session.transaction():
-                self.session.execute("SELECT pg_catalog.set_config(%s, %s, true)", acting)
-                self.session.execute(f"SET LOCAL ROLE {quote(role)}".encode())
-                found = sorted(str(row[0]) for row in self.session.execute(sql.encode()))
-                self.session.execute("RESET ROLE")
-                return found
-        except psycopg.Error:
-            return None
-
-    def _arguments(self, types: Sequence[str]) -> list[list[str]]:
-        """Return values for the arguments, as SQL: what columns of the same types hold."""
-        chosen: list[list[str]] = []
-        for kind in types:
-            values = [f"CAST(NULL AS {kind})"]
-            for table, column in self.session.execute(
-                queries.OF_TYPE.encode(), {"kind": kind}
-            ).fetchall():
-                found = self.session.execute(
-                    f"SELECT quote_literal({column}::text) FROM {table}"
-                    f" WHERE {column} IS NOT NULL ORDER BY 1 LIMIT 2".encode()
+    def _given_away(self, one: Relation, role: str, acting: Acting) -> int:
+        """Return how many rows the role may give to a user who does not act."""
+        column = quote(self.found.owners[one.oid])
+        held = self.attempts.query(None, (), f"SELECT DISTINCT {column} FROM {one.sql} LIMIT 4")
+        values = {*(held or ()), *(value for each in self.settings.values() for value in each)}
+        others = values - {value for _, value in acting} - {"None", ""}
+        return max(
+            (
+                self.attempts.count(
+                    role, acting, f"UPDATE {one.sql} SET {column} = {literal(value)}"
                 )
-                values += [f"CAST({value} AS {kind})" for (value,) in found]
-            chosen.append(values)
-        longest = max(map(len, chosen), default=1)
-        return [[values[place % len(values)] for values in chosen] for place in range(longest)]
+                for value in sorted(others)[:3]
+            ),
+            default=0,
+        )
+
+    def views(self, views: Sequence[Relation]) -> None:
+        """Compare what a view gives with what its own query gives its reader."""
+        trial = Views(self.attempts, self.actings, self.found.privileges)
+        for one in views:
+            for role in self.found.roles:
+                for command, words in trial.given(one, role):
+                    self.found.given[role, f"view {one.name}", command] = words
+
+    def functions(self, tables: Sequence[Relation]) -> None:
+        """Compare what a function gives with its owner's rights, and with its caller's."""
+        trial = Functions.of(self.attempts, self.actings, tables)
+        definers = trial.read()
+        for one in definers:
+            for role in self.found.roles:
+                words = trial.given(one, role)
+                if words:
+                    self.found.given[role, f"function {one.signature}", "EXECUTE"] = words
+        self.found.unsafe = frozenset(one.signature for one in definers if not one.has_path)
 
 
-_UNDECIDED = "what it gives could not be tried"
+def _twice(reached: Sequence[frozenset[str]]) -> bool:
+    """Whether two who act reach the same rows, and some."""
+    some = [rows for rows in reached if rows]
+    return len(set(some)) < len(some)
 
 
-def _more(shown: int, own: int) -> str:
-    return f"{shown} rows, of which the role itself reaches {own}"
+def _numbers(number: int) -> Iterator[str]:
+    return (f"#{place}" for place in range(number))
