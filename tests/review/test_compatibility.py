@@ -6,9 +6,10 @@ case has a table of its own in one change of the schema, so that it also shows t
 changes are not blamed on it.
 """
 
+import re
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import indent
 
@@ -17,13 +18,25 @@ from sqlalchemy import URL, Connection
 
 from schema.access.declared import declared_samples
 from schema.errors import CannotRunError
+from schema.generate.files import version_text
 from schema.postgres.connection import connect, driver_of
 from schema.postgres.scratch import Server
-from schema.project import ROOT
-from schema.review.models.compatibility import Compatibility, breaks, sample_rows, try_statements
-from schema.review.models.statements import ModelStatement, export_models, statements_of
-from schema.review.result import Break
+from schema.project import ROOT, scripts
+from schema.review import findings, lints
+from schema.review.models import statements as model_statements
+from schema.review.models.compatibility import Compatibility, breaks, try_statements
+from schema.review.models.samples import sample_rows
+from schema.review.models.start_up import application_login, try_start_up
+from schema.review.models.statements import (
+    ModelStatement,
+    Release,
+    export_models,
+    new_models,
+    statements_of,
+)
+from schema.review.result import Break, Lint, Statement, Step, Transaction
 from schema.revisions import merged
+from schema.revisions.history import revisions_oldest_first
 from schema.roles import APPLICATION, BETTER_AUTH
 from schema.rows.generator import fill_database
 
@@ -40,6 +53,11 @@ metadata = Base.metadata
 A = "a = mapped_column(Text, nullable=False)"
 B = "\nb = mapped_column(Text)"
 BOTH = f"{APPLICATION}, {BETTER_AUTH}"
+
+REFUSING = (
+    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$"
+    " BEGIN RAISE EXCEPTION 'no %', NEW.a; END $$"
+)
 
 type Expected = dict[tuple[str, str], str]
 """A part of the error, by whose models break and the command."""
@@ -213,6 +231,32 @@ CASES = [
         breaks=_each("base", "SELECT UPDATE", "does not exist"),
     ),
     Case('50% "off":x', "ALTER TABLE t ADD b text"),
+    Case(  # only a commit, which no attempt reaches, would fire the trigger
+        "deferred",
+        "CREATE CONSTRAINT TRIGGER deferred AFTER INSERT OR UPDATE ON t"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()",
+        breaks=_each("base", "INSERT UPDATE", "a trigger or a function raised an error"),
+    ),
+    Case(  # of many rows only the longest, or the largest, breaks
+        "longest",
+        "ALTER TABLE t ADD CHECK (char_length(a) <= 49) NOT VALID",
+        value="a'), ('bb'), (repeat('c', 50)), ('d'), ('eee'), ('ffff'), ('g",
+        breaks=_each("base", "INSERT UPDATE", "violates check constraint"),
+    ),
+    Case(
+        "extreme",
+        "ALTER TABLE t ADD CHECK (a > -5 AND a < 12) NOT VALID",
+        old="a integer NOT NULL",
+        base="a = mapped_column(Integer, nullable=False)",
+        new="a = mapped_column(Integer, nullable=False)",
+        value="1'), ('2'), ('3'), ('12'), ('4'), ('-7'), ('5",
+        breaks=_each("base", "INSERT UPDATE", "violates check constraint"),
+    ),
+    Case(  # what succeeds newly is no break of new models that have not changed
+        "granted",
+        f"GRANT ALL ON t TO {BOTH}",
+        roles="owner",
+    ),
 ]
 
 
@@ -264,6 +308,7 @@ def tried(server: Server, roles: None, tmp_path_factory: pytest.TempPathFactory)
     base = write_models(folder / "base", {case.table: case.base for case in CASES})
     new = write_models(folder / "new", {case.table: case.new for case in CASES})
     with server.database() as url, connect(url) as connection:
+        execute(connection, "", REFUSING)
         for case in CASES:
             if case.old:
                 columns = f"id uuid PRIMARY KEY DEFAULT gen_random_uuid(), {case.old}"
@@ -309,19 +354,15 @@ def statements(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelStatement
 @pytest.mark.usefixtures("roles")
 def test_errors_have_no_values(empty: URL, statements: tuple[ModelStatement, ...]) -> None:
     """A value of a row is in no message: neither PostgreSQL's nor one of a function of ours."""
-    raising = (
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$"
-        " BEGIN RAISE EXCEPTION 'no %', NEW.a; END $$"
-    )
     trigger = "CREATE TRIGGER refuse BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION refuse()"
     with connect(empty) as connection:
         for table in ("kept", "raising"):
             execute(connection, table, "CREATE TABLE t (id uuid PRIMARY KEY, a text)")
             execute(connection, table, "INSERT INTO t VALUES (gen_random_uuid(), 'hunter2')")
-        execute(connection, "raising", raising)
+        execute(connection, "raising", REFUSING)
         execute(connection, "raising", trigger)
         outcomes = try_statements(connection, statements, sample_rows(connection))
-    said = {error for (_, role), error in outcomes.items() if role == "owner"}
+    said = {error for (_, role), errors in outcomes.items() if role == "owner" for error in errors}
     assert 'invalid input syntax for type uuid: "…"' in said
     assert "a trigger or a function raised an error" in said
     assert not any("hunter2" in error for error in said)
@@ -412,3 +453,147 @@ def test_these_models(head: URL) -> None:
     commands = ("SELECT", "INSERT", "UPDATE")
     assert of_app == {("assert_compatible", "start-up"), *(("todo", one) for one in commands)}
     assert "todo.description" in next(one.error for one in found if one.command == "start-up")
+
+
+PERMISSION = "permission denied for table todo"
+NO_COLUMN = 'column "a" does not exist'
+NOT_NULL = 'null value in column "b" of relation "todo" violates not-null constraint'
+START = Break("base", "assert_compatible", "start-up", APPLICATION, "todo has no column a")
+
+
+def broken(error: str, command: str = "UPDATE", *, lasting: bool = True) -> Break:
+    """Make a break of the base's models on the table todo."""
+    return Break("base", "todo", command, APPLICATION, error, lasting)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (PERMISSION, "Grant it to the role, or keep the privilege."),
+        (NO_COLUMN, "Keep the old name or column until no running release uses it"),
+        (NOT_NULL, "Add it nullable or with a default first"),
+        ('new row violates check constraint "c"', "Let the running release's values in"),
+        ("value too long for type character varying(4)", "Let the running release's values in"),
+        ("column todo.a is integer, and the models read text", "Add a new column beside it."),
+        ("operator does not exist: text = uuid", "Add a new column beside it."),
+        ("a trigger or a function raised an error", "Change the trigger or function."),
+        ("another error", "Do it in two releases: first a schema that"),
+    ],
+)
+def test_the_advice_names_the_cause(error: str, advice: str) -> None:
+    """What no order of deployment avoids is avoided by its cause; otherwise the order is enough."""
+    (found,) = findings.of_breaks([broken(error)])
+    assert found.advice.startswith(advice)
+    assert found.blocking
+    (found,) = findings.of_breaks([broken(error, lasting=False)])
+    assert found.advice == "Deploy the code before the migration."
+    assert not found.blocking
+    new = Break("new", "other", "SELECT", APPLICATION, NO_COLUMN)
+    (found,) = findings.of_breaks([broken(error, lasting=False), new])
+    assert found.advice.startswith(advice)
+    assert found.blocking
+
+
+def test_each_command_has_its_own_error() -> None:
+    """A sentence names the commands that fail with the same error; two errors are enough."""
+    (found,) = findings.of_breaks(
+        [
+            broken(NO_COLUMN, "SELECT"),
+            broken(NO_COLUMN),
+            broken(NOT_NULL, "INSERT"),
+            broken(PERMISSION, "DELETE"),
+        ]
+    )
+    assert found.message == (
+        f"The application that is running cannot SELECT, UPDATE todo any more: {NO_COLUMN}."
+        f" It cannot INSERT todo any more: {NOT_NULL}."
+    )
+    assert found.advice.startswith("Keep the old name")
+    assert "Add it nullable" in found.advice
+
+
+def test_a_start_that_repeats_a_table_is_no_finding() -> None:
+    """That the application cannot start is told where nothing else tells it, or it blocks alone."""
+    table = broken(NO_COLUMN, lasting=False)
+
+    def told(*broken: Break) -> list[str]:
+        return [one.object for one in findings.of_breaks(broken)]
+
+    assert told(START, table) == ["todo"]
+    assert told(START) == ["assert_compatible"]
+    assert told(replace(START, lasting=True), table) == ["assert_compatible", "todo"]
+    (found,) = findings.of_breaks([START])
+    assert found.message.startswith("The application that is running cannot start any more: todo")
+
+
+@pytest.mark.usefixtures("roles")
+def test_start_up_says_the_same_in_each_run(empty: URL, tmp_path: Path) -> None:
+    """The login has a name of its own in each run, and a message may end with a full stop."""
+    models = write_models(tmp_path, {})
+    saying = """
+def assert_compatible(connection):
+    (name,) = connection.exec_driver_sql("SELECT current_user").one()
+    raise RuntimeError(f'The role "{name}", {name}, is none.')
+"""
+    with (models / "__init__.py").open("a", encoding="utf-8") as file:
+        file.write(saying)
+    with Release(models) as release, application_login(empty) as login:
+        found = try_start_up(release, login)
+    login_name = "the application's login"
+    assert list(found.values()) == [(f"The role {login_name}, {login_name}, is none",)]
+
+
+def test_the_new_models_are_those_of_the_new_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their version and history are what `schema snapshot` would write; the checkout's stay."""
+    history = (ROOT / "models" / "version.py").read_text(encoding="utf-8")
+    revisions = [*re.findall(r'^    "(.*)",$', history, re.MULTILINE), "feedfacefeed"]
+    models = new_models(tmp_path / "review", revisions)
+    version = (models / "version.py").read_text(encoding="utf-8")
+    assert version == version_text(history, revisions)
+    assert '+feedfacefeed"' in version
+    assert '    "feedfacefeed",\n)' in version
+    assert (ROOT / "models" / "version.py").read_text(encoding="utf-8") == history
+    assert (models / "startup.py").exists()
+    assert models != tmp_path / "review" / "models"
+    monkeypatch.setattr(model_statements, "ROOT", tmp_path / "none")
+    assert statements_of(new_models(tmp_path / "without", revisions)) == ()
+
+
+def lint(sql: str, breaks: Sequence[Break] | None) -> list[Lint]:
+    """Lint a statement that ran in the newest revision."""
+    revision = revisions_oldest_first(scripts())[-1]
+    ran = Transaction((Statement(sql, 1, 0.0),), alone=False, seconds=0.0)
+    return lints.of_steps([Step(revision.revision, "upgrade", (ran,), 0.0)], [revision], breaks)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sql"),
+    [
+        ("renaming-column", "ALTER TABLE public.todo RENAME COLUMN a TO b"),
+        ("renaming-table", 'ALTER TABLE "todo" RENAME TO task'),
+        ("ban-drop-column", "ALTER TABLE ToDo DROP COLUMN a"),
+        ("ban-drop-table", "DROP TABLE todo"),
+        ("adding-required-field", "ALTER TABLE todo ADD COLUMN b text NOT NULL"),
+        ("changing-column-type", "ALTER TABLE todo ALTER COLUMN a TYPE text"),
+    ],
+)
+def test_lints_about_running_code(rule: str, sql: str) -> None:
+    """A break of the base on the same table confirms the lint; none at all contradicts it."""
+
+    def status(breaks: Sequence[Break] | None) -> str:
+        return next(one.status for one in lint(sql, breaks) if one.rule == rule)
+
+    other = replace(broken(NO_COLUMN), table="todo_label")
+    assert status([other, broken(NO_COLUMN)]) == "confirmed"
+    assert status([other]) == "contradicted"
+    assert status([replace(broken(NO_COLUMN), models="new")]) == "contradicted"
+    assert status([]) == "contradicted"
+    if rule != "changing-column-type":  # of which a run also shows whether it rewrites
+        assert status(None) == "unseen"
+
+
+def test_a_parameter_is_no_syntax_error() -> None:
+    """What PostgreSQL has executed has no syntax error, even if squawk reads no parameters."""
+    assert lint("UPDATE todo SET title = 'a' WHERE user_id = %(user_id)s", None) == []

@@ -65,7 +65,7 @@ def render(head: URL, history: Schemas, found: Sequence[Access]) -> Mapping[Path
     files = {
         SNAPSHOT: snapshot.layout(history[revisions[-1]], revisions[-1]),
         FINGERPRINTS: fingerprints.write(history),
-        VERSION: _version(read(VERSION), revisions),
+        VERSION: version_text(read(VERSION), revisions),
     }
     if found:
         written = read(MODELS_README).partition(models_readme.BEGIN)[0]
@@ -101,8 +101,13 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def _version(text: str, revisions: list[str]) -> str:
-    """Set the head in the wheel's version, and list the history."""
+def version_text(text: str, revisions: Sequence[str]) -> str:
+    """Set the head in the wheel's version, and list the history.
+
+    Raises:
+        CannotRunError: the text has no version.
+
+    """
     found = _VERSION.search(text)
     if found is None:
         raise CannotRunError(

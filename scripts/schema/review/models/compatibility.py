@@ -10,8 +10,6 @@ into the new one. The errors are PostgreSQL's, without values of rows.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,23 +23,23 @@ from schema.access.trial import REACHED
 from schema.errors import CannotRunError
 from schema.postgres.connection import driver_of
 from schema.review.models.program import START_UP
+from schema.review.models.samples import Sample, sample_rows, undone
 from schema.review.models.start_up import application_login, try_start_up
 from schema.review.models.statements import ModelStatement, Release
 from schema.review.result import Break
 from schema.roles import GROUPS
-from schema.rows.generator import Generator
-from schema.rows.maker import Row
-from schema.rows.tables import TableRows, quote, read_tables
-from schema.rows.visibility import all_rows_visible
 
 OWNER = "owner"
 """How the connecting role is named beside the group roles."""
 
-type Outcomes = Mapping[tuple[ModelStatement, str], str]
-"""The error of each statement as each role; "" if it succeeds."""
+type Outcomes = Mapping[tuple[ModelStatement, str], Sequence[str]]
+"""The error of each statement as each role, for each row that it was tried with; "" is success."""
 
-_LOOKED_AT = 20
-"""Of how many rows of a table the fullest one is chosen."""
+type Rows = Mapping[str, Sequence[Sample]]
+"""The rows that statements are tried with, by table."""
+
+_BUT_READ = ", and the models read "
+"""Stands in the message about a column that is read as another type."""
 
 _REACHED = (*REACHED, errors.ExclusionViolation)
 """Why a copy of a row is refused once all else is well."""
@@ -67,16 +65,6 @@ ORDER BY u.place
 """
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A row of a table."""
-
-    document: str
-    """As JSON."""
-    user: str
-    """The id of the user who owns it, or of any; "" if there is no user."""
-
-
 class Compatibility:
     """Two releases of the models, on the schema before the new revisions and on the one after."""
 
@@ -88,7 +76,7 @@ class Compatibility:
         """How many statements were executed on both schemas, as each role."""
         self._releases = {"base": Release(base), "new": Release(new)}
         self._statements: dict[str, tuple[ModelStatement, ...]] = {}
-        self._rows: Mapping[str, Sample] = {}
+        self._rows: Rows = {}
         self._old: dict[str, Outcomes] = {}
 
     def __enter__(self) -> Self:
@@ -130,9 +118,7 @@ class Compatibility:
             self._leave_out(str(error).replace("The models", which, 1))
             return ()
 
-    def _try(
-        self, connection: Connection, rows: Mapping[str, Mapping[str, Sample]]
-    ) -> dict[str, Outcomes]:
+    def _try(self, connection: Connection, rows: Mapping[str, Rows]) -> dict[str, Outcomes]:
         found = {
             name: dict(try_statements(connection, statements, rows[name]))
             for name, statements in self._statements.items()
@@ -163,37 +149,8 @@ class Compatibility:
             self.not_covered.append(sentence)
 
 
-def sample_rows(connection: Connection) -> Mapping[str, Sample]:
-    """Return one row of each table that has any, by name: the one with the fewest NULLs."""
-    tables = read_tables(connection)
-    generator = Generator(connection, tables)
-    found: dict[str, Sample] = {}
-    with _undone(connection), all_rows_visible(connection):
-        users = [*generator.users, ""]
-        for table in tables.tables:
-            rows = generator.rows(table.name)[:_LOOKED_AT]
-            samples = [
-                Sample(document, row.owner or users[0])
-                for row in rows
-                for document in _documents(connection, table, row)
-            ]
-            if samples:
-                found[table.name] = min(samples, key=lambda one: one.document.count(":null"))
-    return found
-
-
-def _documents(connection: Connection, table: TableRows, row: Row) -> Iterator[str]:
-    """Yield the row as JSON; of a table without keys, any row."""
-    where = " AND ".join(f"{quote(name)}::text IS NOT DISTINCT FROM %s" for name in row.values)
-    query = f"SELECT row_to_json(t)::text FROM {table.sql} AS t WHERE ".replace("%", "%%")
-    found = driver_of(connection).execute(
-        f"{query}{where or 'true'} LIMIT 1".encode(), list(row.values.values())
-    )
-    yield from (document for (document,) in found)
-
-
 def try_statements(
-    connection: Connection, statements: Sequence[ModelStatement], rows: Mapping[str, Sample]
+    connection: Connection, statements: Sequence[ModelStatement], rows: Rows
 ) -> Outcomes:
     """Execute each statement as the owner and as each group role, and undo it.
 
@@ -204,18 +161,30 @@ def try_statements(
         CannotRunError: the connecting role may not act as a group role.
 
     """
-    found: dict[tuple[ModelStatement, str], str] = {}
-    user = next(iter(rows.values()), Sample("{}", "")).user
+    found: dict[tuple[ModelStatement, str], Sequence[str]] = {}
+    user = next((one.user for samples in rows.values() for one in samples), "")
     executed = [one for one in statements if one.command != START_UP]
-    with _undone(connection):
+    with undone(connection):
         for role in (OWNER, *_group_roles(connection)):
             for statement in executed:
-                row = rows.get(statement.table)
-                error = _attempt(connection, statement, role, row or Sample("{}", user))
-                surely = row is not None or statement.command != "INSERT"
-                if surely or isinstance(error, _IN_ANY_ROW):
-                    found[statement, role] = _message(error)
+                samples = rows.get(statement.table) or [Sample("{}", user)]
+                said = _attempts(connection, statement, role, samples)
+                surely = statement.table in rows or statement.command != "INSERT"
+                if surely or isinstance(said[0], _IN_ANY_ROW):
+                    found[statement, role] = tuple(map(_message, said))
     return found
+
+
+def _attempts(
+    connection: Connection, statement: ModelStatement, role: str, samples: Sequence[Sample]
+) -> list[psycopg.Error | str | None]:
+    """Try a statement with each row, where the row can make a difference."""
+    said: list[psycopg.Error | str | None] = []
+    for sample in samples:
+        said.append(_attempt(connection, statement, role, sample))
+        if statement.command == "SELECT" or isinstance(said[-1], _IN_ANY_ROW):
+            break
+    return said
 
 
 def _attempt(
@@ -229,7 +198,10 @@ def _attempt(
             driver.execute(acting, ["none" if role == OWNER else role, row.user])
             # A prepared statement would outlive the schema.
             cursor = driver.execute(statement.sql.encode(), {"row": row.document}, prepare=False)
-            return _misread(driver, statement, cursor)
+            misread = _misread(driver, statement, cursor)
+            # What is deferred to a commit, which an attempt never reaches.
+            driver.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            return misread
     except _REACHED:
         return None
     except psycopg.Error as error:
@@ -247,9 +219,7 @@ def _misread(
     expected, actual = types if len(types) == 2 else (types[0], types[0])
     if _python_type(driver, *expected[1:]) == _python_type(driver, *actual[1:]):
         return None
-    return (
-        f"column {statement.table}.{column.name} is {actual[0]}, and the models read {expected[0]}"
-    )
+    return f"column {statement.table}.{column.name} is {actual[0]}{_BUT_READ}{expected[0]}"
 
 
 def _python_type(driver: psycopg.Connection[Any], oid: int, array: bool) -> tuple[object, bool]:
@@ -292,28 +262,59 @@ def breaks(
     """Return which statements work on one schema and not on the other.
 
     A statement of the base breaks on the new schema, so that the code must be deployed first; one
-    of the new models breaks on the old schema, so that the migration must. Each error is reported
-    once per table and command, with the group roles that meet it, or for the owner alone.
+    that only the new models have breaks on the old schema, so that the migration must. Each error
+    is reported once per table and command, with the group roles that meet it, or for the owner
+    alone.
     """
+    in_base = {statement for statement, _ in (*base_on_old, *base_on_new)}
+    same = {(one.table, one.command, one.sql) for one in in_base if one.command != START_UP}
     return (
-        *_breaks("base", works=base_on_old, tried=base_on_new, others=new_on_new),
-        *_breaks("new", works=new_on_new, tried=new_on_old, others={}),
+        *_breaks("base", _base_errors(base_on_old, base_on_new), new_on_new),
+        *_breaks(
+            "new",
+            (
+                (statement, role, error)
+                for statement, role, error in _new_errors(new_on_old, new_on_new)
+                # What it reads as another type than the base's models is new in it.
+                if (statement.table, statement.command, statement.sql) not in same
+                or (statement not in in_base and _BUT_READ in error)
+            ),
+            {},
+        ),
     )
 
 
+def _base_errors(works: Outcomes, tried: Outcomes) -> Iterator[tuple[ModelStatement, str, str]]:
+    """Yield what fails with a row that it worked with: the rows are the same on both schemas."""
+    for (statement, role), said in tried.items():
+        for before, error in zip(works.get((statement, role), ()), said, strict=False):
+            if error and not before:
+                yield statement, role, error
+
+
+def _new_errors(tried: Outcomes, works: Outcomes) -> Iterator[tuple[ModelStatement, str, str]]:
+    """Yield what works with a row of the new schema, and with none of the old one."""
+    for (statement, role), said in tried.items():
+        if all(said) and "" in works.get((statement, role), ()):
+            yield statement, role, said[0]
+
+
 def _breaks(
-    models: Literal["base", "new"], works: Outcomes, tried: Outcomes, others: Outcomes
+    models: Literal["base", "new"],
+    failed: Iterable[tuple[ModelStatement, str, str]],
+    others: Outcomes,
 ) -> Iterator[Break]:
-    """Yield what works on one schema and not on the other; `others` fail there as well."""
+    """Yield each error once; `others` may fail there as well."""
     failing = {
-        (statement.table, statement.command, error) for (statement, _), error in others.items()
+        (statement.table, statement.command, error)
+        for (statement, _), said in others.items()
+        for error in said
     }
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for (statement, role), error in tried.items():
-        if error and works.get((statement, role)) == "":
-            roles = found[statement.table, statement.command, error]
-            if role not in roles:
-                roles.append(role)
+    for statement, role, error in failed:
+        roles = found[statement.table, statement.command, error]
+        if role not in roles:
+            roles.append(role)
     for (table, command, error), roles in found.items():
         lasting = (table, command, error) in failing
         yield Break(models, table, command, _joined(roles), error, lasting)
@@ -322,11 +323,3 @@ def _breaks(
 def _joined(roles: Iterable[str]) -> str:
     """Name the roles that applications use; the owner only if it is the only one."""
     return ", ".join(role for role in roles if role != OWNER) or OWNER
-
-
-@contextmanager
-def _undone(connection: Connection) -> Iterator[None]:
-    """Undo a block, within the connection's transaction."""
-    with connection.begin_nested() as savepoint:
-        yield
-        savepoint.rollback()

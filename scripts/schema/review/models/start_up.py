@@ -41,7 +41,9 @@ def application_login(owner: URL) -> Iterator[URL]:
             connection.exec_driver_sql(f"DROP ROLE {made.name}")
 
 
-def try_start_up(release: Release, application: URL) -> Mapping[tuple[ModelStatement, str], str]:
+def try_start_up(
+    release: Release, application: URL
+) -> Mapping[tuple[ModelStatement, str], tuple[str]]:
     """Run the start-up assertions of a release; return each error, "" for success.
 
     They see only what is committed. Models without assertions have none.
@@ -51,8 +53,16 @@ def try_start_up(release: Release, application: URL) -> Mapping[tuple[ModelState
 
     """
     url = application.render_as_string(hide_password=False)
+    login_name = str(application.username)
     found = release.ask(url) or {}
     return {
-        (ModelStatement(name, START_UP, ""), APPLICATION): str(error)
+        (ModelStatement(name, START_UP, ""), APPLICATION): (_named(str(error), login_name),)
         for name, error in found.items()
     }
+
+
+def _named(error: str, login_name: str) -> str:
+    """Say the same of each run, whose login has a name of its own; without the final stop."""
+    for written in (f'"{login_name}"', login_name):
+        error = error.replace(written, "the application's login")
+    return error.rstrip(".")

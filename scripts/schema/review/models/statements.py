@@ -6,20 +6,22 @@ The models of any commit are read in a process of its own, because this one hold
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from schema.errors import CannotRunError
-from schema.project import ROOT
+from schema.generate.files import version_text
+from schema.project import ROOT, VERSION
 from schema.revisions.merged import NotComparableError, git
 
 _SECONDS = 60
@@ -63,6 +65,28 @@ def export_models(commit: str, folder: Path) -> Path:
             opened.extractall(folder, filter="data")
         archive.unlink()
     return folder / "models"
+
+
+def new_models(folder: Path, revisions: Sequence[str]) -> Path:
+    """Copy the checkout's models into a folder, as the wheel of the last revision will have them.
+
+    Their version and history are those that `schema snapshot` would write: whether the author has
+    run it yet must not decide what the start-up assertions say.
+
+    Raises:
+        CannotRunError: models/version.py has no version.
+
+    """
+    # Apart from what `export_models` writes.
+    models = folder / "new" / "models"
+    source = ROOT / "models"
+    if source.is_dir():
+        shutil.copytree(source, models, ignore=shutil.ignore_patterns("__pycache__"))
+    version = models / VERSION.name
+    if version.exists():
+        text = version_text(version.read_text(encoding="utf-8"), revisions)
+        version.write_text(text, encoding="utf-8")
+    return models
 
 
 class Release:

@@ -118,7 +118,10 @@ def deployment(breaks: Sequence[Break]) -> str:
     """Write what must be deployed first, code or migration."""
     models = {one.models for one in breaks}
     if any(one.lasting for one in breaks):
-        return "The models must change too: the new ones break on the new schema, as the base's do."
+        return (
+            "No order of deployment is safe: the new models break on the new schema too, as the"
+            " base's do."
+        )
     if models == {"base", "new"}:
         return (
             "Neither can be deployed first: a change in two steps is needed, where each schema"
