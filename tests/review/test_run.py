@@ -98,7 +98,7 @@ def test_lock_held_during_a_rewrite(review: Review) -> None:
             ),
         )
     )
-    assert named(found) == ["held person", "rewrite session", "several person"]
+    assert named(found) == ["held person", "rewrite session"]
     (transaction,) = walked.steps[0].transactions
     assert transaction.slowest == 1
     assert [one.relation for one in transaction.held] == ["person", "session"]
@@ -169,6 +169,97 @@ def test_loop(review: Review) -> None:
     assert (looped.times, looped.written) == (300, {"session": 299})
     assert lock(looped, "session").mode == "ROW EXCLUSIVE"
     assert lock(locked, "person").mode == "ACCESS EXCLUSIVE"
+
+
+LATER = "ALTER TABLE person ADD COLUMN later int"
+DRIVER = "op.get_bind().connection.driver_connection"
+HIDDEN = {
+    "an exit": (["op.execute('SELECT 1')", "raise SystemExit(0)"], {"fails 000000000001"}),
+    "the driver alone": (
+        [f"{DRIVER}.execute('UPDATE session SET n = 9')"],
+        {"backfill session", "loses session.n"},
+    ),
+    "a connection of its own": (
+        [
+            "with op.get_bind().engine.connect() as other:",
+            "    other.exec_driver_sql('DELETE FROM session')",
+            "    other.commit()",
+        ],
+        {"backfill session", "loses session"},
+    ),
+    "one block": (
+        executing(f"DO $$ BEGIN {LATER}; PERFORM max(note) FROM session; END $$"),
+        {"held person"},
+    ),
+    "a transaction in an autocommit block": (
+        executing("BEGIN", LATER, "UPDATE session SET n = 9", "COMMIT", alone=True),
+        {"held person", "backfill session", "loses session.n"},
+    ),
+    "a string in an autocommit block": (
+        executing(
+            "ALTER TABLE session ADD CONSTRAINT c CHECK (n < 9) NOT VALID;"
+            " ALTER TABLE session VALIDATE CONSTRAINT c",
+            alone=True,
+        ),
+        {"scan session"},
+    ),
+    "one row less": (
+        executing(
+            "DELETE FROM session WHERE id = 1",
+            "ALTER TABLE session ADD CONSTRAINT c CHECK (n < 9)",
+        ),
+        {"scan session", "loses session"},
+    ),
+    "handlers, which are no commits": (
+        executing(
+            "DO $$ DECLARE i int; BEGIN FOR i IN SELECT id FROM session LOOP BEGIN"
+            " UPDATE session SET n = 9 WHERE id = i; EXCEPTION WHEN others THEN NULL; END;"
+            " END LOOP; END $$",
+            alone=True,
+        ),
+        {"backfill session", "loses session.n"},
+    ),
+}
+"""Ways to hide what is done, and the findings all the same; each cannot be reverted."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", HIDDEN)
+def test_hidden(review: Review, case: str) -> None:
+    """What a revision does is seen, however it does it."""
+    lines, expected = HIDDEN[case]
+    _, found = review(Revision(lines, [IRREVERSIBLE]))
+    assert {one for one in named(found) if "irreversible" not in one} == expected
+
+
+UNCHANGED = {
+    "another isolation": executing(
+        "SET default_transaction_isolation = 'serializable'",
+        "DO $$ BEGIN PERFORM count(*) FROM session; PERFORM pg_sleep(0.1); END $$",
+        alone=True,
+    ),
+    "a rollback of its own": executing(
+        "BEGIN", "UPDATE session SET note = 'gone' WHERE id = 1", "ROLLBACK", alone=True
+    ),
+    "no wait": executing("DO $$ BEGIN LOCK TABLE session NOWAIT; END $$", alone=True),
+    "a body of statements": [
+        "op.execute('CREATE FUNCTION two() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1;"
+        " SELECT 2; END; DROP FUNCTION two()')"
+    ],
+    "a temporary table": executing("CREATE TEMP TABLE pairs AS SELECT 1"),
+    "texts with signs": executing("COMMENT ON TABLE small IS 'a;b $$ % :c -- d'",
+                                  "COMMENT ON TABLE small IS NULL"),
+}  # fmt: skip
+"""Upgrades that a deploy applies, and that change nothing."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", UNCHANGED)
+def test_tracing_changes_nothing(review: Review, case: str) -> None:
+    """A revision that a deploy applies is applied here, and is no finding."""
+    walked, found = review(Revision(UNCHANGED[case]))
+    assert walked.failure is None
+    assert found == []
 
 
 OWN_ENDS = {
@@ -281,17 +372,35 @@ RAISING = {
         "DO $$ BEGIN RAISE EXCEPTION 'bad: %', (SELECT note FROM session LIMIT 1); END $$"
     ),
     "cast": executing("ALTER TABLE session ALTER COLUMN note TYPE int USING note::int"),
+    "a raise with another code": executing(
+        "DO $$ BEGIN RAISE unique_violation USING MESSAGE = (SELECT note FROM session LIMIT 1);"
+        " END $$"
+    ),
+    "a name": executing(
+        "DO $$ BEGIN EXECUTE format('SELECT * FROM %I', (SELECT note FROM session LIMIT 1)); END $$"
+    ),
+    "an exit": [
+        "raise SystemExit(op.get_bind().exec_driver_sql('SELECT note FROM session').scalar())"
+    ],
+    "a statement": [
+        "note = op.get_bind().exec_driver_sql('SELECT note FROM session').scalar()",
+        "print(note)",
+        "op.execute(f\"UPDATE session SET note = '{note}' WHERE id = 0\")",
+        "raise ValueError(note)",
+    ],
 }
 """Upgrades whose error quotes a row."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", RAISING)
-def test_an_error_that_quotes_a_row(review: Review, case: str) -> None:
+def test_an_error_that_quotes_a_row(
+    review: Review, capfd: pytest.CaptureFixture[str], case: str
+) -> None:
     """No text of an error shows a value of rows that were given."""
     walked, found = review(Revision(RAISING[case]), generated=False)
     assert walked.failure is not None
-    assert "secret" not in f"{walked.failure} {found}".replace("SELECT note", "")
+    assert "secret" not in f"{walked.failure} {found} {walked.steps}" + "".join(capfd.readouterr())
 
 
 @pytest.mark.slow

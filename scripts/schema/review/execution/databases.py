@@ -1,8 +1,8 @@
 """The databases that a review works on: one with many rows, and a small one to try access on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -20,7 +20,7 @@ from schema.review.pull_request import PullRequest
 from schema.revisions.runner import upgrade
 from schema.rows.generator import Generator, Samples
 from schema.rows.maker import EACH
-from schema.rows.tables import quote, read_tables
+from schema.rows.tables import Check, quote, read_tables
 from schema.text import pluralize
 
 
@@ -117,6 +117,39 @@ def assume(session: psycopg.Connection[Any], revision: Script) -> None:
         named = ".".join(map(quote, str(table).split(".")))
         with suppress(psycopg.Error):
             session.execute(f"DELETE FROM {named} WHERE ({condition}) IS FALSE".encode())
+
+
+def assume_and_refill(url: URL, revision: Script, rows: Mapping[str, int]) -> tuple[str, ...]:
+    """Leave only rows that meet what a revision assumes, and make others in place of the rest.
+
+    `rows` counts those of each table before. Returns, as sentences, where fewer than half were
+    found again.
+    """
+    with session(url) as opened:
+        assume(opened, revision)
+    short = []
+    for name, condition in getattr(revision.module, "assumes", {}).items():
+        with connect(url) as connection:
+            tables = read_tables(connection)
+            if name not in tables:
+                continue
+            table = tables[name]
+            assumed = Check("assumed", tuple(one.name for one in table.columns), condition)
+            narrowed = replace(table, checks=(*table.checks, assumed))
+            changed = tuple(narrowed if one.name == name else one for one in tables.tables)
+            generator = Generator(
+                connection, replace(tables, tables=changed), seed="assumed", samples=samples()
+            )
+            before, wanted = len(generator.rows(name)), rows.get(name, 0)
+            generator.spread({name: max(0, wanted - before)})
+            connection.commit()
+            now = len(generator.rows(name))
+            if now < wanted / 2:
+                short.append(
+                    f"{name} at its size: only {now:,} of {wanted:,} generated rows meet what"
+                    f" {revision.revision} assumes"
+                )
+    return tuple(short)
 
 
 def samples() -> Samples:

@@ -38,7 +38,7 @@ def read(watcher: psycopg.Connection[Any], pid: int, relations: Collection[int])
     found: dict[int, int] = {}
     for oid, mode in watcher.execute(_HELD, [pid]).fetchall():
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", mode.removesuffix("Lock")).upper()
-        if oid in relations:
+        if oid in relations and words in MODES:  # SIReadLock blocks nobody
             found[oid] = max(MODES.index(words), found.get(oid, 0))
     return found
 

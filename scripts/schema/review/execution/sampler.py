@@ -46,6 +46,12 @@ class Sampler:
         return self._released
 
     def _sample(self) -> None:
+        try:
+            self._read()
+        finally:
+            self._release()
+
+    def _read(self) -> None:
         while not self._done.is_set():
             waits = self._held and self._watcher.execute(
                 "SELECT %s = ANY (pg_catalog.pg_blocking_pids(%s))",

@@ -3,7 +3,7 @@
 import re
 
 from pglast import ast, parse_sql, split
-from pglast.enums import AlterTableType
+from pglast.enums import AlterTableType, TransactionStmtKind
 from pglast.parser import ParseError
 
 from schema.review.execution.relations import Relation, Relations
@@ -18,16 +18,24 @@ _ALONE = (
     ast.DropTableSpaceStmt,
     ast.TransactionStmt,
 )
+_CONTROL = {
+    TransactionStmtKind.TRANS_STMT_BEGIN,
+    TransactionStmtKind.TRANS_STMT_START,
+    TransactionStmtKind.TRANS_STMT_COMMIT,
+    TransactionStmtKind.TRANS_STMT_ROLLBACK,
+}
 _PERHAPS_ALONE = re.compile(r"\b(CONCURRENTLY|VACUUM|CALL|DO)\b", re.IGNORECASE)
 
 
 def pieces(sql: str) -> list[str]:
     """Split a string into its statements; one that cannot be split is returned whole."""
-    try:
-        found = [str(one) for one in split(sql, with_parser=False)]
-    except ParseError:
-        return [sql]
-    return found if len(found) > 1 else [sql]
+    for with_parser in (True, False):  # the parser may be older than the server
+        try:
+            found = [str(one) for one in split(sql, with_parser=with_parser)]
+        except ParseError:
+            continue
+        return found if len(found) > 1 else [sql]
+    return [sql]
 
 
 def parsed(sql: str) -> ast.Node | None:
@@ -66,8 +74,16 @@ def can_be_in_transaction(sql: str) -> bool:
     return found
 
 
+def is_transaction_control(sql: str) -> bool:
+    """Whether the statement begins or ends a transaction."""
+    statement = parsed(sql)
+    return isinstance(statement, ast.TransactionStmt) and statement.kind in _CONTROL
+
+
 def named_tables(sql: str, relations: Relations) -> list[Relation]:
-    """Return the tables that a statement names, or whose indexes it names."""
+    """Return the tables that a command names, or whose indexes it names; of a block, none."""
+    if isinstance(parsed(sql), ast.DoStmt | ast.CallStmt):
+        return []
     words = set(re.findall(r"[\w$]+", sql))
     named = [one for one in relations.values() if one.name.rpartition(".")[2] in words]
     oids = {one.table or one.oid for one in named}

@@ -6,6 +6,7 @@ several statements is executed one by one. In an autocommit block each statement
 transaction gets one, so that its locks can be read before they are gone.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -27,13 +28,21 @@ from schema.review.execution.relations import (
     read_work,
 )
 from schema.review.execution.sampler import Sampler, Sessions
-from schema.review.execution.statements import can_be_in_transaction, named_tables, pieces
+from schema.review.execution.statements import (
+    can_be_in_transaction,
+    is_transaction_control,
+    named_tables,
+    pieces,
+)
 from schema.review.result import Lock, Statement, Transaction, is_blocking
 from schema.sql_lint.capture import line_in
 
 UNSEEN = "-- statements that did not go through SQLAlchemy"
 """What stands for them on the page: their effects are seen at the end of the transaction."""
 
+_COMMITS = re.compile(r"\bCOMMIT\b|^\s*CALL\b", re.IGNORECASE)
+_SUBTRANSACTIONS = re.compile(r"\bEXCEPTION\b", re.IGNORECASE)
+"""A block with a handler takes a number of its own, as if it were a transaction."""
 _CHANGES = locks.MODES.index("ROW EXCLUSIVE")
 _XIDS = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint"
 """The next transaction's number. Reading it takes none."""
@@ -53,6 +62,8 @@ class _Running:
     transactions: int = 0
     """The number of the next transaction, before it."""
     started: float = 0
+    control: bool = False
+    """Whether it begins or ends a transaction in an autocommit block."""
     repeats: bool = False
     """Whether the statement before it was the same: a loop is seen as a whole."""
 
@@ -108,8 +119,10 @@ class Trace:
         self._open: _Open | None = None
         self._running: _Running | None = None
         self._own_time = 0.0
+        self._group = False
+        """Whether a string of several statements was given one transaction."""
         self.touched: set[int] = set()
-        """The relations on which a lock was taken that allows changes; the caller empties it."""
+        """The relations on which a lock was taken that allows changes, or that were changed."""
 
     @contextmanager
     def tracing(
@@ -121,6 +134,10 @@ class Trace:
         """
         self._path, self._relations, self._rows = path, relations, rows
         self._found, self._open, self._running = [], None, None
+        self._group = self._ended = False
+        self.touched = set()
+        self._remade: set[int] = set()
+        before = self._totals()
         events: dict[str, Callable[..., Any]] = {
             "before_cursor_execute": self._before,
             "after_cursor_execute": self._after,
@@ -134,6 +151,7 @@ class Trace:
             for name, listener in events.items():
                 event.remove(self._connection, name, listener)
             self._stop()
+        self._see_elsewhere(before)
 
     def _stop(self) -> None:
         """End what an error has left open."""
@@ -158,6 +176,9 @@ class Trace:
         if line is None:  # Alembic's own
             return sql, parameters
         *first, last = [sql] if parameters else pieces(sql)
+        if first and self._is_outside() and all(map(can_be_in_transaction, (*first, last))):
+            self._driver.execute("BEGIN")  # as PostgreSQL does for such a string
+            self._group = True
         for one in first:
             self._running = self._begin(one, line)
             cursor.execute(one, parameters)
@@ -169,10 +190,24 @@ class Trace:
         if self._running is not None:
             self._finish(self._running)
             self._running = None
+        if self._group:
+            self._group = False
+            if self._in_transaction():
+                self._end()
+                self._driver.execute("COMMIT")
+
+    def _is_outside(self) -> bool:
+        """Whether no transaction is open, and none begins with the next statement."""
+        return self._driver.autocommit and not self._in_transaction()
 
     def _begin(self, sql: str, line: int) -> _Running:
         started = time.monotonic()
-        running = _Running(sql.replace("%%", "%").strip(), line, self._driver.autocommit)
+        running = _Running(sql.replace("%%", "%").strip(), line, self._is_outside())
+        if self._driver.autocommit and is_transaction_control(running.sql):
+            running.control = True
+            if not running.alone:
+                self._end()
+            return running
         if self._open is not None and self._open.noted and not running.alone:
             last = self._open.noted[-1].statement
             running.repeats = (last.sql, last.line) == (running.sql, running.line)
@@ -183,9 +218,11 @@ class Trace:
         running.wrapped = running.alone and can_be_in_transaction(running.sql)
         if running.wrapped:
             self._driver.execute("BEGIN")
+        sampled = running.alone and not running.wrapped
+        self._ended = False
         if self._open is None:
-            self._open = _Open(self._works(running))
-        if running.alone and not running.wrapped:
+            self._open = _Open(self._works(running) if sampled else self._baseline())
+        if sampled:
             running.transactions = self._next_transaction()
             named = named_tables(running.sql, self._relations)
             pid = self._driver.info.backend_pid
@@ -201,6 +238,18 @@ class Trace:
             return read_work(self._watcher, self._relations, inside=False)
         return read_work(self._driver, self._relations, inside=True)
 
+    def _baseline(self) -> Works:
+        """Return what a transaction begins with: the files that there are, and no work."""
+        found = read_work(self._watcher, self._relations, inside=False)
+        return {oid: replace(work, read=0, written=0) for oid, work in found.items()}
+
+    def _totals(self) -> Works:
+        """Read what all sessions have done to the tables until now."""
+        if self._is_outside() or not self._in_transaction():
+            self._driver.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
+            self._driver.rollback()
+        return read_work(self._watcher, self._relations, inside=False)
+
     def _next_transaction(self) -> int:
         return int(self._watcher.execute(_XIDS).fetchall()[0][0])
 
@@ -209,6 +258,8 @@ class Trace:
         ended = time.monotonic()
         opened = self._open or _Open({})
         seconds = ended - running.started
+        if running.control:
+            return
         if running.repeats:
             last = opened.noted[-1]
             last.statement = replace(
@@ -223,11 +274,14 @@ class Trace:
         if running.sampler is not None:
             seconds = min(seconds, ended - running.sampler.stop())
             modes = running.sampler.modes
-            transactions = max(1, self._next_transaction() - running.transactions)
+            if _COMMITS.search(running.sql) and not _SUBTRANSACTIONS.search(running.sql):
+                transactions = max(1, self._next_transaction() - running.transactions)
         elif self._in_transaction():
             modes = locks.read(self._watcher, self._driver.info.backend_pid, self._relations)
         self._note(opened, running, modes, seconds)
-        opened.noted[-1].statement = replace(opened.noted[-1].statement, transactions=transactions)
+        noted = opened.noted[-1].statement
+        most = {name: rows // transactions for name, rows in noted.written.items()}
+        opened.noted[-1].statement = replace(noted, transactions=transactions, most=most)
         if running.wrapped and self._in_transaction():
             self._driver.execute("COMMIT")
         if running.alone:
@@ -268,6 +322,7 @@ class Trace:
             rewrites=tuple(sorted({*last.statement.rewrites, *self._names(done.rewritten)})),
             scans=tuple(sorted({*last.statement.scans, *self._names(done.read)})),
             written=dict(sorted(written.items())),
+            most=dict(sorted(written.items())),
         )
 
     def _effects(self, opened: _Open, works: Works, modes: locks.Modes) -> _Effects:
@@ -280,7 +335,7 @@ class Trace:
             oid for oid in filled if works[oid].file != before[oid].file and works[oid].bytes
         }
         read = {
-            oid for oid in filled if works[oid].read - before[oid].read >= self._rows[oid]
+            oid for oid in filled if _is_whole(works[oid].read - before[oid].read, self._rows[oid])
         } - rewritten
         # A refresh counts the rows that it writes into the new file.
         written = {
@@ -289,6 +344,7 @@ class Trace:
         taken = {oid: mode for oid, mode in modes.items() if mode > opened.modes.get(oid, -1)}
         opened.modes |= taken
         changed = {oid for oid, rows in written.items() if rows} | rewritten
+        self._remade |= {oid for oid in both if works[oid].file != before[oid].file}
         self.touched |= {oid for oid, mode in modes.items() if mode >= _CHANGES} | changed
         return _Effects(rewritten, read, written, taken)
 
@@ -303,16 +359,18 @@ class Trace:
     def _names(self, oids: set[int]) -> tuple[str, ...]:
         return tuple(sorted(self._relations[oid].name for oid in oids))
 
-    def _end(self, _connection: Connection) -> None:
+    def _end(self, _connection: Connection | None = None) -> None:
         """Close the transaction, before its commit."""
-        if self._open is None:
+        if self._open is None and self._ended:
             return
         started = time.monotonic()
+        opened = self._open or _Open(self._baseline())
+        self._ended = True
         if self._in_transaction():
-            self._refresh(self._open)
-            self._see_unseen(self._open)
+            self._refresh(opened)
+            self._see_unseen(opened)
         self._own_time += time.monotonic() - started
-        self._close(self._open, alone=False)
+        self._close(opened, alone=False)
 
     def _see_unseen(self, opened: _Open) -> None:
         """Note what the driver executed by itself, such as COPY."""
@@ -320,6 +378,10 @@ class Trace:
         works = read_work(self._driver, self._relations, inside=True)
         changed = any(
             (work.file, work.written) != (opened.works[oid].file, opened.works[oid].written)
+            or (
+                self._rows.get(oid)
+                and _is_whole(work.read - opened.works[oid].read, self._rows[oid])
+            )
             for oid, work in works.items()
             if oid in opened.works
         )
@@ -328,6 +390,31 @@ class Trace:
         ):
             unseen = _Running(UNSEEN, 0, alone=False, started=time.monotonic())
             self._note(opened, unseen, modes, 0.0)
+
+    def _see_elsewhere(self, before: Works) -> None:
+        """Note what was done outside this connection's transactions, by whatever means."""
+        after = self._totals()
+        noted: Counter[str] = Counter()
+        for transaction in self._found:
+            for one in transaction.statements:
+                noted.update(one.written)
+        written = {
+            oid: work.written - before[oid].written - noted[self._relations[oid].name]
+            for oid, work in after.items()
+            if oid in before and oid not in self._remade
+        }
+        written = {oid: rows for oid, rows in written.items() if rows > 0}
+        files = {
+            oid
+            for oid, work in after.items()
+            if oid in before and work.file != before[oid].file and oid not in self.touched
+        }
+        if written or files:
+            self.touched |= files | set(written)
+            statement = Statement(
+                UNSEEN, 0, 0.0, rewrites=self._names(files), written=self._counted(written)
+            )
+            self._found.append(Transaction((statement,), alone=True, seconds=0.0))
 
     def _close(self, opened: _Open, *, alone: bool) -> None:
         """Make a transaction of what was noted; its locks end now."""
@@ -350,9 +437,19 @@ class Trace:
             if is_blocking(lock)
         }
         seconds = statements[0].seconds if alone else ended - began
+        if alone and self._is_repeated(statements[0]):
+            self._found[-1] = _merged(self._found[-1], statements[0])
+            return
         self._found.append(
             Transaction(tuple(statements), alone, seconds, tuple(held.values()), slowest)
         )
+
+    def _is_repeated(self, statement: Statement) -> bool:
+        """Whether the same statement ran just before, in a transaction of its own."""
+        if not self._found or not self._found[-1].alone:
+            return False
+        last = self._found[-1].statements[0]
+        return (last.sql, last.line) == (statement.sql, statement.line)
 
     def _work(self, statement: Statement) -> int:
         """Return on how many rows a statement works: that grows with the tables, unlike a time."""
@@ -377,3 +474,29 @@ class Trace:
                     )
                 )
         return tuple(sorted(found, key=lambda lock: lock.relation))
+
+
+def _merged(earlier: Transaction, again: Statement) -> Transaction:
+    """Show a loop of transactions as one statement: batches, each with its own commit."""
+    (first,) = earlier.statements
+    written = Counter(first.written) + Counter(again.written)
+    merged = replace(
+        first,
+        seconds=first.seconds + again.seconds,
+        times=first.times + 1,
+        transactions=first.transactions + again.transactions,
+        most={
+            name: max(first.most.get(name, 0), again.written.get(name, 0) // again.transactions)
+            for name in written
+        },
+        written=dict(sorted(written.items())),
+        rewrites=tuple(sorted({*first.rewrites, *again.rewrites})),
+        scans=tuple(sorted({*first.scans, *again.scans})),
+        invalid=again.invalid,
+    )
+    return replace(earlier, statements=(merged,), seconds=earlier.seconds + again.seconds)
+
+
+def _is_whole(read: int, rows: int) -> bool:
+    """Whether as many rows were read as a table has, but for a few that were deleted before."""
+    return read >= rows * 0.9
