@@ -34,6 +34,7 @@ def run(
 ) -> None:
     """Review the new revisions, and print the page or write it to a file."""
     with exit_codes(_error if form == "json" else None), progress() as show:
+        _check_output(output)
         given = _given(database_url, disposable=disposable)
         found = review(replace(options, given=given), show)
     page = _page(found, form)
@@ -50,6 +51,17 @@ def _page(found: Review, form: Format) -> str:
     if form == "json":
         return json_document(_FIELDS, **document(found))
     return (markdown if form == "markdown" else html)(found).rstrip("\n")
+
+
+def _check_output(output: Path | None) -> None:
+    """Refuse a file that cannot be written, before anything runs.
+
+    Raises:
+        CannotRunError: there is no such folder, or it is one.
+
+    """
+    if output is not None and (output.is_dir() or not output.resolve().parent.is_dir()):
+        raise CannotRunError(f"--output must name a file in an existing folder, not {output}.")
 
 
 def _error(message: str) -> str:

@@ -65,7 +65,7 @@ def driver_of(connection: Connection) -> psycopg.Connection[Any]:
     return driver
 
 
-def describe_error(error: Exception) -> str:
+def describe_error(error: BaseException) -> str:
     """Describe an error of a revision, with file and line, or of the database, in one line."""
     if isinstance(error, DBAPIError):
         return first_error_line(error)

@@ -4,6 +4,7 @@ The rules follow from PostgreSQL's documentation, Explicit Locking: a lock is ke
 transaction, and those who wait for it wait for all that the transaction does meanwhile.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -14,17 +15,38 @@ from schema.review.policy import Budget, Policy
 from schema.review.result import Finding, Lock, Size, Statement, Step, Transaction, is_blocking
 from schema.text import capitalized, pluralize
 
+_IS_BLOCK = re.compile(r"\s*(DO|CALL|SELECT|WITH)\b", re.IGNORECASE)
+"""Several commands may hide in it, so that it can work on rows while it holds its own locks."""
+
 type Rows = dict[str, int]
 
 
-def of_step(step: Step, revision: Script, rows: Rows, policy: Policy) -> Iterator[Finding]:
-    """Find the hazards of an upgrade; `rows` counts those of each table before it."""
+def batched_tables(steps: Iterable[Step]) -> frozenset[str]:
+    """Return the tables that more than one transaction of the upgrades writes."""
+    found: Counter[str] = Counter()
+    for step in steps:
+        for transaction in step.transactions if step.direction == "upgrade" else ():
+            for one in transaction.statements:
+                found.update(dict.fromkeys(one.written, one.transactions))
+    return frozenset(table for table, number in found.items() if number > 1)
+
+
+def of_step(
+    step: Step, revision: Script, rows: Rows, policy: Policy, batches: frozenset[str]
+) -> Iterator[Finding]:
+    """Find the hazards of an upgrade.
+
+    `rows` counts those of each table before it; `batches` are the tables that several transactions
+    of the pull request write.
+    """
     found = [
         finding
         for transaction in step.transactions
-        for finding in _of_transaction(transaction, revision, rows, policy)
+        for finding in _of_transaction(transaction, revision, rows, policy, batches)
     ]
-    yield from _within_budget(_once(found), revision, policy)
+    held = {one.object for one in found if one.kind == "held"}
+    told = [one for one in found if one.kind != "several" or one.object not in held]
+    yield from _within_budget(_once(told), revision, policy)
 
 
 def of_growth(sizes: Iterable[Size], revision: Script, policy: Policy) -> Iterator[Finding]:
@@ -44,7 +66,11 @@ def of_growth(sizes: Iterable[Size], revision: Script, policy: Policy) -> Iterat
 
 
 def _of_transaction(
-    transaction: Transaction, revision: Script, rows: Rows, policy: Policy
+    transaction: Transaction,
+    revision: Script,
+    rows: Rows,
+    policy: Policy,
+    batches: frozenset[str],
 ) -> Iterator[Finding]:
     blocking: dict[str, Lock] = {}
     written: Counter[str] = Counter()
@@ -53,11 +79,14 @@ def _of_transaction(
         blocking |= {lock.relation: lock for lock in statement.locks if is_blocking(lock)}
         heavy = set(_heavy(statement, rows, revision, policy))
         yield from _work(statement, blocking, heavy, revision)
-        yield from _held(statement, earlier, heavy, revision)
+        holding = blocking if _IS_BLOCK.match(statement.sql) else earlier
+        yield from _held(statement, holding, heavy, revision)
         yield from _several(statement, earlier, blocking, revision)
         for table, number in statement.written.items():
-            written[table] += number // statement.transactions
-            if _too_many(written[table], rows.get(table, 0), policy.of(table, revision)):
+            written[table] += statement.most.get(table, number)
+            batched = table in batches or statement.transactions > 1
+            budget = policy.of(table, revision)
+            if _too_many(written[table], rows.get(table, 0), budget, batched=batched):
                 yield _backfill(table, written[table], statement, revision)
 
 
@@ -70,16 +99,20 @@ def _heavy(
             if rows.get(table, 0) >= policy.of(table, revision).big:
                 yield what, table
     for table, number in statement.written.items():
-        if _too_many(
-            number // statement.transactions, rows.get(table, 0), policy.of(table, revision)
-        ):
+        most = statement.most.get(table, number)
+        batched = statement.transactions > 1
+        if _too_many(most, rows.get(table, 0), policy.of(table, revision), batched=batched):
             yield "backfill", table
 
 
-def _too_many(written: int, rows: int, budget: Budget) -> bool:
-    """Whether a transaction writes a whole big table, or more rows than the budget has."""
-    whole = rows >= budget.big and written >= rows
-    return rows > 0 and (whole or written > budget.rows)
+def _too_many(written: int, rows: int, budget: Budget, *, batched: bool) -> bool:
+    """Whether a transaction writes more rows of a table than the budget has.
+
+    Where no other transaction writes it, a tenth of a big table is too much: nothing bounds the
+    statement, and a larger table has more than the budget.
+    """
+    unbounded = not batched and rows >= budget.big and written >= max(rows / 10, budget.big / 2)
+    return rows > 0 and (unbounded or written > budget.rows)
 
 
 def _work(

@@ -113,7 +113,7 @@ def accept(findings: Iterable[Finding], revisions: Iterable[Script]) -> Iterator
 
     """
     accepted = {one.revision: _accepts(one) for one in revisions}
-    # What was tried for all revisions together, each of them may accept.
+    # What was tried for all revisions together, any one of them may accept.
     together = {name: reason for names in accepted.values() for name, reason in names.items()}
     used: set[tuple[str, str]] = set()
     for finding in findings:

@@ -11,6 +11,12 @@ from schema.project import REVISIONS_DIR, ROOT, scripts
 from schema.revisions.history import is_linear, revisions_oldest_first
 from schema.revisions.merged import NotComparableError, git, merge_base
 
+_DECLARED = {
+    "loses": '{"table.column": "why that is right"}',
+    "assumes": '{"table": "condition on its rows"}',
+    "accepts": '{"scan table": "why that is right"}',
+}
+
 
 @dataclass(frozen=True)
 class PullRequest:
@@ -39,6 +45,8 @@ def read_pull_request(ref: str | None) -> PullRequest:
         CannotRunError: git cannot tell, or the new revisions do not stand behind the others.
 
     """
+    if ref is not None and ref.startswith("-"):
+        raise CannotRunError("--base must name a branch, a tag or a commit.")
     try:
         base = merge_base() if ref is None else git("merge-base", "HEAD", ref).strip()
         listed = git("ls-tree", "--name-only", base, "--", f"{_relative(REVISIONS_DIR)}/")
@@ -60,7 +68,28 @@ def read_pull_request(ref: str | None) -> PullRequest:
         raise CannotRunError(
             "A new revision stands before one that the base has; run schema rebase."
         )
+    for revision in new:
+        _check_declarations(revision)
     return PullRequest(base, directory, merged, new)
+
+
+def _check_declarations(revision: Script) -> None:
+    """Refuse what a revision declares in another form, before anything runs.
+
+    Raises:
+        CannotRunError: `loses`, `assumes` or `accepts` is no dict of texts.
+
+    """
+    for name, example in _DECLARED.items():
+        found = getattr(revision.module, name, {})
+        texts = isinstance(found, dict) and all(
+            isinstance(one, str) for pair in found.items() for one in pair
+        )
+        if not texts:
+            raise CannotRunError(
+                f"`{name}` of {Path(revision.path).name} must give a text for each name:"
+                f" {name} = {example}."
+            )
 
 
 def text_at(commit: str, path: Path) -> str | None:

@@ -52,6 +52,8 @@ class Statement:
     """Tables that were read from end to end."""
     written: Mapping[str, int] = field(default_factory=dict)
     """How many rows were inserted, updated and deleted, by table."""
+    most: Mapping[str, int] = field(default_factory=dict)
+    """How many of them one transaction wrote, where this statement is several."""
     transactions: int = 1
     """In how many transactions it wrote: more than one if it commits by itself."""
     times: int = 1

@@ -2,9 +2,9 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alembic.script import Script
@@ -14,14 +14,14 @@ from schema.postgres.scratch import open_server
 from schema.project import ROOT
 from schema.review import findings, lints
 from schema.review.execution import databases
-from schema.review.execution.walk import walk
+from schema.review.execution.walk import Walked, walk
 from schema.review.models.compatibility import Compatibility
-from schema.review.models.statements import export_models
+from schema.review.models.statements import export_models, new_models
 from schema.review.objects import changed_objects
 from schema.review.pages.diagram import affected
-from schema.review.policy import accept, read_policy
+from schema.review.policy import Policy, accept, read_policy
 from schema.review.pull_request import PullRequest, read_pull_request, text_at
-from schema.review.result import Review, Revision, Size
+from schema.review.result import Finding, Review, Revision, Size
 from schema.review.trial import Tried, try_small
 from schema.review.verdict import sentences, verdict_of
 from schema.revisions.history import is_irreversible
@@ -58,28 +58,38 @@ def review(options: Options, show: Show) -> Review:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="schema-review-"))
         base = export_models(pull_request.base, Path(folder))
-        models = stack.enter_context(Compatibility(base, ROOT / "models"))  # imported meanwhile
+        new = new_models(
+            Path(folder), [one.revision for one in (*pull_request.merged, *pull_request.new)]
+        )
+        models = stack.enter_context(Compatibility(base, new))  # imported meanwhile
         server = stack.enter_context(open_server(None, options.postgres, show))
+        # Roles belong to a server: those of one run must not be there when the other one begins.
+        another = stack.enter_context(open_server(None, options.postgres, show))
         show("rows")
         if options.given is None:
             ground = stack.enter_context(databases.scratch(server, pull_request, options.rows))
         else:
             ground = databases.given(options.given, pull_request)
         walked = walk(ground, pull_request, show)
+        judged = walked
+        if options.given is not None and walked.failure is None:
+            # Its tables may be small: what depends on their size is judged on generated rows too.
+            sized = databases.scratch(server, pull_request, options.rows)
+            judged = walk(stack.enter_context(sized), pull_request, show)
         tried = Tried(not_covered=("access and compatibility: the revisions fail",))
         if walked.failure is None:
             show("access and models")
-            tried = try_small(server, pull_request, models)
+            tried = try_small(another, pull_request, models)
         version = server.version if options.given is None else _version(options.given)
     objects = changed_objects(walked.before, walked.after)
     diagram = affected(walked.before, walked.after)
     found = tuple(
         accept(
             [
-                *findings.of_walk(walked, pull_request.new, policy),
+                *findings.of_both(walked, judged, pull_request.new, policy),
                 *tried.findings,
-                *findings.of_access(tried.access, tried.unsafe),
-                *findings.of_breaks(tried.breaks),
+                *_of(pull_request, findings.of_access(tried.access, tried.unsafe)),
+                *_of(pull_request, findings.of_breaks(tried.breaks)),
             ],
             pull_request.new,
         )
@@ -89,12 +99,16 @@ def review(options: Options, show: Show) -> Review:
         below=pull_request.below or "base",
         revisions=tuple(map(_revision, pull_request.new)),
         verdict=verdict_of(found),
-        sentences=sentences(walked, diagram, objects, found, tried.breaks),
+        sentences=sentences(walked, objects, found, tried.breaks),
         findings=found,
         objects=objects,
         diagram=diagram,
         steps=tuple(walked.steps),
-        lints=tuple(lints.of_steps(walked.steps, pull_request.new)),
+        lints=tuple(
+            lints.of_steps(
+                walked.steps, pull_request.new, tried.breaks if tried.statements else None
+            )
+        ),
         access=tried.access,
         reversals=tuple(walked.reversals),
         breaks=tried.breaks,
@@ -105,7 +119,12 @@ def review(options: Options, show: Show) -> Review:
         rows=walked.total,
         generated=ground.generated,
         seconds=time.monotonic() - started,
-        not_covered=(*ground.shortages, *tried.not_covered, *_ALWAYS),
+        not_covered=(
+            *ground.shortages,
+            *_sizes_missing(judged, policy),
+            *tried.not_covered,
+            *_ALWAYS,
+        ),
     )
 
 
@@ -113,6 +132,24 @@ _ALWAYS = (
     "other sessions: no one else used the database meanwhile",
     "what revisions do outside the database",
 )
+
+
+def _of(pull_request: PullRequest, found: Iterable[Finding]) -> Iterator[Finding]:
+    """Name the revision of what was tried for all together, if there is only one."""
+    if len(pull_request.new) > 1:
+        yield from found
+    else:
+        for one in found:
+            yield replace(one, revision=pull_request.new[0].revision)
+
+
+def _sizes_missing(walked: Walked, policy: Policy) -> Sequence[str]:
+    """Say which sizes could not be judged."""
+    largest = max((rows for of in walked.rows.values() for rows in of.values()), default=0)
+    if largest < policy.budget.big:
+        small = f"sizes: the largest table has {largest:,} rows, and {policy.budget.big:,} are big"
+        return (small, *walked.short)
+    return walked.short
 
 
 def _version(url: URL) -> str:

@@ -8,13 +8,11 @@ from schema.review.execution.walk import Walked
 from schema.review.pages.wording import deployment, duration
 from schema.review.result import (
     Break,
-    Diagram,
     Finding,
     Lock,
     ObjectChange,
     Reversal,
     Step,
-    Table,
     is_blocking,
 )
 from schema.text import capitalized, pluralize
@@ -32,16 +30,22 @@ def verdict_of(findings: Sequence[Finding]) -> Literal["blocked", "decide", "saf
 
 def sentences(
     walked: Walked,
-    diagram: Diagram,
     objects: Sequence[ObjectChange],
     findings: Sequence[Finding],
     breaks: Sequence[Break],
 ) -> tuple[str, ...]:
     """Say what changes, who waits, what a downgrade loses, what to decide, what to deploy first."""
+    if walked.failure is not None:
+        failed = walked.failure
+        return (
+            f"The {failed.direction} of {failed.revision} fails: {failed.error.rstrip('.')}.",
+            "What stands behind it was not run.",
+            *_decisions(findings),
+        )
     found = [
         *_changes(objects),
         *_waits(walked.steps),
-        *_reversal(walked.reversals, diagram),
+        *_reversal(walked.reversals, walked.discarded),
         *_decisions(findings),
         *([deployment(breaks)] if breaks else []),
     ]
@@ -97,18 +101,9 @@ def _waits(steps: Sequence[Step]) -> Iterator[str]:
     yield f"{capitalized(_listed(words))}."
 
 
-def _new_names(table: Table) -> Iterator[str]:
-    """Yield the table if it is new, or its new columns."""
-    if table.mark == "added":
-        yield table.name
-    else:
-        yield from (f"{table.name}.{one.name}" for one in table.columns if one.mark == "added")
-
-
-def _reversal(reversals: Sequence[Reversal], diagram: Diagram) -> Iterator[str]:
+def _reversal(reversals: Sequence[Reversal], discarded: Sequence[str]) -> Iterator[str]:
     lost = sorted({name for one in reversals for name in one.lost})
     final = [one for one in reversals if one.state == "irreversible"]
-    discarded = [name for table in diagram.tables for name in _new_names(table)]
     if final:
         text = f"{pluralize(len(final), 'revision')} cannot be reverted"
         yield (

@@ -95,8 +95,7 @@ def _finding(one: Finding, detail: Detail) -> Line:
         Strong(one.kind if one.accepted else f"{'✗' if one.blocking else '!'} {one.kind}"),
         " ",
         Code(wording.cut(one.object, text)),
-        " in ",
-        Code(wording.cut(one.revision, text)),
+        *((" in ", Code(wording.cut(one.revision, text))) if one.revision else ()),
         f", line {one.line}: " if one.line else ": ",
         wording.cut(one.message, text),
     )
