@@ -168,6 +168,7 @@ HAZARDOUS = {
     "type change with a backfill": {"scan", "backfill"},
     "rename in steps": {"scan", "backfill"},
     "rename, last step": {"scan", "backfill", "breaks"},
+    "dropped column": {"breaks"},
 }
 """Changes that are right in themselves, and hurt a running application: why."""
 
