@@ -210,6 +210,13 @@ HIDDEN = {
         ),
         {"scan session", "loses session"},
     ),
+    "through an index": (
+        [
+            *executing("SET LOCAL enable_seqscan = off"),
+            *executing("LOCK TABLE session IN SHARE MODE", "SELECT count(*) FROM session"),
+        ],
+        {"scan session"},
+    ),
     "handlers, which are no commits": (
         executing(
             "DO $$ DECLARE i int; BEGIN FOR i IN SELECT id FROM session LOOP BEGIN"
