@@ -5,7 +5,6 @@ Only the history check runs, which needs no database, with the copy's own code.
 
 import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,8 @@ from tests.support.repo_copy import (
     Checkout,
     Launcher,
     Result,
+    branch_off,
+    git,
     sql,
 )
 
@@ -276,29 +277,10 @@ def test_unreadable_history_ends_the_check(
 LAST, FIRST = "isolate_users", "create_better_auth_tables"
 
 
-def _git(copy: Checkout, *arguments: str) -> None:
-    """Run git in the copy, without the developer's settings."""
-    settings = {
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        **{f"GIT_{who}_{what}": "nobody@example.invalid" for who in ("AUTHOR", "COMMITTER")
-           for what in ("NAME", "EMAIL")},
-    }  # fmt: skip  # two dimensions on two lines
-    subprocess.run(
-        ["git", "-C", copy.root, *arguments],
-        env=os.environ | settings,
-        check=True,
-        capture_output=True,
-    )
-
-
 @pytest.fixture
 def branch(copy: Checkout) -> Checkout:
     """A copy in git, on a branch of main."""
-    _git(copy, "init", "--quiet", "--initial-branch=main")
-    _git(copy, "add", ".")
-    _git(copy, "commit", "--quiet", "--message=Everything")
-    _git(copy, "switch", "--quiet", "--create=feature")
+    branch_off(copy)
     return copy
 
 
@@ -336,8 +318,8 @@ def test_merged_revision_is_immutable(
     """A revision on the main branch must not change: it may have run on any database."""
     do(branch)
     if committed:
-        _git(branch, "add", ".")
-        _git(branch, "commit", "--quiet", "--message=Something")
+        git(branch, "add", ".")
+        git(branch, "commit", "--quiet", "--message=Something")
     result = run.run(branch.root, code=HISTORY_ALONE)
     failures = json.loads(result.out)
     assert message in failures[0][0]
@@ -353,7 +335,7 @@ def test_restoring_a_merged_revision_fixes_it(run: Launcher, branch: Checkout) -
     _delete(branch)
     failures = json.loads(run.run(branch.root, code=HISTORY_ALONE).out)
     command = failures[0][1].partition("(git ")[2].partition(")")[0]
-    _git(branch, *command.split())
+    git(branch, *command.split())
     assert json.loads(run.run(branch.root, code=HISTORY_ALONE).out) == []
 
 
@@ -362,8 +344,8 @@ def test_new_revision_may_still_change(run: Launcher, branch: Checkout, committe
     """A revision that is not on the main branch may change."""
     path = branch.add(sql("SELECT 1"), sql("SELECT 2"))
     if committed:
-        _git(branch, "add", ".")
-        _git(branch, "commit", "--quiet", "--message=Something")
+        git(branch, "add", ".")
+        git(branch, "commit", "--quiet", "--message=Something")
     branch.edit(path, "SELECT 1", "SELECT 3")
     result = run.run(branch.root, code=HISTORY_ALONE)
     assert json.loads(result.out) == [], result.everything
@@ -371,8 +353,8 @@ def test_new_revision_may_still_change(run: Launcher, branch: Checkout, committe
 
 def test_merge_base_of_a_remote_branch(run: Launcher, branch: Checkout) -> None:
     """The main branch may exist only as a remote branch, as in CI."""
-    _git(branch, "update-ref", "refs/remotes/origin/main", "main")
-    _git(branch, "branch", "--quiet", "--delete", "main")
+    git(branch, "update-ref", "refs/remotes/origin/main", "main")
+    git(branch, "branch", "--quiet", "--delete", "main")
     _change(branch)
     failures = json.loads(run.run(branch.root, code=HISTORY_ALONE).out)
     assert [message for message, _ in failures if "has changed" in message], failures
@@ -387,16 +369,16 @@ def _without_git(copy: Checkout) -> Path:
 
 def _shallow(copy: Checkout) -> Path:
     """A clone of a branch's last commit, without main, as actions/checkout makes it."""
-    _git(copy, "init", "--quiet", "--initial-branch=main")
+    git(copy, "init", "--quiet", "--initial-branch=main")
     for number in (1, 2):
-        _git(copy, "add", ".")
-        _git(copy, "commit", "--quiet", "--allow-empty", f"--message={number}")
-    _git(copy, "switch", "--quiet", "--create=feature")
-    _git(copy, "commit", "--quiet", "--allow-empty", "--message=3")
-    _git(copy, "switch", "--quiet", "main")
+        git(copy, "add", ".")
+        git(copy, "commit", "--quiet", "--allow-empty", f"--message={number}")
+    git(copy, "switch", "--quiet", "--create=feature")
+    git(copy, "commit", "--quiet", "--allow-empty", "--message=3")
+    git(copy, "switch", "--quiet", "main")
     clone = copy.root.parent / "clone"
     arguments = ("clone", "--quiet", "--depth=1", "--branch=feature", f"file://{copy.root}")
-    _git(copy, *arguments, str(clone))
+    git(copy, *arguments, str(clone))
     return clone
 
 
@@ -404,7 +386,7 @@ def _foreign(copy: Checkout) -> Path:
     """A repository of another user, which git refuses."""
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder to another user")
-    _git(copy, "init", "--quiet", "--initial-branch=main")
+    git(copy, "init", "--quiet", "--initial-branch=main")
     for path in (copy.root, copy.root / ".git"):
         os.chown(path, 65534, 65534)
     return copy.root

@@ -7,7 +7,6 @@ be reviewed is said in one sentence.
 
 import json
 import re
-import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -18,7 +17,7 @@ from schema.postgres.connection import connect
 from schema.rows.generator import Generator
 from schema.rows.tables import read_tables
 from tests.support.changes import CHANGES, Change
-from tests.support.repo_copy import IRREVERSIBLE, Checkout, Launcher, Result
+from tests.support.repo_copy import IRREVERSIBLE, Checkout, Launcher, Result, branch_off, git
 
 ADD = 'op.execute("ALTER TABLE todo ADD COLUMN mark text")'
 DROP = 'op.execute("ALTER TABLE todo DROP COLUMN mark")'
@@ -31,17 +30,8 @@ type Reviewing = Callable[..., Result]
 @pytest.fixture
 def clone(copy: Checkout) -> Checkout:
     """A repository whose branch main is this checkout."""
-    git(copy, "init", "-q", "--initial-branch=main")
-    git(copy, "add", "-A")
-    git(copy, "commit", "-qm", "Begin")
-    git(copy, "checkout", "-qb", "change")
+    branch_off(copy)
     return copy
-
-
-def git(copy: Checkout, *arguments: str) -> None:
-    """Run git in the copy."""
-    who = ("-c", "user.name=A Developer", "-c", "user.email=dev@example.com")
-    subprocess.run(["git", *who, *arguments], cwd=copy.root, check=True)
 
 
 @pytest.fixture
@@ -91,7 +81,7 @@ def test_a_revision_before_a_merged_one(review: Reviewing, clone: Checkout) -> N
     git(clone, "checkout", "-q", "main")
     git(clone, "add", "migrations/versions/2099_later.py")
     git(clone, "commit", "-qm", "Merge the later one")
-    git(clone, "checkout", "-qB", "change")
+    git(clone, "checkout", "-qB", "feature")
     result = review()
     assert (result.code, "schema rebase" in result.err) == (2, True), result.everything
 

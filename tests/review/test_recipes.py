@@ -1,7 +1,7 @@
 """The recipes of migrations/README.md: the review blocks each bad one, and lets each good one pass.
 
 The theory: an author who follows the project's own advice must not be stopped by the project's own
-review, and whoever does what it warns of must be. Each recipe's bad code runs on a copy of the
+review, and one who does what it warns of must be. Each recipe's bad code runs on a copy of the
 database to which the good code of the recipes before it has been applied, on rows.
 """
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from schema.review.runner import Options
-from tests.support.repo_copy import Checkout, copy_to, equip
+from tests.support.repo_copy import Checkout, branch_off, copy_to, equip
 
 _KINDS = (
     ('op.execute("ALTER TABLE todo ADD COLUMN c{n} text")',
@@ -59,13 +59,7 @@ def alembic_engine():
 def history(folder: Path, number: int) -> Checkout:
     """Make a clone whose branch has so many new revisions."""
     copy = copy_to(folder)
-    for command in (
-        ("init", "-q", "--initial-branch=main"),
-        ("add", "-A"),
-        ("commit", "-qm", "Begin"),
-    ):
-        git(copy, *command)
-    git(copy, "checkout", "-qb", "change")
+    branch_off(copy)
     parent = copy.head
     for n in range(number):
         up, down = _KINDS[n % len(_KINDS)]
@@ -79,12 +73,6 @@ def history(folder: Path, number: int) -> Checkout:
     (copy.root / "tests" / "conftest.py").unlink()
     (copy.root / "tests" / "test_rival.py").write_text(_PYTEST_ALEMBIC, encoding="utf-8")
     return copy
-
-
-def git(copy: Checkout, *arguments: str) -> None:
-    """Run git in the clone."""
-    who = ("-c", "user.name=A Developer", "-c", "user.email=dev@example.com")
-    subprocess.run(["git", *who, *arguments], cwd=copy.root, check=True)
 
 
 def seconds(copy: Checkout, *command: str) -> float:

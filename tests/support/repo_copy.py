@@ -6,6 +6,7 @@ modules are imported after the fork.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -229,6 +230,30 @@ def copy_to(folder: Path, root: Path = ROOT) -> Checkout:
         else:
             shutil.copy2(source, target)
     return Checkout(folder)
+
+
+def git(copy: Checkout, *arguments: str) -> None:
+    """Run git in the copy, without the developer's settings."""
+    settings = {
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        **{f"GIT_{who}_{what}": "nobody@example.invalid" for who in ("AUTHOR", "COMMITTER")
+           for what in ("NAME", "EMAIL")},
+    }  # fmt: skip  # two dimensions on two lines
+    subprocess.run(
+        ["git", "-C", copy.root, *arguments],
+        env=os.environ | settings,
+        check=True,
+        capture_output=True,
+    )
+
+
+def branch_off(copy: Checkout) -> None:
+    """Make the copy a repository whose branch main is this checkout, and begin another branch."""
+    git(copy, "init", "--quiet", "--initial-branch=main")
+    git(copy, "add", ".")
+    git(copy, "commit", "--quiet", "--message=Everything")
+    git(copy, "switch", "--quiet", "--create=feature")
 
 
 def equip(copy: Checkout) -> None:

@@ -2,7 +2,6 @@
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from alembic.runtime.migration import MigrationContext
@@ -19,7 +18,7 @@ from schema.project import ROOT
 from schema.rows.contents import Contents, lost, read_contents
 from schema.rows.generator import Generator, Shortage
 from schema.rows.maker import EACH
-from schema.rows.tables import Check, TableRows, Tables, read_tables
+from schema.rows.tables import TableRows, Tables, read_tables
 from schema.rows.visibility import all_rows_visible
 
 MERGED = ROOT / "migrations" / "rows.toml"
@@ -85,14 +84,11 @@ class RowValues:
 
     def _assume(self, table: TableRows, condition: str) -> None:
         """Delete the rows that do not meet the condition, and make others that do."""
-        checked = Check("assumed", tuple(column.name for column in table.columns), condition)
-        narrowed = replace(table, checks=(*table.checks, checked))
-        tables = tuple(narrowed if one.name == table.name else one for one in self._tables.tables)
         delete = f"DELETE FROM {table.sql} WHERE ({condition}) IS FALSE".replace("%", "%%")
         self._connection.exec_driver_sql(delete)
         Generator(
             self._connection,
-            replace(self._tables, tables=tables),
+            self._tables.narrowed(table.name, condition),
             seed="assumed",
             samples=declared_samples(),
         ).fill({table.name: EACH})

@@ -1,11 +1,16 @@
 """The objects that the revisions add, change and remove, from two snapshots."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 from migrations import snapshot
 from schema.review.result import ObjectChange
 
-_CHANGES = {"+": "added", "-": "removed", " ": "changed"}
+_CHANGES: dict[str, Literal["added", "changed", "removed"]] = {
+    "+": "added",
+    "-": "removed",
+    " ": "changed",
+}
 
 
 def changed_objects(
@@ -35,11 +40,5 @@ def _split(difference: str) -> Iterator[ObjectChange]:
 
 
 def _change(lines: list[str]) -> ObjectChange:
-    sign = lines[0][0]
-    match _CHANGES[sign]:
-        case "added":
-            return ObjectChange(lines[0][2:], "added", "\n".join(lines[1:]))
-        case "removed":
-            return ObjectChange(lines[0][2:], "removed", "\n".join(lines[1:]))
-        case _:
-            return ObjectChange(lines[0][2:], "changed", "\n".join(lines[1:]))
+    heading, *parts = lines
+    return ObjectChange(heading[2:], _CHANGES[heading[0]], "\n".join(parts))

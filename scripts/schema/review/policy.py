@@ -25,6 +25,7 @@ from pathlib import Path
 from alembic.script import Script
 
 from schema.errors import CannotRunError
+from schema.review.declarations import declared
 from schema.review.result import Finding
 
 
@@ -112,7 +113,7 @@ def accept(findings: Iterable[Finding], revisions: Iterable[Script]) -> Iterator
         CannotRunError: a revision's `accepts` cannot be read.
 
     """
-    accepted = {one.revision: _accepts(one) for one in revisions}
+    accepted = {one.revision: declared(one, "accepts") for one in revisions}
     # What was tried for all revisions together, any one of them may accept.
     together = {name: reason for names in accepted.values() for name, reason in names.items()}
     used: set[tuple[str, str]] = set()
@@ -140,18 +141,6 @@ def accept(findings: Iterable[Finding], revisions: Iterable[Script]) -> Iterator
                     f"The revision accepts “{name}”, {why}.",
                     "Remove it from `accepts`." if reason.strip() else "Say why that is right.",
                 )
-
-
-def _accepts(revision: Script) -> dict[str, str]:
-    found = getattr(revision.module, "accepts", {})
-    if isinstance(found, dict) and all(
-        isinstance(one, str) for pair in found.items() for one in pair
-    ):
-        return found
-    raise CannotRunError(
-        f"`accepts` of {_name(revision)} must give a reason for each finding's name:"
-        ' accepts = {"scan todo": "why that is right"}.'
-    )
 
 
 def _name(revision: Script | None) -> str:

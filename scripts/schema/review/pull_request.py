@@ -8,14 +8,9 @@ from alembic.script import Script, ScriptDirectory
 
 from schema.errors import CannotRunError
 from schema.project import REVISIONS_DIR, ROOT, scripts
+from schema.review.declarations import EXAMPLES, declared
 from schema.revisions.history import is_linear, revisions_oldest_first
 from schema.revisions.merged import NotComparableError, git, merge_base
-
-_DECLARED = {
-    "loses": '{"table.column": "why that is right"}',
-    "assumes": '{"table": "condition on its rows"}',
-    "accepts": '{"scan table": "why that is right"}',
-}
 
 
 @dataclass(frozen=True)
@@ -69,27 +64,9 @@ def read_pull_request(ref: str | None) -> PullRequest:
             "A new revision stands before one that the base has; run schema rebase."
         )
     for revision in new:
-        _check_declarations(revision)
+        for what in EXAMPLES:  # refused before anything runs
+            declared(revision, what)
     return PullRequest(base, directory, merged, new)
-
-
-def _check_declarations(revision: Script) -> None:
-    """Refuse what a revision declares in another form, before anything runs.
-
-    Raises:
-        CannotRunError: `loses`, `assumes` or `accepts` is no dict of texts.
-
-    """
-    for name, example in _DECLARED.items():
-        found = getattr(revision.module, name, {})
-        texts = isinstance(found, dict) and all(
-            isinstance(one, str) for pair in found.items() for one in pair
-        )
-        if not texts:
-            raise CannotRunError(
-                f"`{name}` of {Path(revision.path).name} must give a text for each name:"
-                f" {name} = {example}."
-            )
 
 
 def text_at(commit: str, path: Path) -> str | None:

@@ -13,6 +13,7 @@ from sqlalchemy import URL
 from schema.postgres.scratch import open_server
 from schema.project import ROOT
 from schema.review import findings, lints
+from schema.review.declarations import EXAMPLES, declared
 from schema.review.execution import databases
 from schema.review.execution.walk import Walked, walk
 from schema.review.models.compatibility import Compatibility
@@ -168,17 +169,17 @@ def _nothing(pull_request: PullRequest) -> Review:
 
 
 def _revision(one: Script) -> Revision:
-    declared = [
+    said = [
         f"{word} {what}: {reason}"
-        for word in ("loses", "assumes", "accepts")
-        for what, reason in dict(getattr(one.module, word, None) or {}).items()
+        for word in EXAMPLES
+        for what, reason in declared(one, word).items()
     ]
     return Revision(
         one.revision,
         (one.doc or "").removesuffix("."),
         Path(one.path).name,
         is_irreversible(one),
-        tuple(declared),
+        tuple(said),
     )
 
 

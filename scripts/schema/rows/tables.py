@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -190,6 +190,15 @@ class Tables:
     def __contains__(self, name: str) -> bool:
         """Whether there is a table of that name."""
         return any(table.name == name for table in self.tables)
+
+    def narrowed(self, name: str, condition: str) -> "Tables":
+        """Return the tables, one of which takes only rows that meet a condition."""
+        table = self[name]
+        assumed = Check("assumed", tuple(column.name for column in table.columns), condition)
+        narrow = replace(table, checks=(*table.checks, assumed))
+        return replace(
+            self, tables=tuple(narrow if one.name == name else one for one in self.tables)
+        )
 
     def __getitem__(self, name: str) -> TableRows:
         """Return the table of that name."""

@@ -149,12 +149,12 @@ def _of_given(before: Access, after: Access) -> Iterator[AccessChange]:
 
 
 def _weight(words: str) -> int:
-    """Order what is given: nothing, what nobody knows, something."""
+    """Order what is given: nothing, what is not known, something."""
     return 0 if not words else 1 if words == UNDECIDED else 2
 
 
 def _of_new_tables(before: Access, after: Access) -> Iterator[AccessChange]:
-    """Tell new tables with rows of users that a role reaches whoever acts.
+    """Tell new tables with rows of users that a role reaches for any user.
 
     Only for a role that is limited elsewhere: others work on everybody's rows anyway.
     """

@@ -4,7 +4,7 @@ The hashes stand in temporary tables of the session that compares, so that the d
 gets no object. A row is known by the hash of its primary key, or of all its values without one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import psycopg
@@ -40,7 +40,6 @@ class _Kept:
     table: Relation
     columns: tuple[_Column, ...]
     copy: str
-    rows: int
 
 
 class Contents:
@@ -53,10 +52,10 @@ class Contents:
         self._kept: dict[int, _Kept] = {}
         self._number = 0
 
-    def keep(self, tables: Iterable[Relation], touched: set[int] | None = None) -> None:
-        """Keep the hashes of these tables; with `touched`, of those that may have changed."""
+    def keep(self, tables: Iterable[Relation], touched: set[int]) -> None:
+        """Keep the hashes of these tables, anew only where `touched` names a table that is kept."""
         now = {one.oid: one for one in tables}
-        for oid in [oid for oid in self._kept if oid not in now or oid in (touched or ())]:
+        for oid in [oid for oid in self._kept if oid not in now or oid in touched]:
             self._session.execute(f"DROP TABLE {self._kept.pop(oid).copy}".encode())
         missing = [one for oid, one in now.items() if oid not in self._kept]
         columns = self._columns([one.oid for one in missing])
@@ -69,16 +68,11 @@ class Contents:
                 f"CREATE TEMP TABLE {copy.removeprefix('pg_temp.')} AS"
                 f" SELECT {_key(mine)} AS key{hashes} FROM ONLY {one.sql}".encode()
             )
-            rows = self._session.execute(f"SELECT count(*) FROM {copy}".encode()).fetchall()[0][0]
-            self._kept[one.oid] = _Kept(one, mine, copy, rows)
+            self._kept[one.oid] = _Kept(one, mine, copy)
 
     def count(self) -> int:
         """Return how many columns are kept."""
         return sum(len(one.columns) for one in self._kept.values())
-
-    def rows(self) -> Mapping[int, int]:
-        """Return how many rows each table had, by oid."""
-        return {oid: one.rows for oid, one in self._kept.items()}
 
     def lost(self, tables: Iterable[Relation], touched: set[int]) -> dict[str, int]:
         """Return in how many rows values are gone, by `table` or `table.column`, as named before.
@@ -99,7 +93,7 @@ class Contents:
         for oid, after in pairs.items():
             kept = self._kept[oid]
             if after is None:
-                found[kept.table.name] = kept.rows
+                found[kept.table.name] = self._counted(kept, "*")
             else:
                 found |= dict(self._lost_of(kept, after, columns.get(after.oid, ())))
         return {name: rows for name, rows in sorted(found.items()) if rows}
@@ -118,7 +112,7 @@ class Contents:
         ]
         for column, now in pairs:
             if now is None:
-                yield f"{table}.{column.name}", self._filled(kept, column)
+                yield f"{table}.{column.name}", self._counted(kept, f"c{column.number}")
         there = [(column, now) for column, now in pairs if now is not None]
         key_before = [one for one in kept.columns if one.in_key]
         key_after = [now for column, now in there if column.in_key]
@@ -127,9 +121,9 @@ class Contents:
         else:
             yield table, self._without_key(kept, after, there)
 
-    def _filled(self, kept: _Kept, column: _Column) -> int:
-        """Count the values of a column that were kept."""
-        query = f"SELECT count(c{column.number}) FROM {kept.copy}"
+    def _counted(self, kept: _Kept, what: str) -> int:
+        """Count the rows that were kept, `*`, or the values of a column."""
+        query = f"SELECT count({what}) FROM {kept.copy}"
         return int(self._session.execute(query.encode()).fetchall()[0][0])
 
     def _by_key(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -16,11 +16,12 @@ from schema.access.declared import declared_samples
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect, driver_of
 from schema.postgres.scratch import Server
+from schema.review.declarations import declared
 from schema.review.pull_request import PullRequest
 from schema.revisions.runner import upgrade
 from schema.rows.generator import Generator, Samples
 from schema.rows.maker import EACH
-from schema.rows.tables import Check, quote, read_tables
+from schema.rows.tables import quote, read_tables
 from schema.text import pluralize
 
 
@@ -112,9 +113,8 @@ def assume(session: psycopg.Connection[Any], revision: Script) -> None:
 
     What cannot be deleted stays: the revision then fails on it, and says so.
     """
-    assumed = getattr(revision.module, "assumes", {})
-    for table, condition in assumed.items() if isinstance(assumed, dict) else ():
-        named = ".".join(map(quote, str(table).split(".")))
+    for table, condition in declared(revision, "assumes").items():
+        named = ".".join(map(quote, table.split(".")))
         with suppress(psycopg.Error):
             session.execute(f"DELETE FROM {named} WHERE ({condition}) IS FALSE".encode())
 
@@ -128,17 +128,13 @@ def assume_and_refill(url: URL, revision: Script, rows: Mapping[str, int]) -> tu
     with session(url) as opened:
         assume(opened, revision)
     short = []
-    for name, condition in getattr(revision.module, "assumes", {}).items():
+    for name, condition in declared(revision, "assumes").items():
         with connect(url) as connection:
             tables = read_tables(connection)
             if name not in tables:
                 continue
-            table = tables[name]
-            assumed = Check("assumed", tuple(one.name for one in table.columns), condition)
-            narrowed = replace(table, checks=(*table.checks, assumed))
-            changed = tuple(narrowed if one.name == name else one for one in tables.tables)
             generator = Generator(
-                connection, replace(tables, tables=changed), seed="assumed", samples=samples()
+                connection, tables.narrowed(name, condition), seed="assumed", samples=samples()
             )
             before, wanted = len(generator.rows(name)), rows.get(name, 0)
             generator.spread({name: max(0, wanted - before)})

@@ -21,7 +21,9 @@ MODES = (
 )
 """From the weakest to the strongest."""
 
-_WRITERS, _READERS, _SCHEMA = MODES.index("SHARE"), MODES.index("ACCESS EXCLUSIVE"), 3
+_SCHEMA, _WRITERS, _READERS = (
+    MODES.index(mode) for mode in ("SHARE UPDATE EXCLUSIVE", "SHARE", "ACCESS EXCLUSIVE")
+)
 
 _HELD = """
 SELECT l.relation, l.mode FROM pg_catalog.pg_locks AS l
@@ -38,7 +40,7 @@ def read(watcher: psycopg.Connection[Any], pid: int, relations: Collection[int])
     found: dict[int, int] = {}
     for oid, mode in watcher.execute(_HELD, [pid]).fetchall():
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", mode.removesuffix("Lock")).upper()
-        if oid in relations and words in MODES:  # SIReadLock blocks nobody
+        if oid in relations and words in MODES:  # SIReadLock blocks nothing
             found[oid] = max(MODES.index(words), found.get(oid, 0))
     return found
 
@@ -46,7 +48,7 @@ def read(watcher: psycopg.Connection[Any], pid: int, relations: Collection[int])
 def blocks(mode: int, kind: str) -> str:
     """Say what a lock on a relation of that kind (pg_class.relkind) keeps waiting; "" for nothing.
 
-    Nobody writes to a view or a materialised view: only what keeps out readers blocks.
+    No session writes to a view or a materialised view: only what keeps out readers blocks.
     """
     if kind not in "rpmvf":
         return ""

@@ -121,6 +121,10 @@ class Trace:
         self._own_time = 0.0
         self._group = False
         """Whether a string of several statements was given one transaction."""
+        self._ended = False
+        """Whether the open transaction has been looked at for the last time."""
+        self._remade: set[int] = set()
+        """The tables that got a new file."""
         self.touched: set[int] = set()
         """The relations on which a lock was taken that allows changes, or that were changed."""
 
@@ -128,15 +132,11 @@ class Trace:
     def tracing(
         self, path: str, relations: Relations, rows: Mapping[int, int]
     ) -> Iterator[list[Transaction]]:
-        """Trace a block that runs the revision in that file; the list is complete at its end.
+        """Trace the one block that runs the revision in that file; its end completes the list.
 
         `relations` are those before it, `rows` counts the rows of each table, by oid.
         """
         self._path, self._relations, self._rows = path, relations, rows
-        self._found, self._open, self._running = [], None, None
-        self._group = self._ended = False
-        self.touched = set()
-        self._remade: set[int] = set()
         before = self._totals()
         events: dict[str, Callable[..., Any]] = {
             "before_cursor_execute": self._before,
@@ -245,7 +245,7 @@ class Trace:
 
     def _totals(self) -> Works:
         """Read what all sessions have done to the tables until now."""
-        if self._is_outside() or not self._in_transaction():
+        if not self._in_transaction():
             self._driver.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
             self._driver.rollback()
         return read_work(self._watcher, self._relations, inside=False)

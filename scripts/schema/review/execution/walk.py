@@ -18,6 +18,7 @@ from migrations import snapshot
 from migrations.deploy.errors import FailedError
 from migrations.deploy.own_transaction import watch_transaction
 from schema.postgres.connection import connect, describe_error, driver_of
+from schema.review.declarations import declared
 from schema.review.execution import relations
 from schema.review.execution.contents import Contents
 from schema.review.execution.databases import Ground, assume_and_refill, session
@@ -134,7 +135,7 @@ class _Walk:
     def _revision(self, revision: Script, before: snapshot.Snapshot) -> bool:
         """Run one revision up, down and up; return whether the next one can follow."""
         now = relations.read_relations(self.watcher)
-        if self.ground.generated and getattr(revision.module, "assumes", None):
+        if self.ground.generated and declared(revision, "assumes"):
             counted = {now[oid].name: rows for oid, rows in self.rows.items() if oid in now}
             self.found.short += assume_and_refill(self.ground.url, revision, counted)
             self.touched |= set(now)
@@ -165,7 +166,7 @@ class _Walk:
                 "irreversible",
                 reason=_reason(revision),
                 lost=lost,
-                declared=_declared(revision),
+                declared=declared(revision, "loses"),
                 compared=self.contents.count(),
             )
         )
@@ -179,7 +180,7 @@ class _Walk:
                     "inexact",
                     reason=f"the downgrade fails: {self._forgiven()}",
                     lost=self.contents.lost(_tables(upgraded), self.touched),
-                    declared=_declared(revision),
+                    declared=declared(revision, "loses"),
                 )
             )
             return snapshot.read(self.observer) == self.found.after
@@ -203,7 +204,7 @@ class _Walk:
                 difference,
                 reason,
                 lost,
-                _declared(revision),
+                declared(revision, "loses"),
                 self.contents.count(),
             )
         )
@@ -244,7 +245,8 @@ class _Walk:
             self.found.invalid.setdefault(name, revision.revision)
         seconds = sum(one.seconds for one in transactions) or time.monotonic() - started
         if not self.ground.generated:
-            transactions[:] = [_masked(one, self._known(revision)) for one in transactions]
+            known = self._known(revision)
+            transactions[:] = [_masked(one, known) for one in transactions]
         self.found.steps.append(Step(revision.revision, direction, tuple(transactions), seconds))
         if error is not None:
             self.found.failure = self._failure(revision, direction, error)
@@ -339,16 +341,6 @@ def _compared(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, in
         )
         for name in sorted({*before, *after})
     ]
-
-
-def _declared(revision: Script) -> dict[str, str]:
-    """Return the reasons for what a revision says that it loses."""
-    found = getattr(revision.module, "loses", {})
-    return (
-        {str(name): str(reason) for name, reason in found.items()}
-        if isinstance(found, dict)
-        else {}
-    )
 
 
 def _reason(revision: Script) -> str:
