@@ -18,10 +18,10 @@ from sqlalchemy import URL
 
 from migrations import snapshot
 from migrations.snapshot.fingerprints import BASE
+from schema.ddl import objects
+from schema.ddl.apply import own_names
+from schema.ddl.steps import steps
 from schema.live import doctor, history_schemas
-from schema.live.sql import objects
-from schema.live.sql.apply import own_names
-from schema.live.sql.steps import steps
 from schema.postgres.connection import connect, driver_of
 from schema.postgres.embedded import OWNER, embedded
 from schema.postgres.installation import VERSIONS

@@ -13,8 +13,8 @@ from psycopg.errors import RaiseException
 from sqlalchemy import URL, Connection
 
 from migrations import snapshot
+from schema.ddl.apply import Sessions, own_names, reach
 from schema.live.difference import Severity
-from schema.live.sql.apply import Sessions, own_names, reach
 from schema.postgres.connection import connect, driver_of
 from schema.postgres.embedded import embedded
 from schema.project import scripts

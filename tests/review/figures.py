@@ -20,7 +20,7 @@ import psycopg
 from sqlalchemy import URL
 
 from migrations import snapshot
-from schema.live.sql.apply import Sessions, own_names, reach
+from schema.ddl.apply import Sessions, own_names, reach
 from schema.postgres.connection import connect
 from schema.postgres.installation import VERSIONS
 from schema.postgres.scratch import Server, open_server

@@ -10,8 +10,8 @@ import re
 import pytest
 
 from migrations import snapshot
-from schema.live.sql.apply import Sessions, reach
-from schema.live.sql.definition import Names
+from schema.ddl.apply import Sessions, reach
+from schema.ddl.definition import Names
 from schema.postgres.embedded import OWNER
 from tests.snapshot.test_snapshot import (  # noqa: F401  # fixtures
     CHANGES,

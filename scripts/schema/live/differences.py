@@ -4,9 +4,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 
 from migrations.snapshot import Fact, Snapshot, fingerprints
+from schema.ddl.definition import OWNER, column, privileges, split_comment
+from schema.ddl.objects import split_heading
 from schema.live.difference import Difference, Severity
-from schema.live.sql.definition import OWNER, column, privileges, split_comment
-from schema.live.sql.objects import split_heading
 
 _ISOLATION = ("inherits ", "row security", "policy ", "grant ", "owner", "member of ", "attributes")
 _DATA = ("column ", "constraint ", "of type", "partition of ", "partitioned by")

@@ -20,10 +20,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from migrations import snapshot
 from migrations.deploy.activity import BackendActivity
 from migrations.postgres import OLDEST_VERSION, describe_url, first_error_line
+from schema.ddl.apply import own_names
+from schema.ddl.definition import Names
+from schema.ddl.renames import Attributes, read_attributes
 from schema.errors import CannotRunError
-from schema.live.sql.apply import own_names
-from schema.live.sql.definition import Names
-from schema.live.sql.renames import Attributes, read_attributes
 from schema.postgres.connection import connect
 from schema.roles import APPLICATION
 

@@ -7,8 +7,8 @@ applies them only with --create.
 from collections.abc import Iterator
 
 from migrations.snapshot import Snapshot
+from schema.ddl.definition import privileges
 from schema.live.difference import Difference, Severity
-from schema.live.sql.definition import privileges
 
 _DATABASE = "database"
 _TO = "grant to "

@@ -16,13 +16,8 @@ from migrations import snapshot
 from migrations.deploy.own_transaction import watch_transaction
 from migrations.snapshot import Fact, Snapshot, fingerprints
 from migrations.snapshot.fingerprints import BASE, History
-from schema.live.difference import Difference, Severity
-from schema.live.differences import facts_of, find, ordered
-from schema.live.history_schemas import Copy
-from schema.live.read import Live
-from schema.live.restored import restored_without_acl
-from schema.live.sql import renames
-from schema.live.sql.apply import (
+from schema.ddl import renames
+from schema.ddl.apply import (
     Reached,
     Sessions,
     execute,
@@ -30,9 +25,14 @@ from schema.live.sql.apply import (
     own_names,
     reach,
 )
-from schema.live.sql.definition import Names, schema_prefix
-from schema.live.sql.renames import Rename
-from schema.live.sql.steps import Step, steps
+from schema.ddl.definition import Names, schema_prefix
+from schema.ddl.renames import Rename
+from schema.ddl.steps import Step, steps
+from schema.live.difference import Difference, Severity
+from schema.live.differences import facts_of, find, ordered
+from schema.live.history_schemas import Copy
+from schema.live.read import Live
+from schema.live.restored import restored_without_acl
 from schema.postgres.connection import connect, describe_error
 from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import run, upgrade_step
@@ -127,7 +127,7 @@ def try_deploy(
         # only the owner's session executes any.
         found = snapshot.read(sessions.owner, version_table=True)
         for step in steps(found, valid, names):
-            if step.object.startswith("event trigger "):
+            if step.object.startswith("event trigger ") and sessions.superuser is not None:
                 execute_single(sessions.superuser, step.statements)
     with connect(copy.owner) as connection:
         try:

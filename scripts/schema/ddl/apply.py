@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 from migrations import snapshot
 from migrations.postgres import first_error_line
 from migrations.snapshot import Snapshot
-from schema.live.sql.definition import Names
-from schema.live.sql.steps import Step, steps
+from schema.ddl.definition import CURRENT_USER, Names
+from schema.ddl.dependents import in_the_way
+from schema.ddl.steps import Step, steps
 from schema.postgres.connection import driver_of
 
 SETTINGS = (
@@ -58,7 +59,7 @@ class Sessions:
 
     owner: Connection
     """As the database's owner, or a role that may SET ROLE to it."""
-    superuser: Connection
+    superuser: Connection | None = None
     """It executes only what calls no function of the database, and must see what the owner has
     done: in autocommit mode and outside the owner's transaction, or as the same connection."""
 
@@ -77,11 +78,16 @@ def reach(
         if found == target:
             break
         planned = steps(found, target, names)
-        done, result.errors = _apply(sessions, planned, names)
-        if not done:
-            break
+        done, errors = _apply(sessions, planned, names)
+        result.errors = {step: first_error_line(error) for step, error in errors.items()}
         written = dict(zip(planned, steps(found, target, shown or names), strict=True))
         result.taken += [written[one] for one in done if written[one] not in result.taken]
+        if not names.guarded:
+            cleared, _ = _apply(sessions, in_the_way(sessions.owner, errors, names), names)
+            result.taken += cleared
+            done += cleared
+        if not done:
+            break
     return result
 
 
@@ -121,7 +127,7 @@ def execute_single(superuser: Connection, statements: Sequence[str]) -> bool:
 
 def _apply(
     sessions: Sessions, planned: Sequence[Step], names: Names
-) -> tuple[list[Step], dict[Step, str]]:
+) -> tuple[list[Step], dict[Step, psycopg.Error]]:
     """Execute the steps; return those that succeeded, and the errors of the others.
 
     A step that fails is tried again after the others: it may need one of them.
@@ -129,7 +135,7 @@ def _apply(
     done: list[Step] = []
     waiting = [step for step in planned if step.statements]
     while True:
-        errors: dict[Step, str] = {}
+        errors: dict[Step, psycopg.Error] = {}
         for step in waiting:
             error = _execute(sessions, step, names)
             if error is None:
@@ -141,14 +147,15 @@ def _apply(
         waiting = list(errors)
 
 
-def _execute(sessions: Sessions, step: Step, names: Names) -> str | None:
+def _execute(sessions: Sessions, step: Step, names: Names) -> psycopg.Error | None:
     """Execute a step as the owner, or else as a superuser; return the owner's error or None."""
+    acting = (f"SET LOCAL ROLE {names.owner}",) if names.owner != CURRENT_USER else ()
     try:
-        execute(sessions.owner, f"SET LOCAL ROLE {names.owner}", *step.statements, "SET ROLE NONE")
+        execute(sessions.owner, *acting, *step.statements, *(("SET ROLE NONE",) if acting else ()))
     except psycopg.Error as error:
-        message = first_error_line(error)
+        failed = error
     else:
         return None
-    if not all(map(_RUNS_NO_CODE.match, step.statements)):
-        return message
-    return None if execute_single(sessions.superuser, step.statements) else message
+    if sessions.superuser is None or not all(map(_RUNS_NO_CODE.match, step.statements)):
+        return failed
+    return None if execute_single(sessions.superuser, step.statements) else failed

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from schema.live.sql.definition import OWNER, Names, literal, privileges, split_comment
+from schema.ddl.definition import OWNER, Names, literal, privileges, split_comment
 
 _GRANT = re.compile(r"grant (?:on column (?P<column>.+) )?to (?P<role>.+)", re.DOTALL)
 _DEFAULT = re.compile(

@@ -1,12 +1,14 @@
 """Find what to change in a database so that one snapshot becomes another: a step for each part."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from migrations.snapshot import Snapshot
-from schema.live.sql import objects, privileges, tables
-from schema.live.sql.definition import Names, literal
+from schema.ddl import objects, privileges, tables
+from schema.ddl.definition import Names, literal
+
+_INHERITED = ("  inherited", "  inherited and local")
 
 _ANEW = {"view", "materialized view"}
 """Kinds that are created anew when their definition changes."""
@@ -54,7 +56,7 @@ def _dropped(
         memberships = {part: one for part, one in parts.items() if part != "attributes"}
         yield from _changed(heading, memberships, {}, names)
     else:
-        yield Step(heading, "", tuple(objects.drop(kind, name, parts)))
+        yield Step(heading, "", tuple(objects.drop(kind, name, parts, names)))
 
 
 def _created(heading: str, parts: dict[str, str], names: Names) -> Iterator[Step]:
@@ -80,14 +82,42 @@ def _changed(
 ) -> Iterator[Step]:
     kind, name = objects.split_heading(heading)
     if kind in _ANEW and old.get("definition") != new.get("definition") and "definition" in old:
-        drop = tuple(objects.drop(kind, name, old))
+        drop = tuple(objects.drop(kind, name, old, names))
         yield Step(heading, "definition", drop)
         yield from _created(heading, new, names)
         return
-    for part in sorted(old.keys() | new.keys()):
+    renamed = renamed_parts(old, new)
+    for part, was in renamed.items():
+        yield Step(heading, part, (tables.rename(kind, name, was, part),))
+    for part in sorted((old.keys() | new.keys()) - renamed.keys() - set(renamed.values())):
         if old.get(part) != new.get(part):
             made = _part(kind, name, (part, old.get(part), new.get(part)), names)
             yield Step(heading, part, tuple(made))
+
+
+def renamed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+    """Return the old name of each constraint, index, policy and trigger that has a new one.
+
+    They are equal but for the name, and no other one is: nothing that holds rows is guessed.
+    """
+    gone = _without_names({part: one for part, one in old.items() if part not in new})
+    come = _without_names({part: one for part, one in new.items() if part not in old})
+    return {parts[0]: gone[key][0] for key, parts in come.items() if _are_single(parts, gone, key)}
+
+
+def _are_single(parts: list[str], gone: Mapping[str, list[str]], key: str) -> bool:
+    return len(parts) == len(gone.get(key, ())) == 1
+
+
+def _without_names(parts: Mapping[str, str]) -> dict[str, list[str]]:
+    """Group constraints and indexes by their definitions without their names."""
+    found: dict[str, list[str]] = {}
+    for part, definition in parts.items():
+        word, _, name = part.partition(" ")
+        if word in {"constraint", "index"} and not definition.endswith(_INHERITED):
+            key = f"{word} {definition.replace(f' INDEX {name} ON ', ' INDEX ON ', 1)}"
+            found.setdefault(key, []).append(part)
+    return found
 
 
 def _part(

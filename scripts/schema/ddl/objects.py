@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from schema.live.sql.definition import fields, literal, options, split_comment
-from schema.live.sql.tables import column_definition, column_properties, guarded_drop
+from schema.ddl.definition import Names, fields, literal, options, split_comment
+from schema.ddl.tables import column_definition, column_properties, guarded
 
 type Parts = Mapping[str, str]
 """The parts of an object, with their definitions."""
@@ -83,12 +83,13 @@ def create(kind: str, name: str, parts: Parts) -> tuple[list[str], set[str]]:
     return ([], set()) if made is None else made
 
 
-def drop(kind: str, name: str, parts: Parts) -> Iterator[str]:
+def drop(kind: str, name: str, parts: Parts, names: Names) -> Iterator[str]:
     """Drop an object, without what depends on it. A role and a large object are never dropped."""
     if "identity of" in parts or kind in {"role", "database", "large object", "", "subscription"}:
         return
     if kind == "table":
-        yield from guarded_drop(name, "", f"table {name} holds rows", f"DROP TABLE {name}")
+        yield from guarded(name, "", f"table {name} holds rows", names)
+        yield f"DROP TABLE {name}"
     elif kind == "cast":
         yield f"DROP CAST ({name.removeprefix('from ').replace(' to ', ' AS ', 1)})"
     else:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from migrations.snapshot import Snapshot
-from schema.live.sql.definition import schema_prefix, split_comment
-from schema.live.sql.objects import split_heading
+from schema.ddl.definition import schema_prefix, split_comment
+from schema.ddl.objects import split_heading
 
 type Attributes = frozenset[tuple[str, int, str]]
 """The columns of tables: SQL name of the table, number, SQL name of the column."""

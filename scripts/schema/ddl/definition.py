@@ -3,10 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 OWNER = "<owner>"
 """How a snapshot names the owner of the database."""
+
+CURRENT_USER = "CURRENT_USER"
+"""The owner's name in statements that the owner executes, in any database."""
 
 _COMMENT = re.compile(r'(?:^|  )comment (".*")$', re.DOTALL)
 
@@ -36,10 +39,14 @@ _POLICY = re.compile(
 
 @dataclass(frozen=True)
 class Names:
-    """The names that differ from database to database, quoted."""
+    """How statements are written: the names that differ between databases, quoted."""
 
     database: str
     owner: str
+    guarded: bool = True
+    """Whether what holds rows or values is dropped only after a statement has found it empty."""
+    conversions: Mapping[str, str] = field(default_factory=dict)
+    """The expression of a column's new value when its type changes, by `table.column`."""
 
     def role(self, name: str) -> str:
         """Return the SQL name of a role in a snapshot."""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 
-from schema.live.sql.definition import (
+from schema.ddl.definition import (
     Names,
     column,
     literal,
@@ -14,11 +14,14 @@ from schema.live.sql.definition import (
 )
 
 _INDEX = re.compile(
-    r"(?P<create>CREATE .*?)(?P<invalid>  INVALID)?(?:  not live)?(?P<clustered>  clustered)?"
+    r"(?P<create>CREATE .*?)?(?:(?:^|  )with (?P<with>.+?))?(?P<invalid>(?:^|  )INVALID)?"
+    r"(?:  not live)?(?P<clustered>(?:^|  )clustered)?"
     r"(?:  tablespace (?P<tablespace>.+?))?(?:  partition of (?P<parent>.+?))?"
-    r"(?:  statistics (?P<statistics>[\d, to]+))?",
+    r"(?:(?:^|  )statistics (?P<statistics>[\d, to]+))?",
     re.DOTALL,
 )
+"""A key's index has no CREATE: its constraint makes it."""
+
 _TRIGGER = re.compile(
     r"(?P<create>CREATE .*?)(?:  (?P<state>disabled|enabled replica|enabled always))?", re.DOTALL
 )
@@ -60,9 +63,20 @@ def change(part: Part, old: str | None, new: str | None, names: Names) -> Iterat
         yield from _PARTS[word]((kind, name, rest), old_body, body, names)
         if word != "column" or old_body is None:  # it was made anew
             old_comment = None
+    if word == "index" and new is None and old_comment and not str(old_body).startswith("CREATE"):
+        yield f"COMMENT ON INDEX {schema_prefix(name)}{rest} IS NULL"  # a key's stays
     if body is not None and comment != old_comment:
         text = "NULL" if comment is None else literal(comment)
         yield f"COMMENT ON {_comment_target(kind, name, word, rest)} IS {text}"
+
+
+def rename(kind: str, name: str, old: str, new: str) -> str:
+    """Rename a constraint or an index of a table."""
+    word, _, was = old.partition(" ")
+    now = new.removeprefix(f"{word} ")
+    if word == "index":
+        return f"ALTER INDEX {schema_prefix(name)}{was} RENAME TO {now}"
+    return f"ALTER {_ALTER.get(kind, kind.upper())} {name} RENAME CONSTRAINT {was} TO {now}"
 
 
 def column_definition(definition: str) -> str | None:
@@ -98,63 +112,56 @@ def column_properties(name: str, rest: str, definition: str) -> Iterator[str]:
         yield f"COMMENT ON COLUMN {name}.{rest} IS {literal(comment)}"
 
 
-def guarded_drop(target: str, condition: str, what: str, drop: str) -> Iterator[str]:
-    """Drop something only if it holds nothing. With `row_security = off` no row is hidden."""
+def guarded(target: str, condition: str, what: str, names: Names) -> Iterator[str]:
+    """Fail if something holds rows or values. With `row_security = off` no row is hidden."""
+    if not names.guarded:
+        return
     message = literal(f"{what}: save what it holds first, then drop it by hand")
     yield (
         f"DO $guard$ BEGIN LOCK TABLE {target}; IF EXISTS (SELECT FROM {target}{condition}) THEN"
         f" RAISE EXCEPTION USING MESSAGE = {message}; END IF; END $guard$"
     )
-    yield drop
 
 
-def _column(part: Part, old: str | None, new: str | None, _names: Names) -> Iterator[str]:
+def _column(part: Part, old: str | None, new: str | None, names: Names) -> Iterator[str]:
     kind, name, rest = part
     head = f"ALTER {_ALTER.get(kind, 'TABLE')} {name}"
     if kind not in {"table", "foreign table"}:
         yield from _view_default(head, rest, old, new)
     elif new is None:
-        yield from guarded_drop(
-            name,
-            f" WHERE {rest} IS DISTINCT FROM NULL",  # a row of NULLs is a value too
-            f"column {name}.{rest} holds values",
-            f"{head} DROP COLUMN {rest}",
-        )
+        condition = f" WHERE {rest} IS DISTINCT FROM NULL"  # a row of NULLs is a value too
+        yield from guarded(name, condition, f"column {name}.{rest} holds values", names)
+        yield f"{head} DROP COLUMN {rest}"
     elif old is None:
         definition = column_definition(new)
         if definition is not None:
             yield f"{head} ADD COLUMN {rest} {definition}"
             yield from column_properties(name, rest, new)
     else:
-        yield from _altered_column(head, name, rest, (dict(column(old)), dict(column(new))))
+        both = dict(column(old)), dict(column(new))
+        yield from _altered_column((head, name, rest), both, names)
 
 
 def _altered_column(
-    head: str, name: str, rest: str, both: tuple[dict[str, str | None], dict[str, str | None]]
+    place: tuple[str, str, str],
+    both: tuple[dict[str, str | None], dict[str, str | None]],
+    names: Names,
 ) -> Iterator[str]:
+    head, name, rest = place
     was, now = both
     alter = f"{head} ALTER COLUMN {rest}"
     if not was or not now or any(was[one] != now[one] for one in ("kept", "generated")):
-        if was.get("kept") and not now.get("kept", "?"):
+        if was.get("kept") == "stored" and not now.get("kept", "?"):
             yield f"{alter} DROP EXPRESSION"
+        elif now.get("generated") and not names.guarded:  # the database computes its values
+            yield f"{head} DROP COLUMN {rest}"
         return
-    if _depends_on_the_time_zone(str(was["type"]), str(now["type"])):
-        return  # only who changed the type knows which zone was meant
     if (was["type"], was["collation"]) != (now["type"], now["collation"]):
-        if was["default"]:
-            yield f"{alter} DROP DEFAULT"
-            was = {**was, "default": None}
-        collate = f" COLLATE {now['collation']}" if now["collation"] else ""
-        if was["type"] != now["type"]:
-            back = f"{rest}::{now['type']}::{was['type']}"
-            yield from guarded_drop(
-                name,
-                f" WHERE {back}::text IS DISTINCT FROM {rest}::text",
-                f"column {name}.{rest} holds values that {now['type']} cannot keep",
-                f"{alter} TYPE {now['type']}{collate} USING {rest}::{now['type']}",
-            )
-        else:
-            yield f"{alter} TYPE {now['type']}{collate}"
+        statements = list(_converted(place, (was, now), names))
+        if not statements:
+            return
+        yield from statements
+        was = {**was, "default": None}
     if was["identity"] != now["identity"]:
         yield from _identity(
             alter, was["identity"], now["identity"], required=bool(was["required"])
@@ -165,6 +172,31 @@ def _altered_column(
     if was["required"] != now["required"]:
         yield f"{alter} {'SET' if now['required'] else 'DROP'} NOT NULL"
     yield from _column_properties(name, rest, was, now)
+
+
+def _converted(
+    place: tuple[str, str, str],
+    both: tuple[dict[str, str | None], dict[str, str | None]],
+    names: Names,
+) -> Iterator[str]:
+    """Change a column's type; nothing if only a person knows what its values become."""
+    head, name, rest = place
+    was, now = both
+    alter = f"{head} ALTER COLUMN {rest}"
+    given = names.conversions.get(f"{name}.{rest}")
+    if _depends_on_the_time_zone(str(was["type"]), str(now["type"])) and given is None:
+        return  # only who changed the type knows which zone was meant
+    if was["default"]:
+        yield f"{alter} DROP DEFAULT"
+    collate = f" COLLATE {now['collation']}" if now["collation"] else ""
+    if was["type"] == now["type"]:
+        yield f"{alter} TYPE {now['type']}{collate}"
+        return
+    back = f"{rest}::{now['type']}::{was['type']}"
+    condition = f" WHERE {back}::text IS DISTINCT FROM {rest}::text"
+    what = f"column {name}.{rest} holds values that {now['type']} cannot keep"
+    yield from guarded(name, condition, what, names)
+    yield f"{alter} TYPE {now['type']}{collate} USING {given or f'{rest}::{now["type"]}'}"
 
 
 def _depends_on_the_time_zone(one: str, other: str) -> bool:
@@ -210,6 +242,9 @@ def _constraint(part: Part, old: str | None, new: str | None, _names: Names) -> 
     if any(one and one.endswith(("  inherited", "  inherited and local")) for one in (old, new)):
         return
     head = f"ALTER {'DOMAIN' if kind == 'domain' else 'TABLE'} {name}"
+    if old is not None and old == f"{new} NOT VALID":
+        yield f"{head} VALIDATE CONSTRAINT {rest}"
+        return
     actions = [f"DROP CONSTRAINT {rest}"] if old is not None else []
     actions += [f"ADD CONSTRAINT {rest} {new}"] if new is not None else []
     if kind == "domain":
@@ -225,20 +260,21 @@ def _index(part: Part, old: str | None, new: str | None, _names: Names) -> Itera
     if (old and not was) or (new and not now) or was.get("parent") != now.get("parent"):
         return
     if was.get("create") != now.get("create"):
-        if was:
+        if was.get("create"):
             yield f"DROP INDEX {index}"
-        if now:
+        if now.get("create"):
             yield str(now["create"])
         was = {}
-    if not now:
+    if old and not now and old.startswith("CREATE"):
         return
-    if was.get("invalid") and not now["invalid"]:
+    yield from _set_options(f"ALTER INDEX {index}", was.get("with"), now.get("with"))
+    if was.get("invalid") and not now.get("invalid"):
         yield f"REINDEX INDEX {index}"
-    if was.get("clustered") and not now["clustered"]:
+    if was.get("clustered") and not now.get("clustered"):
         yield f"ALTER TABLE {name} SET WITHOUT CLUSTER"
-    elif now["clustered"] and not was.get("clustered"):
+    elif now.get("clustered") and not was.get("clustered"):
         yield f"ALTER TABLE {name} CLUSTER ON {rest}"
-    yield from _index_statistics(index, was.get("statistics"), now["statistics"])
+    yield from _index_statistics(index, was.get("statistics"), now.get("statistics"))
 
 
 def _read_index(definition: str | None) -> dict[str, str | None]:
