@@ -18,13 +18,12 @@ def configure(**target: Any) -> None:  # noqa: ANN401  # the options of context.
     """Call `context.configure` with the project's settings: one transaction per revision.
 
     The models are imported where Alembic compares them (`check`, `revision`): a deploy needs
-    neither them nor sqlmodel.
+    neither them nor sqlmodel, nor the plugin that compares them (scripts/schema/revision).
     """
     context.configure(
         **target,
         transaction_per_migration=True,
-        compare_server_default=True,
-        autogenerate_plugins=["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
+        autogenerate_plugins=["schema"],
     )
     if "revision_context" in context.get_context().opts:
         from models import metadata  # noqa: PLC0415  # see above

@@ -70,6 +70,9 @@ import alembic.autogenerate, alembic.config, alembic.ext.checkconstraint_byname
 import alembic.runtime.environment, alembic.script, psycopg, rich.console, rich.live, rich.table
 import sqlalchemy.dialects.postgresql.psycopg, sqlalchemy.ext.hybrid, sqlmodel, typer
 
+# Alembic has loaded the plugin of this checkout; a copy's plugin imports the copy's code.
+for name in [one for one in sys.modules if one.partition(".")[0] == "schema"]:
+    del sys.modules[name]
 gc.freeze()  # what was imported is no garbage, and a child that ends need not look through it
 for line in sys.stdin:
     job = json.loads(line)

@@ -17,22 +17,18 @@ from schema.revisions.runner import run
 from schema.text import pluralize
 
 REMEDY = (
-    "If the models are right, write a revision: start `schema serve`, set DATABASE_URL to the URL"
-    ' that it prints, and run `alembic revision --autogenerate -m "…"`. Otherwise fix the models.'
+    'If the models are right, write the revision: schema revision -m "…". Otherwise fix the models.'
 )
 
-REMEDY_BY_HAND = (
-    "If the models are right, let your revision add what is marked + and remove what is marked -:"
-    " autogenerate writes no row security, policies, grants, functions and triggers. Otherwise fix"
-    " the models."
-)
+_ALEMBICS_OWN = ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"]
+"""Alembic's own comparison, a second opinion beside `create_all`."""
 
 
 def autogenerate(head: URL, scripts: ScriptDirectory) -> CheckResult:
-    """Check that `alembic revision --autogenerate` would be empty.
+    """Check that Alembic's own comparison finds nothing.
 
-    Alembic compares tables, columns, types, defaults, keys, indexes, CHECK constraints (by name)
-    and comments, with the settings of env.py.
+    It compares tables, columns, types, defaults, keys, indexes, CHECK constraints (by name) and
+    comments. The plugin that env.py selects finds what `create_all` below finds.
     """
     code = ""
     tables = 0
@@ -41,6 +37,7 @@ def autogenerate(head: URL, scripts: ScriptDirectory) -> CheckResult:
         nonlocal code, tables
         metadata = import_module("models").metadata
         tables = len(metadata.tables)
+        context.opts |= {"autogenerate_plugins": _ALEMBICS_OWN, "compare_server_default": True}
         operations = produce_migrations(context, metadata).upgrade_ops
         if operations is not None and not operations.is_empty():
             # This context can render only inside a revision.
@@ -72,4 +69,4 @@ def create_all(migrated: snapshot.Snapshot, empty: URL) -> CheckResult:
         return CheckResult(covered)
     message = "The models build a different schema (+) than the migrations (-)."
     difference = snapshot.difference(migrated, created)
-    return CheckResult(covered, [Failure(message, REMEDY_BY_HAND, difference)])
+    return CheckResult(covered, [Failure(message, REMEDY, difference)])

@@ -81,6 +81,57 @@ def snapshot(database_url: ServerURL = None, postgres: Postgres = "18") -> None:
 
 
 @app.command()
+def revision(  # noqa: PLR0913, PLR0917  # its options
+    message: Annotated[
+        str,
+        typer.Option("-m", "--message", help="What it does, in the imperative.", metavar="TEXT"),
+    ],
+    why: Annotated[
+        str | None, typer.Option(help="Why; for the docstring.", metavar="TEXT", show_default=False)
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Drop it with what is in it, for this reason.",
+            metavar="TABLE[.COLUMN]=REASON",
+            show_default=False,
+        ),
+    ] = None,
+    fill: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What rows without a value get.",
+            metavar="TABLE.COLUMN=EXPRESSION",
+            show_default=False,
+        ),
+    ] = None,
+    using: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Change its type in place; the new value.",
+            metavar="TABLE.COLUMN=EXPRESSION",
+            show_default=False,
+        ),
+    ] = None,
+    postgres: Postgres = "18",
+) -> None:
+    """Write the revisions that bring the migrations to the models, and refresh the generated files.
+
+    Each is tried up and down first. A change that loses data asks for a decision, and writes
+    nothing. Exit code 0: written, or nothing to do; 2: refused, nothing changed.
+    """
+    from schema.cli.exits import exit_codes
+    from schema.cli.revision import given, run
+    from schema.revision.decisions import Answers
+
+    with exit_codes():
+        answers = Answers(
+            given("--drop", drop or ()), given("--using", using or ()), given("--fill", fill or ())
+        )
+    run(message, why, answers, postgres)
+
+
+@app.command()
 def rebase(database_url: ServerURL = None, postgres: Postgres = "18") -> None:
     """After a merge of the main branch: put this branch's revisions behind its head.
 

@@ -8,7 +8,6 @@ move; the merged ones stay as they are.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from schema.errors import CannotRunError
@@ -22,11 +21,10 @@ from schema.project import (
     SNAPSHOT,
     VERSION,
 )
+from schema.revision.files import NAME, later
 from schema.revisions.history import identifiers, place_of_parent
 from schema.revisions.merged import NotComparableError, git, main_branches
 
-_NAME = re.compile(r"(?P<time>\d{4}_\d\d_\d\d_\d{4})_(?P<rest>.+\.py)")
-_TIME = "%Y_%m_%d_%H%M"
 _CONFLICT = re.compile(r"^(<{7}|>{7})( |$)", re.MULTILINE)
 
 
@@ -161,9 +159,9 @@ def _move(own: Sequence[_Own], parent: str | None, last: str) -> Iterator[str]:
             _set_parent(one.path, "None" if parent is None else f'"{parent}"')
             yield f"{one.path.name} follows {parent} now, and no longer {one.parent or 'nothing'}."
         path = one.path
-        match = _NAME.fullmatch(path.name)
+        match = NAME.fullmatch(path.name)
         if match is not None and path.name < last:
-            path = path.with_name(f"{_later(last)}_{match['rest']}")
+            path = path.with_name(f"{later(last)}_{match['rest']}")
             one.path.rename(path)
             yield f"{one.path.name} is called {path.name} now."
         last = max(last, path.name)
@@ -175,11 +173,3 @@ def _set_parent(path: Path, value: str) -> None:
     start, end = place_of_parent(path)
     text = path.read_bytes()
     path.write_bytes(text[:start] + value.encode() + text[end:])
-
-
-def _later(name: str) -> str:
-    """Return the time for a file's name: now, or a minute after the file that it must follow."""
-    match = _NAME.fullmatch(name)
-    now = datetime.now(UTC).replace(tzinfo=None)
-    before = datetime.strptime(match["time"], _TIME) if match else now  # noqa: DTZ007  # a name, in UTC
-    return max(now, before + timedelta(minutes=1)).strftime(_TIME)

@@ -83,3 +83,15 @@ def _lint(linter: Linter, text: str) -> list[SQLBaseError]:
     rendered = linter.render_string(text, "", linter.config, "utf-8")
     parsed = linter.parse_rendered(rendered)
     return linter.lint_parsed(parsed, linter.get_rulepack()).get_violations()
+
+
+def laid_out(statement: str, width: int) -> str:
+    """Return a statement in the layout that `check` asks for, without a semicolon.
+
+    Its lines are no longer than `width` characters, where they can be broken.
+    """
+    linted = Linter(_settings(max_line_length=width)).lint_string(
+        f"{plain(statement)};\n", fix=True
+    )
+    fixed, _ = linted.fix_string()
+    return plain(fixed)

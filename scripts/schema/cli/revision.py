@@ -1,0 +1,57 @@
+"""`schema revision`: write the revisions that bring the history to the models."""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+import typer
+from sqlalchemy import MetaData
+
+from schema.cli.exits import exit_codes
+from schema.cli.output import progress
+from schema.errors import CannotRunError
+from schema.generate import files
+from schema.postgres.scratch import open_server
+from schema.revision.author import Request, Servers, Written, report, write
+from schema.revision.decisions import Answers
+
+
+def run(message: str, why: str | None, answers: Answers, postgres: str) -> None:
+    """Write them, refresh the generated files, and print what was done."""
+    with exit_codes(), progress() as show:
+        if not message.strip():
+            raise CannotRunError('Say what the revision does: -m "Add todo.priority".')
+        done = _written(Request(message.strip().rstrip("."), why, answers), postgres, show)
+    typer.echo("Nothing to do: the migrations equal the models." if done is None else report(done))
+
+
+def given(option: str, values: Sequence[str]) -> dict[str, str]:
+    """Read values of the form NAME=TEXT.
+
+    Raises:
+        CannotRunError: one has another form.
+
+    """
+    found = {}
+    for value in values:
+        name, separator, text = value.partition("=")
+        if not separator or not name.strip() or not text.strip():
+            raise CannotRunError(f"{option} takes TABLE=… or TABLE.COLUMN=…, each with a text.")
+        found[name.strip()] = text.strip()
+    return found
+
+
+def _written(request: Request, postgres: str, show: Callable[[str], None]) -> Written | None:
+    with open_server(None, postgres, show) as history, open_server(None, postgres, show) as other:
+        done = write(Servers(history, other), [_metadata()], request, show)
+        if done is not None:
+            show("generated files")
+            files.rewrite(history)
+    return done
+
+
+def _metadata() -> MetaData:
+    try:
+        metadata: MetaData = import_module("models").metadata
+    except Exception as error:  # a model may raise whatever it likes
+        raise CannotRunError(f"The models cannot be imported: {error}; fix them.") from error
+    return metadata

@@ -1,0 +1,215 @@
+"""Write the revisions that bring the history to the models, and prove them before they are kept.
+
+The story: build the history and the models in two scratch databases, compare them, ask for what a
+person must decide, bring a copy of the history to the models stage by stage, write a file for each
+transaction, and run the files: up to the models' schema, down to the history's.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+
+from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, MetaData
+
+from migrations import snapshot
+from migrations.snapshot import Snapshot
+from schema.errors import CannotRunError
+from schema.postgres.connection import connect, describe_error
+from schema.postgres.scratch import Server
+from schema.project import REVISIONS_DIR, scripts
+from schema.revision import files, sources, wording
+from schema.revision.decisions import Answers, require_answers
+from schema.revision.drafts import Drafts, write_drafts
+from schema.revision.models import build
+from schema.revision.probe import Probe
+from schema.revisions.history import is_irreversible, revisions_oldest_first, single_head
+from schema.revisions.runner import downgrade_step, run, upgrade, upgrade_step
+from schema.text import pluralize
+
+VERSION_TABLE = "table alembic_version"
+_NAMED = 3
+"""Differences that a report names."""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where the scratch databases are made."""
+
+    history: Server
+    models: Server
+    """Another one, because roles belong to a server: on one, a model's role would show twice."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an author asks for."""
+
+    message: str
+    why: str | None = None
+    answers: Answers = field(default_factory=Answers)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written."""
+
+    paths: tuple[Path, ...]
+    changes: tuple[str, ...]
+    """The objects and parts that differ, with a sign: + new, - gone, ~ changed."""
+    notes: tuple[str, ...]
+    """What to look at, each a sentence."""
+
+
+def write(
+    servers: Servers,
+    metadata: Sequence[MetaData],
+    request: Request,
+    progress: Callable[[str], None],
+) -> Written | None:
+    """Write the revisions; None if the history equals the models.
+
+    Nothing is left behind if it is refused.
+
+    Raises:
+        UndecidedError: a person must decide something first.
+        CannotRunError: the history or the models do not build, or no statement is known for a
+            difference.
+
+    """
+    directory = scripts()
+    head = single_head(directory)
+    if directory.get_heads() and head is None:
+        raise CannotRunError("The history has several heads; run schema rebase first.")
+    with servers.history.database() as at_head:
+        progress("history")
+        before = _history(at_head, directory)
+        progress("models")
+        with servers.models.database() as empty:
+            models = build(empty, metadata)
+        target = with_version_table(models.facts, before)
+        if target == before:
+            return None
+        progress("drafts")
+        with servers.history.database(at_head) as work:
+            drafts = _drafts(work, before, target, request.answers)
+        written = sources.written(drafts, models, request, (before, target))
+        paths = files.write(written, head)
+        try:
+            progress("proof")
+            with servers.history.database(at_head) as copy:
+                _prove(copy, paths, before, target)
+        except BaseException:
+            files.remove(paths)
+            raise
+    notes = tuple(sources.notes(drafts, paths))
+    return Written(tuple(paths), tuple(wording.changes(before, target)), notes)
+
+
+def with_version_table(models: Snapshot, history: Snapshot) -> Snapshot:
+    """Add Alembic's own table, which no model declares, as the history has it."""
+    own = (fact for fact in history if fact.object == VERSION_TABLE)
+    return tuple(sorted((*models, *own)))
+
+
+def _history(url: URL, directory: ScriptDirectory) -> Snapshot:
+    with connect(url) as connection:
+        try:
+            upgrade(connection, directory)
+        except Exception as error:  # a revision may raise anything
+            raise CannotRunError(
+                f"The history does not build ({describe_error(error)}); run schema check."
+            ) from error
+        connection.commit()
+        return snapshot.read(connection, version_table=True)
+
+
+def _drafts(work: URL, before: Snapshot, target: Snapshot, answers: Answers) -> Drafts:
+    """Bring a copy of the history to the models.
+
+    Raises:
+        CannotRunError: that is not possible with the statements that are known.
+
+    """
+    with connect(work) as connection, connection.begin() as transaction:
+        require_answers(before, target, answers, Probe(connection).rewrites)
+        drafts = write_drafts(connection, target, answers)
+        transaction.rollback()
+    if drafts.left:
+        raise CannotRunError(
+            "Nothing is written: there is no statement for a part of the difference. Write the"
+            " revision by hand (alembic revision -m), or change the models (+):\n"
+            f"{drafts.left}{_errors(drafts)}"
+        )
+    if drafts.not_reverted:
+        raise CannotRunError(
+            "Nothing is written: no downgrade brings this back. Write the revision by hand (alembic"
+            f" revision -m):\n{drafts.not_reverted}"
+        )
+    return drafts
+
+
+def _errors(drafts: Drafts) -> str:
+    lines = [f"  {step.object}, {step.part}: {one}" for step, one in drafts.errors.items()]
+    return "\n".join(("PostgreSQL says:", *lines)) if lines else ""
+
+
+def _prove(copy: URL, paths: Sequence[Path], before: Snapshot, target: Snapshot) -> None:
+    """Run the files up and down, as far as they can be reverted.
+
+    Raises:
+        CannotRunError: a file fails, or the schema is not what it should be.
+
+    """
+    directory = scripts()
+    names = {path.name for path in paths}
+    new = [one for one in revisions_oldest_first(directory) if Path(one.path).name in names]
+    found: list[tuple[str, Snapshot, Snapshot]] = []
+
+    def steps(_context: MigrationContext) -> Iterator[MigrationStep]:
+        with connect(copy, autocommit=True) as observer:
+            at = [before]
+            for one in new:
+                yield upgrade_step(directory, one)
+                at.append(snapshot.read(observer, version_table=True))
+            found.append(("The upgrade", target, at[-1]))
+            for one in takewhile(lambda one: not is_irreversible(one), reversed(new)):
+                yield downgrade_step(directory, one)
+                now = snapshot.read(observer, version_table=True)
+                found.append((f"The downgrade of {Path(one.path).name}", at[new.index(one)], now))
+
+    with connect(copy) as connection:
+        try:
+            run(connection, directory, steps)
+        except Exception as error:  # a revision may raise anything
+            raise CannotRunError(
+                f"Nothing is written: a file that was generated fails ({describe_error(error)})."
+            ) from error
+    for what, expected, now in found:
+        if now != expected:
+            raise CannotRunError(
+                f"Nothing is written: {what[:1].lower()}{what[1:]} does not lead to the schema that"
+                f" it should:\n{snapshot.difference(expected, now)}"
+            )
+
+
+def report(done: Written) -> str:
+    """Say in at most ten lines what was written, and what to look at."""
+    changed = ", ".join(done.changes[:_NAMED])
+    more = len(done.changes) - _NAMED
+    count = pluralize(len(done.changes), "difference")
+    rest = f" and {more} more" if more > 0 else ""
+    lines = [
+        f"{pluralize(len(done.paths), 'revision')} for {count}: {changed}{rest}",
+        *_cut([f"  {REVISIONS_DIR.name}/{path.name}" for path in done.paths], 5),
+        *_cut([f"  → {note}" for note in done.notes], 4),
+    ]
+    return "\n".join(lines)
+
+
+def _cut(lines: Sequence[str], most: int) -> list[str]:
+    if len(lines) <= most:
+        return list(lines)
+    return [*lines[: most - 1], f"  … and {len(lines) - most + 1} more"]

@@ -1,0 +1,186 @@
+"""The comparison behind `alembic check` and `alembic revision --autogenerate`.
+
+The models' schema is built in a scratch database on an embedded server of the same major version.
+The database that is compared is only read. What neither the models nor any revision has is not
+compared: it is somebody else's.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
+
+from alembic.autogenerate import renderers
+from alembic.autogenerate.api import AutogenContext, RevisionContext
+from alembic.operations.ops import MigrateOperation, MigrationScript, UpgradeOps
+from alembic.util import CommandError, PriorityDispatchResult
+from sqlalchemy import Connection, MetaData
+
+from migrations import snapshot
+from migrations.snapshot import Snapshot, fingerprints
+from schema.errors import CannotRunError
+from schema.postgres.installation import VERSIONS
+from schema.postgres.scratch import Server, open_server
+from schema.project import FINGERPRINTS
+from schema.revision import models
+from schema.revision.author import Request, Servers, report, with_version_table, write
+
+log = logging.getLogger("alembic.autogenerate.schema")
+
+
+class DifferenceOp(MigrateOperation):
+    """A part of an object that differs; Alembic shows it, and this project writes the revision."""
+
+    def __init__(self, heading: str, part: str, was: str | None, becomes: str | None) -> None:
+        """Say what the database has and what the models have; None for nothing."""
+        self.heading = heading
+        self.part = part
+        self.was = was
+        self.becomes = becomes
+
+    def reverse(self) -> "DifferenceOp":
+        """Return the difference of the way back."""
+        return DifferenceOp(self.heading, self.part, self.becomes, self.was)
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        """Return what `alembic check` prints."""
+        verb = "add" if self.was is None else "remove" if self.becomes is None else "change"
+        values = [one for one in (self.was, self.becomes) if one is not None]
+        return (verb, self.heading, self.part, *values)
+
+
+def compare(context: AutogenContext, upgrade: UpgradeOps) -> PriorityDispatchResult:
+    """Add an operation for each difference; write the revision, if Alembic was asked for one.
+
+    Raises:
+        CommandError: the models cannot be built, or a revision cannot be written.
+
+    """
+    connection, metadata = context.connection, _listed(context.metadata)
+    if connection is None or context.opts is None:
+        raise CommandError("The models can be compared with a database only, not with --sql.")
+    with suppress(ValueError):  # registered already, by an earlier run of this process
+        renderers.dispatch_for(DifferenceOp)(_render)
+    revision = context.opts.get("revision_context")
+    try:
+        with _opened(_major(connection), _options(context)) as open_one:
+            with open_one() as server, server.database() as empty:
+                declared = models.build(empty, metadata).facts
+                found = snapshot.read(connection, version_table=True)
+                upgrade.ops.extend(_operations(*_ours(found, with_version_table(declared, found))))
+                if upgrade.ops and revision is not None and _is_to_be_written(revision):
+                    with open_one() as other:
+                        _write(Servers(other, server), metadata, revision)
+    except CannotRunError as error:
+        raise CommandError(str(error)) from error
+    return PriorityDispatchResult.STOP
+
+
+def _listed(metadata: MetaData | Sequence[MetaData] | None) -> list[MetaData]:
+    if metadata is None:
+        raise CommandError("env.py gives no target_metadata.")
+    return [metadata] if isinstance(metadata, MetaData) else list(metadata)
+
+
+def _major(connection: Connection) -> int:
+    return int((connection.dialect.server_version_info or (0,))[0])
+
+
+def _options(context: AutogenContext) -> dict[str, str]:
+    environment = context.migration_context.environment_context
+    return {} if environment is None else environment.get_x_argument(as_dictionary=True)
+
+
+@contextmanager
+def _opened(
+    major: int, options: dict[str, str]
+) -> Iterator[Callable[[], AbstractContextManager[Server]]]:
+    """Yield a function that opens a server for scratch databases, of a major version.
+
+    Raises:
+        CannotRunError: there is none of that version.
+
+    """
+    url, folder = options.get("scratch-url"), options.get("postgres")
+    if url is None and folder is None and major not in VERSIONS:
+        raise CannotRunError(
+            f"The database is PostgreSQL {major}, and the models must be built on the same version:"
+            " name a server with -x scratch-url=URL, or a folder with initdb and postgres with"
+            " -x postgres=FOLDER."
+        )
+
+    @contextmanager
+    def open_one() -> Iterator[Server]:
+        with open_server(url, folder or major, lambda _step: None) as server:
+            if int(server.version.partition(".")[0]) != major:
+                raise CannotRunError(
+                    f"The database is PostgreSQL {major}, and the scratch server {server.version};"
+                    " name one of the same major version."
+                )
+            yield server
+
+    yield open_one
+
+
+def _ours(found: Snapshot, declared: Snapshot) -> tuple[Snapshot, Snapshot]:
+    """Leave out of a database what neither the models nor any revision has."""
+    known = {fingerprints.object_name(fact) for fact in declared}
+    if FINGERPRINTS.exists():
+        known |= set(fingerprints.owned(fingerprints.parse(FINGERPRINTS.read_text("utf-8"))))
+    foreign = {name for fact in found if (name := fingerprints.object_name(fact)) not in known}
+    if foreign:
+        log.info("not compared, because no revision has it: %s", ", ".join(sorted(foreign)))
+    return tuple(one for one in found if fingerprints.object_name(one) not in foreign), declared
+
+
+def _operations(found: Snapshot, declared: Snapshot) -> Iterator[DifferenceOp]:
+    old, new = (
+        {(one.object, one.part): one.definition for one in facts} for facts in (found, declared)
+    )
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            yield DifferenceOp(*key, old.get(key), new.get(key))
+
+
+def _is_to_be_written(revision: RevisionContext) -> bool:
+    """Whether Alembic runs `revision`, and not `check` or a test of its own.
+
+    Raises:
+        CommandError: the revision has no message.
+
+    """
+    if revision.process_revision_directives is not None:
+        return False
+    if revision.command_args["message"]:
+        return True
+    command = getattr(revision.config.cmd_opts, "cmd", None)
+    if command and command[0].__name__ == "revision":
+        raise CommandError('Say what the revision does, in the imperative: -m "Add todo.priority".')
+    return False
+
+
+def _write(servers: Servers, metadata: Sequence[MetaData], revision: RevisionContext) -> None:
+    """Write the revision instead of Alembic, which would write one file."""
+    request = Request(revision.command_args["message"])
+    done = write(servers, metadata, request, lambda _step: None)
+    if done is None:
+        raise CannotRunError(
+            "The history equals the models, and the database differs from the history: run schema"
+            " drift."
+        )
+    revision.config.print_stdout("%s", report(done))
+    revision.process_revision_directives = _clear
+
+
+def _clear(_context: object, _revision: object, directives: list[MigrationScript]) -> None:
+    directives.clear()
+
+
+def _render(_context: AutogenContext, operation: DifferenceOp) -> list[str]:
+    """Show a difference where Alembic or pytest-alembic renders it."""
+    values = (("database", operation.was), ("models", operation.becomes))
+    lines = [f"# {operation.heading}, {operation.part}"]
+    for of, value in values:
+        text = "nothing" if value is None else value.replace("\n", " ")
+        lines.append(f"#   {of}: {text}")
+    return lines

@@ -1,0 +1,1 @@
+"""The Python code of a revision: `op.` calls where Alembic has them, PostgreSQL's SQL elsewhere."""

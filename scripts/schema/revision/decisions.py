@@ -1,0 +1,189 @@
+"""Decisions that only a person can make: what may be lost, and what values old rows get.
+
+A difference of two schemas does not say whether a column that is gone was renamed or dropped, nor
+how values become values of another type. Nothing is written before such questions have answers.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from migrations.snapshot import Snapshot
+from schema.ddl.definition import column, split_comment
+from schema.errors import CannotRunError
+from schema.revision.code.literals import unquoted
+
+type Facts = dict[tuple[str, str], str]
+"""The definition of each part of each object."""
+type Rewrites = Callable[[str, str, str], bool]
+"""Whether a change of a column, by its table, name and definition, writes every row anew."""
+
+_VALUE = re.compile(r"'(?:[^']|'')*'")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a person has decided, by `table` or `table.column`."""
+
+    losses: Mapping[str, str] = field(default_factory=dict)
+    """Why a table or a column may be dropped with what is in it."""
+    conversions: Mapping[str, str] = field(default_factory=dict)
+    """The expression of a column's new value, when its type changes in place."""
+    fills: Mapping[str, str] = field(default_factory=dict)
+    """The expression of the value that rows get that have none."""
+
+
+class UndecidedError(CannotRunError):
+    """The change needs decisions; the message asks for them."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A decision that a change needs."""
+
+    about: str
+    """The table or the table and column, such as `todo.description`."""
+    difference: str
+    ways: tuple[str, ...]
+    """What can be done, each a clause."""
+
+
+def require_answers(
+    before: Snapshot, after: Snapshot, answers: Answers, rewrites: Rewrites
+) -> None:
+    """Refuse a change with open questions.
+
+    Raises:
+        UndecidedError: a question has no answer, or an answer no question.
+
+    """
+    old, new = (
+        {(one.object, one.part): one.definition for one in facts} for facts in (before, after)
+    )
+    questions = list(_questions(old, new, rewrites))
+    answered = {**answers.losses, **answers.conversions, **answers.fills}
+    left = [one for one in questions if one.about not in answered]
+    if left:
+        lines = [f"Nothing is written: {_number(len(left))} to be decided first."]
+        for one in left:
+            lines += [f"  {one.difference}.", *(f"    - {way}" for way in one.ways)]
+        raise UndecidedError("\n".join(lines))
+    asked = {one.about for one in questions} | _fillable(old, new)
+    if unasked := sorted(answered.keys() - asked):
+        raise UndecidedError(
+            f"Nothing is written: {', '.join(unasked)} is no table or column that this change"
+            " drops, converts or fills; leave the option out."
+        )
+
+
+def _number(questions: int) -> str:
+    return "a difference has" if questions == 1 else f"{questions} differences have"
+
+
+def _questions(old: Facts, new: Facts, rewrites: Rewrites) -> Iterator[Question]:
+    headings = {one for one, _ in new}
+    for (heading, part), was in sorted(old.items()):
+        now = new.get((heading, part))
+        if heading.startswith("table "):
+            table = _plain(heading)
+            if part == "owner" and heading not in headings:
+                yield _dropped(table, f"Table {table} is in the schema and not in the models")
+            elif part.startswith("column ") and heading in headings and was != now:
+                yield from _column((heading, part), was, now, rewrites)
+        elif part == "definition" and was.startswith("enum ") and now and now.startswith("enum "):
+            yield from _enum(heading, _VALUE.findall(was), _VALUE.findall(now))
+    yield from _required(old, new)
+
+
+def _column(
+    key: tuple[str, str], was: str, now: str | None, rewrites: Rewrites
+) -> Iterator[Question]:
+    heading, part = key
+    name = f"{_plain(heading)}.{unquoted(part.removeprefix('column '))}"
+    if now is None:
+        if not column(split_comment(was)[0]).get("generated"):
+            yield _dropped(name, f"Column {name} is in the schema and not in the models")
+        return
+    before, after = (column(split_comment(one)[0]) for one in (was, now))
+    if not before or not after or before["type"] == after["type"]:
+        return
+    if rewrites(heading, part.removeprefix("column "), now) or _zoned(before, after):
+        yield Question(
+            name,
+            f"Column {name} has the type {before['type']} in the schema and {after['type']} in the"
+            " models; its rows are written anew, while nobody can read the table",
+            (
+                f"in place, for a small table: --using {name}='an expression of the old value'",
+                "in steps, for a table in use: give the new column another name, and say"
+                f' info={{"renamed_from": "{name.rpartition(".")[2]}"}} in the model',
+            ),
+        )
+
+
+def _zoned(before: Mapping[str, str | None], after: Mapping[str, str | None]) -> bool:
+    kinds = [str(one["type"]) for one in (before, after)]
+    return (" with time zone" in kinds[0]) != (" with time zone" in kinds[1])
+
+
+def _dropped(name: str, difference: str) -> Question:
+    what = "column" if "." in name else "table"
+    old = name.rpartition(".")[2]
+    ways = [f"drop it with what is in it: --drop {name}='why nobody needs it'"]
+    if what == "column":
+        ways.append(f'it has a new name: info={{"renamed_from": "{old}"}} at the new column')
+        ways.append("a running release uses it: list it in the model's `retiring`")
+    return Question(name, difference, tuple(ways))
+
+
+def _enum(heading: str, was: list[str], now: list[str]) -> Iterator[Question]:
+    if [one for one in now if one in was] != was:
+        yield Question(
+            heading,
+            f"{heading[:1].upper()}{heading[1:]} has the values {', '.join(was)} in the schema and"
+            f" {', '.join(now)} in the models; PostgreSQL can only add values",
+            (
+                "keep the old values in the models, and refuse them with a CHECK",
+                "make another type, and a new column of it",
+            ),
+        )
+
+
+def _required(old: Facts, new: Facts) -> Iterator[Question]:
+    """Ask for the values of new columns that are NOT NULL and have no default."""
+    headings = {one for one, _ in old}
+    for (heading, part), now in sorted(new.items()):
+        if not heading.startswith("table ") or heading not in headings:
+            continue
+        if not part.startswith("column ") or (heading, part) in old:
+            continue
+        found = column(split_comment(now)[0])
+        if (
+            found
+            and found["required"]
+            and not any(found[one] for one in ("default", "generated", "identity"))
+        ):
+            name = f"{_plain(heading)}.{unquoted(part.removeprefix('column '))}"
+            yield Question(
+                name,
+                f"Column {name} is NOT NULL, and rows that exist have no value for it",
+                (
+                    f"say what they get: --fill {name}='an expression of the row'",
+                    "give it a server_default, or let it be NULL",
+                ),
+            )
+
+
+def _fillable(old: Facts, new: Facts) -> set[str]:
+    """Return the columns that become NOT NULL: they may be filled."""
+    return {
+        f"{_plain(heading)}.{unquoted(part.removeprefix('column '))}"
+        for (heading, part), now in new.items()
+        if heading.startswith("table ")
+        and part.startswith("column ")
+        and old.get((heading, part)) != now
+        and column(split_comment(now)[0]).get("required")
+    }
+
+
+def _plain(heading: str) -> str:
+    return unquoted(heading.partition(" ")[2])

@@ -1,0 +1,155 @@
+"""Drafts of revisions: the statements of each, tried on a scratch database, and what reverts them.
+
+The statements come from the comparison of two schemas (schema.ddl). They are executed in an order
+that works, and the schema is read after each draft: the downgrade is written from that schema back
+to the one before, and is executed too.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+import psycopg
+from sqlalchemy import Connection
+
+from migrations import snapshot
+from migrations.snapshot import Snapshot
+from schema.ddl.apply import Sessions, execute, own_names, reach
+from schema.ddl.definition import CURRENT_USER, Names
+from schema.ddl.steps import Step
+from schema.postgres.connection import driver_of
+from schema.revision.decisions import Answers
+from schema.revision.groups import groups
+from schema.revision.probe import Probe
+from schema.revision.stages import Fill, Name, Stage, Way, way
+
+VALUE_STAYS = "PostgreSQL cannot remove a value from an enum type."
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A revision to be written."""
+
+    stage: Name
+    before: Snapshot
+    after: Snapshot
+    upgrade: tuple[Step, ...]
+    downgrade: tuple[Step, ...] = ()
+    irreversible: str | None = None
+    """Why there is no downgrade."""
+    fill: Fill | None = None
+    """What it writes into the rows, instead of a change of the schema."""
+
+
+@dataclass
+class Drafts:
+    """The drafts of a whole change, in their order."""
+
+    database: str
+    """The scratch database's name, quoted, as it stands in the statements."""
+    drafts: list[Draft] = field(default_factory=list)
+    left: str = ""
+    """The difference that no statement removes; "" if there is none."""
+    not_reverted: str = ""
+    """The difference that the downgrades leave."""
+    errors: dict[Step, str] = field(default_factory=dict)
+    """PostgreSQL's message for each step that failed in the end."""
+
+
+def write_drafts(
+    connection: Connection, target: Snapshot, answers: Answers | None = None
+) -> Drafts:
+    """Bring a scratch database to the target in one transaction, which the caller ends.
+
+    The connection is the owner's. `target` includes Alembic's own table. `answers` are
+    the decisions of a person.
+    """
+    answers = answers or Answers()
+    names = Names(
+        own_names(connection).database,
+        CURRENT_USER,
+        guarded=False,
+        conversions=answers.conversions,
+    )
+    work = _Work(connection, names)
+    before = work.read()
+    planned = way(before, target, Probe(connection).rewrites, answers)
+    found = Drafts(names.database)
+    for stage in planned.stages:
+        found.drafts += work.stage(stage, planned)
+    found.left = snapshot.difference(work.read(), target)
+    found.errors = work.errors
+    found.not_reverted = work.not_reverted
+    return found
+
+
+class _Work:
+    """A scratch database on the way to the target."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self.connection = connection
+        self.names = names
+        self.errors: dict[Step, str] = {}
+        self.not_reverted = ""
+
+    def read(self) -> Snapshot:
+        return snapshot.read(self.connection, version_table=True)
+
+    def stage(self, stage: Stage, planned: Way) -> Iterator[Draft]:
+        if stage.name == "fill":
+            schema = self.read()
+            for fill in planned.fills:
+                yield Draft("fill", schema, schema, (), fill=fill)
+            return
+        before = self.read()
+        with self._undone():
+            taken = self._taken(stage)
+        if not taken:
+            return
+        try:
+            with driver_of(self.connection).transaction():
+                drafts = [self._draft(stage.name, one) for one in groups(stage.name, before, taken)]
+        except psycopg.Error:  # one group needs another one: they are one transaction
+            drafts = [self._draft(stage.name, taken)]
+        yield from drafts
+
+    def _taken(self, stage: Stage) -> list[Step]:
+        """Reach the targets of a stage, and return the steps in an order that works."""
+        taken: list[Step] = []
+        for step in stage.first:
+            with suppress(psycopg.Error):  # what is missing then is looked for below
+                execute(self.connection, *step.statements)
+                taken.append(step)
+        for target in stage.targets:
+            reached = reach(Sessions(self.connection), target, self.names)
+            taken += [step for step in reached.taken if step.statements]
+            self.errors = reached.errors
+        return taken
+
+    def _draft(self, name: Name, taken: Sequence[Step]) -> Draft:
+        """Execute steps, and find out what reverts them."""
+        before = self.read()
+        for step in taken:
+            execute(self.connection, *step.statements)
+        after = self.read()
+        if name == "values":
+            return Draft(name, before, after, tuple(taken), irreversible=VALUE_STAYS)
+        with self._undone():
+            back = reach(Sessions(self.connection), before, self._names_of_a_downgrade())
+            self.not_reverted += snapshot.difference(self.read(), before)
+        downgrade = tuple(step for step in back.taken if step.statements)
+        return Draft(name, before, after, tuple(taken), downgrade)
+
+    def _names_of_a_downgrade(self) -> Names:
+        """Keep a conversion between time zones, which is the same in both directions."""
+        kept = {
+            column: one
+            for column, one in self.names.conversions.items()
+            if " AT TIME ZONE " in one.upper()
+        }
+        return replace(self.names, conversions=kept)
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        with driver_of(self.connection).transaction(force_rollback=True):
+            yield

@@ -1,0 +1,96 @@
+"""The files of a change: each draft's code, its reason, and what it assumes and loses."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from migrations.snapshot import Snapshot
+from schema.revision import wording
+from schema.revision.code import fill
+from schema.revision.code.literals import string
+from schema.revision.code.statements import Body, Setting, body
+from schema.revision.drafts import Draft, Drafts
+from schema.revision.files import Source
+from schema.revision.models import Models
+
+if TYPE_CHECKING:
+    from schema.revision.author import Request
+
+
+def written(
+    drafts: Drafts, models: Models, request: "Request", both: tuple[Snapshot, Snapshot]
+) -> list[Source]:
+    """Return the source of each revision."""
+    summary = wording.summary(*both)
+    why = request.why or f"the models have changed, and the schema follows: {summary}."
+    found = []
+    for number, draft in enumerate(drafts.drafts):
+        title = request.message if number == 0 else wording.title(draft)
+        reason = why if number == 0 else wording.reason(draft, request.message)
+        if draft.fill is not None:
+            found.append(_fill(draft, title, reason))
+        else:
+            found.append(_source(draft, (title, reason), drafts, models, request))
+    return found
+
+
+def notes(drafts: Drafts, paths: Sequence[Path]) -> Iterator[str]:
+    """Say what a person should look at."""
+    yield "Say why in the docstring of the first file, if the reason is another one."
+    for draft, path in zip(drafts.drafts, paths, strict=True):
+        for table, condition in wording.assumptions(draft).items():
+            yield f"{path.name} fails on rows of {table} that do not meet: {condition}"
+        if draft.irreversible is not None or draft.fill is not None:
+            yield f"{path.name} cannot be reverted: {draft.irreversible or fill.NOT_REVERTED}"
+
+
+def _source(
+    draft: Draft, words: tuple[str, str], drafts: Drafts, models: Models, request: "Request"
+) -> Source:
+    up = body(draft.upgrade, Setting(draft.before, draft.after, drafts.database, models.orders))
+    down = body(
+        draft.downgrade,
+        Setting(draft.after, draft.before, drafts.database, models.orders, "_BEFORE"),
+    )
+    downgrade = _function(down)
+    if draft.irreversible is not None:
+        downgrade = [f"raise NotImplementedError({string(draft.irreversible)})"]
+    declarations = {
+        "assumes": wording.assumptions(draft),
+        "loses": {one: request.answers.losses.get(one, "") for one in wording.losses(draft)},
+    }
+    return Source(
+        *words,
+        _function(up),
+        downgrade,
+        constants=[*_constants(up), *_constants(down)],
+        declarations={name: one for name, one in declarations.items() if one},
+    )
+
+
+def _fill(draft: Draft, title: str, reason: str) -> Source:
+    wanted = draft.fill
+    if wanted is None:
+        raise ValueError(title)
+    facts = {(one.object, one.part): one.definition for one in draft.before}
+    code = fill.code(wanted.table, wanted.column, wanted.expression, facts)
+    return Source(
+        title,
+        reason,
+        code.upgrade,
+        [f"raise NotImplementedError({string(fill.NOT_REVERTED)})"],
+        notes=[fill.OFFLINE],
+        constants=code.constants,
+    )
+
+
+def _function(code: Body) -> list[str]:
+    lines = list(code.lines)
+    if code.concurrent:
+        lines.append("with op.get_context().autocommit_block():")
+        lines += [f"    {line}" for line in code.concurrent]
+    return lines or ["pass"]
+
+
+def _constants(code: Body) -> list[str]:
+    return [f'{name} = r"""\n{text}\n"""' for name, text in code.constants.items()]

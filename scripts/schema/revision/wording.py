@@ -1,0 +1,150 @@
+"""What a revision says about itself: its title, its reason, what it assumes of rows and loses."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from migrations.snapshot import Snapshot
+from schema.ddl.definition import split_comment
+from schema.revision.code.columns import reference
+from schema.revision.code.literals import split, unquoted
+from schema.revision.drafts import Draft
+
+_LATER_BECAUSE = {
+    "values": "a new value can be used only after the transaction that adds it",
+    "indexes": "an index is built without a lock that stops writes only outside of a transaction",
+    "fill": "the rows that are older than the column need a value too",
+    "validate": "rows are checked without a lock that stops writes, in a transaction of its own",
+    "attach": "what it needs is there by now, so that it holds its lock for a moment only",
+    "contract": "no release uses what it drops",
+}
+_KEY = re.compile(r"(?:PRIMARY KEY|UNIQUE)(?: NULLS NOT DISTINCT)? \((?P<columns>[^()]+)\)")
+
+
+def title(draft: Draft) -> str:
+    """Return what a draft does, in the imperative."""
+    if draft.fill is not None:
+        return f"Fill {_of(draft.fill.table, draft.fill.column)}"
+    parts = list(dict.fromkeys((step.object, step.part) for step in draft.upgrade))
+    names = ", ".join(_name(*one) for one in parts[:3]) + (", …" if len(parts) > 3 else "")
+    verb = {
+        "values": "Add values to",
+        "indexes": _index_verb(draft),
+        "validate": "Validate",
+        "attach": "Require",
+        "contract": "Drop",
+    }.get(draft.stage, "Change")
+    return f"{verb} {names}"
+
+
+def reason(draft: Draft, message: str) -> str:
+    """Return why a draft is a revision of its own."""
+    because = _LATER_BECAUSE.get(draft.stage, "the change takes several transactions")
+    return f'it is a part of "{message}"; {because}.'
+
+
+def changes(before: Snapshot, after: Snapshot) -> list[str]:
+    """Name the objects and parts that differ, with a sign: + new, - gone, ~ changed."""
+    old, new = (
+        {(one.object, one.part): one.definition for one in facts} for facts in (before, after)
+    )
+    headings = [{one for one, _ in facts} for facts in (old, new)]
+    found: dict[str, None] = {}
+    for heading, part in sorted(old.keys() ^ new.keys() | {k for k in old if k in new}):
+        key = (heading, part)
+        if old.get(key) == new.get(key):
+            continue
+        if heading not in headings[0]:
+            found[f"+ {heading}"] = None
+        elif heading not in headings[1]:
+            found[f"- {heading}"] = None
+        else:
+            sign = "~" if key in old and key in new else "+" if key in new else "-"
+            found[f"{sign} {heading}, {part}"] = None
+    return list(found)
+
+
+def assumptions(draft: Draft) -> dict[str, str]:
+    """Return the condition that the rows of each table must meet, or the draft fails on them."""
+    found: dict[str, list[str]] = {}
+    old = {(one.object, one.part): one.definition for one in draft.before}
+    for fact in draft.after:
+        was = old.get((fact.object, fact.part))
+        if not fact.object.startswith("table ") or was == fact.definition:
+            continue
+        if (fact.object, "owner") not in old:
+            continue
+        condition = _condition(fact.object, split_comment(fact.definition)[0], was)
+        if condition is not None:
+            found.setdefault(unquoted(fact.object.removeprefix("table ")), []).append(condition)
+    return {table: " AND ".join(_bracketed(found[table])) for table in found}
+
+
+def losses(draft: Draft) -> Iterator[str]:
+    """Name the tables and columns that a draft drops with what is in them."""
+    new = {(one.object, one.part) for one in draft.after}
+    tables = {one.object for one in draft.before if one.object.startswith("table ")}
+    for heading in sorted(tables):
+        if (heading, "owner") not in new:
+            yield _plain(heading)
+            continue
+        for fact in draft.before:
+            key = (fact.object, fact.part)
+            if fact.object == heading and fact.part.startswith("column ") and key not in new:
+                yield _of(heading, fact.part.removeprefix("column "))
+
+
+def _condition(heading: str, body: str, was: str | None) -> str | None:
+    """Return the condition of a constraint that is validated, or of a new unique index."""
+    if body.startswith("CHECK ") and not body.endswith(" NOT VALID"):
+        is_validated = was is None or split_comment(was)[0].endswith(" NOT VALID")
+        if is_validated:
+            return body.removeprefix("CHECK ").removesuffix(" NO INHERIT")
+    key = reference(body)
+    if key is not None and not key["later"]:
+        target = ".".join(str(key[one]) for one in ("schema", "table") if key[one])
+        referred = ", ".join(f"r.{one}" for one in split(str(key["referred"])))
+        return f"({key['columns']}) IN (SELECT {referred} FROM {target} AS r)"
+    unique = re.match(r"CREATE UNIQUE INDEX .+? USING btree \((?P<columns>[\w, \"]+)\)$", body)
+    if unique is not None and was is None:
+        table = heading.removeprefix("table ")
+        names = split(unique["columns"])
+        mine, others = (", ".join(f"{of}.{one}" for one in names) for of in (table, "o"))
+        return (
+            f"NOT EXISTS (SELECT FROM {table} AS o WHERE ({others}) = ({mine})"
+            f" AND o.ctid < {table}.ctid)"
+        )
+    return None
+
+
+def _bracketed(conditions: list[str]) -> list[str]:
+    return conditions if len(conditions) == 1 else [f"({one})" for one in conditions]
+
+
+def _index_verb(draft: Draft) -> str:
+    old, new = ({(f.object, f.part) for f in facts} for facts in (draft.before, draft.after))
+    keys = {(step.object, step.part) for step in draft.upgrade}
+    if not keys & new:
+        return "Drop"
+    return "Build" if not keys & old else "Rebuild"
+
+
+def _name(heading: str, part: str) -> str:
+    if not part:
+        return _plain(heading)
+    word, _, name = part.partition(" ")
+    return _of(heading, name) if word == "column" else unquoted(name) or f"{heading}'s {part}"
+
+
+def _of(heading: str, column: str) -> str:
+    return f"{_plain(heading)}.{unquoted(column)}"
+
+
+def _plain(heading: str) -> str:
+    return unquoted(heading.partition(" ")[2])
+
+
+def summary(before: Snapshot, after: Snapshot) -> str:
+    """Return what differs, in one clause."""
+    words: Mapping[str, str] = {"+": "new", "-": "gone", "~": "changed"}
+    named = [f"{one[2:]} ({words[one[0]]})" for one in changes(before, after)]
+    return "; ".join(named[:3]) + ("; …" if len(named) > 3 else "")
