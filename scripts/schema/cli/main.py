@@ -113,6 +113,7 @@ def revision(  # noqa: PLR0913, PLR0917  # its options
             show_default=False,
         ),
     ] = None,
+    database_url: ServerURL = None,
     postgres: Postgres = "18",
 ) -> None:
     """Write the revisions that bring the migrations to the models, and refresh the generated files.
@@ -128,7 +129,7 @@ def revision(  # noqa: PLR0913, PLR0917  # its options
         answers = Answers(
             given("--drop", drop or ()), given("--using", using or ()), given("--fill", fill or ())
         )
-    run(message, why, answers, postgres)
+    run(message, why, answers, (database_url, postgres))
 
 
 @app.command()

@@ -15,12 +15,12 @@ from schema.revision.author import Request, Servers, Written, report, write
 from schema.revision.decisions import Answers
 
 
-def run(message: str, why: str | None, answers: Answers, postgres: str) -> None:
+def run(message: str, why: str | None, answers: Answers, server: tuple[str | None, str]) -> None:
     """Write them, refresh the generated files, and print what was done."""
     with exit_codes(), progress() as show:
         if not message.strip():
             raise CannotRunError('Say what the revision does: -m "Add todo.priority".')
-        done = _written(Request(message.strip().rstrip("."), why, answers), postgres, show)
+        done = _written(Request(message.strip().rstrip("."), why, answers), server, show)
     typer.echo("Nothing to do: the migrations equal the models." if done is None else report(done))
 
 
@@ -40,8 +40,10 @@ def given(option: str, values: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _written(request: Request, postgres: str, show: Callable[[str], None]) -> Written | None:
-    with open_server(None, postgres, show) as history, open_server(None, postgres, show) as other:
+def _written(
+    request: Request, server: tuple[str | None, str], show: Callable[[str], None]
+) -> Written | None:
+    with open_server(*server, show) as history, open_server(*server, show) as other:
         done = write(Servers(history, other), [_metadata()], request, show)
         if done is not None:
             show("generated files")

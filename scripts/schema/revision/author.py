@@ -23,13 +23,12 @@ from schema.project import REVISIONS_DIR, scripts
 from schema.revision import files, sources, wording
 from schema.revision.decisions import Answers, require_answers
 from schema.revision.drafts import Drafts, write_drafts
-from schema.revision.models import build
+from schema.revision.models import build, with_version_table
 from schema.revision.probe import Probe
 from schema.revisions.history import is_irreversible, revisions_oldest_first, single_head
 from schema.revisions.runner import downgrade_step, run, upgrade, upgrade_step
 from schema.text import pluralize
 
-VERSION_TABLE = "table alembic_version"
 _NAMED = 3
 """Differences that a report names."""
 
@@ -106,12 +105,6 @@ def write(
             raise
     notes = tuple(sources.notes(drafts, paths))
     return Written(tuple(paths), tuple(wording.changes(before, target)), notes)
-
-
-def with_version_table(models: Snapshot, history: Snapshot) -> Snapshot:
-    """Add Alembic's own table, which no model declares, as the history has it."""
-    own = (fact for fact in history if fact.object == VERSION_TABLE)
-    return tuple(sorted((*models, *own)))
 
 
 def _history(url: URL, directory: ScriptDirectory) -> Snapshot:

@@ -6,8 +6,11 @@ compared: it is somebody else's.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from alembic.autogenerate import renderers
@@ -20,10 +23,9 @@ from migrations import snapshot
 from migrations.snapshot import Snapshot, fingerprints
 from schema.errors import CannotRunError
 from schema.postgres.installation import VERSIONS
-from schema.postgres.scratch import Server, open_server
-from schema.project import FINGERPRINTS
+from schema.postgres.scratch import open_server
+from schema.project import FINGERPRINTS, own_environment
 from schema.revision import models
-from schema.revision.author import Request, Servers, report, with_version_table, write
 
 log = logging.getLogger("alembic.autogenerate.schema")
 
@@ -56,23 +58,23 @@ def compare(context: AutogenContext, upgrade: UpgradeOps) -> PriorityDispatchRes
         CommandError: the models cannot be built, or a revision cannot be written.
 
     """
-    connection, metadata = context.connection, _listed(context.metadata)
+    connection = context.connection
     if connection is None or context.opts is None:
         raise CommandError("The models can be compared with a database only, not with --sql.")
     with suppress(ValueError):  # registered already, by an earlier run of this process
         renderers.dispatch_for(DifferenceOp)(_render)
     revision = context.opts.get("revision_context")
+    scratch = _scratch(_major(connection), _options(context))
     try:
-        with _opened(_major(connection), _options(context)) as open_one:
-            with open_one() as server, server.database() as empty:
-                declared = models.build(empty, metadata).facts
-                found = snapshot.read(connection, version_table=True)
-                upgrade.ops.extend(_operations(*_ours(found, with_version_table(declared, found))))
-                if upgrade.ops and revision is not None and _is_to_be_written(revision):
-                    with open_one() as other:
-                        _write(Servers(other, server), metadata, revision)
+        declared = _declared(scratch, _listed(context.metadata))
     except CannotRunError as error:
         raise CommandError(str(error)) from error
+    found = snapshot.read(connection, version_table=True)
+    ours = _ours(found, models.with_version_table(declared, found))
+    upgrade.ops.extend(_operations(*ours))
+    log.info("compared %d facts of %d objects", len(ours[1]), len({one.object for one in ours[1]}))
+    if upgrade.ops and revision is not None and _is_to_be_written(revision):
+        _write(scratch, revision)
     return PriorityDispatchResult.STOP
 
 
@@ -91,35 +93,54 @@ def _options(context: AutogenContext) -> dict[str, str]:
     return {} if environment is None else environment.get_x_argument(as_dictionary=True)
 
 
-@contextmanager
-def _opened(
-    major: int, options: dict[str, str]
-) -> Iterator[Callable[[], AbstractContextManager[Server]]]:
-    """Yield a function that opens a server for scratch databases, of a major version.
+@dataclass(frozen=True)
+class _Scratch:
+    """Where the models are built."""
+
+    major: int
+    """The major version of the database that is compared."""
+    url: str | None
+    folder: str | None
+
+    @property
+    def options(self) -> list[str]:
+        """The same choice, as options of the `schema` command."""
+        server = [] if self.url is None else ["--database-url", self.url]
+        return [*server, "--postgres", self.folder or str(self.major)]
+
+
+def _scratch(major: int, options: Mapping[str, str]) -> _Scratch:
+    """Read the choice of a server.
 
     Raises:
-        CannotRunError: there is none of that version.
+        CommandError: there is none of that version.
 
     """
-    url, folder = options.get("scratch-url"), options.get("postgres")
-    if url is None and folder is None and major not in VERSIONS:
-        raise CannotRunError(
+    found = _Scratch(major, options.get("scratch-url"), options.get("postgres"))
+    if found.url is None and found.folder is None and major not in VERSIONS:
+        raise CommandError(
             f"The database is PostgreSQL {major}, and the models must be built on the same version:"
             " name a server with -x scratch-url=URL, or a folder with initdb and postgres with"
             " -x postgres=FOLDER."
         )
+    return found
 
-    @contextmanager
-    def open_one() -> Iterator[Server]:
-        with open_server(url, folder or major, lambda _step: None) as server:
-            if int(server.version.partition(".")[0]) != major:
-                raise CannotRunError(
-                    f"The database is PostgreSQL {major}, and the scratch server {server.version};"
-                    " name one of the same major version."
-                )
-            yield server
 
-    yield open_one
+def _declared(scratch: _Scratch, metadata: Sequence[MetaData]) -> Snapshot:
+    """Build the models' schema on a server of the same major version.
+
+    Raises:
+        CannotRunError: it cannot be built.
+
+    """
+    with open_server(scratch.url, scratch.folder or scratch.major, lambda _: None) as server:
+        if int(server.version.partition(".")[0]) != scratch.major:
+            raise CannotRunError(
+                f"The database is PostgreSQL {scratch.major}, and the scratch server"
+                f" {server.version}; name one of the same major version."
+            )
+        with server.database() as empty:
+            return models.build(empty, metadata).facts
 
 
 def _ours(found: Snapshot, declared: Snapshot) -> tuple[Snapshot, Snapshot]:
@@ -159,16 +180,32 @@ def _is_to_be_written(revision: RevisionContext) -> bool:
     return False
 
 
-def _write(servers: Servers, metadata: Sequence[MetaData], revision: RevisionContext) -> None:
-    """Write the revision instead of Alembic, which would write one file."""
-    request = Request(revision.command_args["message"])
-    done = write(servers, metadata, request, lambda _step: None)
-    if done is None:
-        raise CannotRunError(
-            "The history equals the models, and the database differs from the history: run schema"
-            " drift."
+def _write(scratch: _Scratch, revision: RevisionContext) -> None:
+    """Let `schema revision` write the files, instead of Alembic, which would write one.
+
+    It is a process of its own, because it runs revisions: Alembic's environment is global, and
+    cannot be entered twice.
+
+    Raises:
+        CommandError: nothing is written.
+
+    """
+    arguments = ["revision", "-m", revision.command_args["message"], *scratch.options]
+    program = "from schema.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        env=own_environment(),
+        check=False,
+    )
+    if done.returncode:
+        raise CommandError(done.stderr.strip().removeprefix("schema: "))
+    if done.stdout.startswith("Nothing to do"):
+        raise CommandError(
+            "The models equal the migrations, and the database differs from them: run schema drift."
         )
-    revision.config.print_stdout("%s", report(done))
+    revision.config.print_stdout("%s", done.stdout.rstrip())
     revision.process_revision_directives = _clear
 
 

@@ -12,6 +12,8 @@ from migrations.snapshot import Snapshot
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect, driver_of
 
+VERSION_TABLE = "table alembic_version"
+
 _ORDERS = """
 SELECT c.oid::regclass::text, array_agg(quote_ident(a.attname) ORDER BY a.attnum)
 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
@@ -47,3 +49,9 @@ def build(empty: URL, metadata: Sequence[MetaData]) -> Models:
         facts = snapshot.read(connection)
         orders = driver_of(connection).execute(_ORDERS).fetchall()
     return Models(facts, dict(orders))
+
+
+def with_version_table(models: Snapshot, history: Snapshot) -> Snapshot:
+    """Add Alembic's own table, which no model declares, as the history has it."""
+    own = (fact for fact in history if fact.object == VERSION_TABLE)
+    return tuple(sorted((*models, *own)))
