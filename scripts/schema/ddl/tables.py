@@ -59,12 +59,13 @@ def change(part: Part, old: str | None, new: str | None, names: Names) -> Iterat
         return
     old_body, old_comment = split_comment(old) if old is not None else (None, None)
     body, comment = split_comment(new) if new is not None else (None, None)
+    is_keys_own = word == "index" and not str(old_body).startswith("CREATE")
+    if is_keys_own and new is None and old_comment is not None:
+        yield f"COMMENT ON INDEX {schema_prefix(name)}{rest} IS NULL"  # the index stays
     if old_body != body:
         yield from _PARTS[word]((kind, name, rest), old_body, body, names)
         if word != "column" or old_body is None:  # it was made anew
             old_comment = None
-    if word == "index" and new is None and old_comment and not str(old_body).startswith("CREATE"):
-        yield f"COMMENT ON INDEX {schema_prefix(name)}{rest} IS NULL"  # a key's stays
     if body is not None and comment != old_comment:
         text = "NULL" if comment is None else literal(comment)
         yield f"COMMENT ON {_comment_target(kind, name, word, rest)} IS {text}"

@@ -191,7 +191,7 @@ _CALLS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], Parts], str | None
         _alter(_new_type),
     ),
     (
-        _pattern(f"COMMENT ON COLUMN <table>.<column> IS (?P<text>NULL|{_LITERAL})"),
+        _pattern(rf"COMMENT ON COLUMN <table>\.<column> IS (?P<text>NULL|{_LITERAL})"),
         _alter(_comment),
     ),
     (_pattern(f"COMMENT ON TABLE <table> IS (?P<text>NULL|{_LITERAL})"), _table_comment),

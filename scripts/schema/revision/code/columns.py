@@ -59,7 +59,7 @@ def constraint(name: str, definition: str) -> str | None:
     if comment is not None:
         return None
     given = f"name=op.f({string(unquoted(name))})"
-    if key := _KEY.fullmatch(body):
+    if key := _plain_key(body):
         kind = "PrimaryKey" if key["kind"] == "PRIMARY KEY" else "Unique"
         columns = ", ".join(string(unquoted(one)) for one in split(key["columns"]))
         return f"sa.{kind}Constraint({columns}, {given})"
@@ -84,8 +84,16 @@ def check_condition(body: str) -> tuple[str, bool] | None:
 
 def unique_columns(body: str) -> list[str] | None:
     """Return the columns of a UNIQUE constraint that has no options."""
-    found = _KEY.fullmatch(body)
+    found = _plain_key(body)
     return split(found["columns"]) if found and found["kind"] == "UNIQUE" else None
+
+
+def _plain_key(body: str) -> re.Match[str] | None:
+    """Match a key of plain columns, without options."""
+    found = _KEY.fullmatch(body)
+    if found is None or not all(re.fullmatch(NAME, one) for one in split(found["columns"])):
+        return None
+    return found
 
 
 def reference(body: str) -> Mapping[str, str | None] | None:

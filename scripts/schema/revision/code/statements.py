@@ -132,10 +132,15 @@ class _Writer:
             again = calls.drop_index(name, step.object, concurrently=True)
             if again not in self.body.concurrent:
                 self.body.concurrent.append(again)
-        if code is not None:
-            (self.body.concurrent if concurrently else self.body.lines).append(code)
-            return
-        self.body.lines.append(calls.call(sql, self._of(step)) or self._execute(sql, step))
+        after = concurrently and (code is not None or self._is_built(step))
+        code = code or calls.call(sql, self._of(step)) or self._execute(sql, step)
+        (self.body.concurrent if after else self.body.lines).append(code)
+
+    def _is_built(self, step: Step) -> bool:
+        """Whether a step builds an index concurrently: its other statements follow."""
+        return step.part.startswith("index ") and any(
+            calls.create_index(sql, concurrently=True) for sql in step.statements
+        )
 
     def _execute(self, sql: str, step: Step) -> str:
         """Write a statement as text."""
