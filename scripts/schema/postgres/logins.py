@@ -9,6 +9,8 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -94,6 +96,28 @@ def pair(application: str, better_auth: str) -> list[Login]:
             " user's sessions; give each a name of its own."
         )
     return [login(application, APPLICATION), login(better_auth, BETTER_AUTH)]
+
+
+@contextmanager
+def temporary_login(owner: URL, prefix: str, group: str) -> Iterator[URL]:
+    """Make a login in the group role for a block; return its URL.
+
+    Raises:
+        CannotRunError: the owner may not create it, or there is no such group role.
+
+    """
+    made = login(f"{prefix}_{secrets.token_hex(6)}", group)
+    with connect(owner, autocommit=True) as connection:
+        try:
+            connection.exec_driver_sql(made.statement())
+        except DBAPIError as error:
+            raise CannotRunError(
+                f"No login in {group} could be made: {first_error_line(error)}."
+            ) from error
+        try:
+            yield owner.set(username=made.name, password=made.password)
+        finally:
+            connection.exec_driver_sql(f"DROP ROLE {made.name}")
 
 
 def make(database: URL, logins: list[Login]) -> list[tuple[Login, bool]]:

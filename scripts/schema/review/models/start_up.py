@@ -3,42 +3,25 @@
 They ask who the session is, so that no SET ROLE can stand for a login.
 """
 
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError
 
-from migrations.postgres import first_error_line
-from schema.errors import CannotRunError
-from schema.postgres.connection import connect
-from schema.postgres.logins import login
+from schema.postgres.logins import temporary_login
 from schema.review.models.program import START_UP
 from schema.review.models.statements import ModelStatement, Release
 from schema.roles import APPLICATION
 
 
-@contextmanager
-def application_login(owner: URL) -> Iterator[URL]:
+def application_login(owner: URL) -> AbstractContextManager[URL]:
     """Make a login in the application's group role for a block; return its URL.
 
     Raises:
         CannotRunError: the owner may not create it, or there is no such group role.
 
     """
-    made = login(f"schema_review_{secrets.token_hex(6)}", APPLICATION)
-    with connect(owner, autocommit=True) as connection:
-        try:
-            connection.exec_driver_sql(made.statement())
-        except DBAPIError as error:
-            raise CannotRunError(
-                f"The start-up assertions were not tried: {first_error_line(error)}."
-            ) from error
-        try:
-            yield owner.set(username=made.name, password=made.password)
-        finally:
-            connection.exec_driver_sql(f"DROP ROLE {made.name}")
+    return temporary_login(owner, "schema_review", APPLICATION)
 
 
 def try_start_up(
