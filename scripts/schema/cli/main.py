@@ -443,6 +443,32 @@ def review(  # noqa: PLR0913, PLR0917  # its options
     run(options, database_url, form, output, disposable=disposable)
 
 
+@app.command("better-auth")
+def better_auth(
+    config: Annotated[
+        Path,
+        typer.Option(
+            help="The JavaScript module that exports Better Auth, or its options.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ],
+    database_url: ServerURL = None,
+    postgres: Postgres = "18",
+    *,
+    write: Annotated[bool, typer.Option("--write", help="Add what is missing to models/.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Compare what an application's Better Auth needs, plugins included, with the schema.
+
+    The configuration is run, with a scratch database in place of its own. Exit code 0: no
+    difference, or --write has added all; 1: a difference; 2: it could not be compared.
+    """
+    from schema.cli.better_auth import run
+
+    run(config, database_url, postgres, write=write, as_json=as_json)
+
+
 github_app = typer.Typer(
     help="Tell people on GitHub: GITHUB_REPOSITORY and GITHUB_TOKEN say where.",
     no_args_is_help=True,
