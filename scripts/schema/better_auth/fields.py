@@ -65,7 +65,8 @@ def attribute(name: str) -> str | None:
 def class_name(table: str) -> str | None:
     """Return the class of a table; None if its name gives none."""
     made = "".join(word.capitalize() for word in wording.words(table).split())
-    return made if re.fullmatch(r"[A-Z][A-Za-z0-9]*", made) else None
+    plain = re.fullmatch(r"[\w-]+", table) and re.fullmatch(r"[A-Z][A-Za-z0-9]*", made)
+    return made if plain else None
 
 
 def field_code(table: Table, field: Field, name: str) -> Code:

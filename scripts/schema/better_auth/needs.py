@@ -1,5 +1,6 @@
 """What a configuration of Better Auth needs of its database, as ask.mjs says it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -163,7 +164,7 @@ def _table(document: Mapping[str, Any]) -> Table:
         document["name"],
         document["key"],
         document["managed"],
-        document["plugin"],
+        _plugin(document),
         tuple(map(_field, document["fields"])),
         tuple(
             Index(one["name"], tuple(one["columns"]), bool(one.get("unique")))
@@ -191,8 +192,13 @@ def _field(document: Mapping[str, Any]) -> Field:
         written_by_clients=document["input"] and not document["chosen"],
         default=default and Default(default.get("now", False), default.get("value")),
         reference=_reference(document.get("references"), required=required),
-        plugin=document["plugin"],
+        plugin=_plugin(document),
     )
+
+
+def _plugin(document: Mapping[str, Any]) -> str | None:
+    """Return a plugin's name without what would end a text that names it."""
+    return document["plugin"] and re.sub(r"[^\w@/.-]", "_", document["plugin"])
 
 
 def _reference(document: Mapping[str, Any] | None, *, required: bool) -> Reference | None:

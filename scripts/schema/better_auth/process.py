@@ -47,24 +47,24 @@ def ask(config: Path, database: URL) -> Needs:
         CannotRunError: Node, the configuration or the package cannot be used.
 
     """
-    if not config.is_file():
-        raise CannotRunError(f"There is no file {config}; name Better Auth's configuration.")
     with (
         connect(database, autocommit=True) as connection,
-        _started(node(), config) as channel,
+        _started(require_usable(config), config) as channel,
     ):
         connection.exec_driver_sql("SET default_transaction_read_only = on")
         with psycopg.RawCursor(driver_of(connection), row_factory=dict_row) as cursor:
             return _needs(config, _answer(config, channel, cursor))
 
 
-def node() -> str:
-    """Find Node.
+def require_usable(config: Path) -> str:
+    """Return Node's path, if it is there and the configuration is.
 
     Raises:
-        CannotRunError: it is missing or too old.
+        CannotRunError: the file is missing, or Node is missing or too old.
 
     """
+    if not config.is_file():
+        raise CannotRunError(f"There is no file {config}; name Better Auth's configuration.")
     remedy = f"install Node {OLDEST_NODE} or later"
     if (path := shutil.which("node")) is None:
         raise CannotRunError(

@@ -39,6 +39,14 @@ class Source:
             lines[line - 1] = old[:column] + text.encode() + old[column:]
         return b"".join(lines).decode()
 
+    def state(self) -> int:
+        """Return what `restore` takes to undo later insertions."""
+        return len(self._insertions)
+
+    def restore(self, state: int) -> None:
+        """Undo the insertions since that state."""
+        del self._insertions[state:]
+
     def add_imports(self, wanted: Imports) -> None:
         """Import what the module does not import yet, in no order."""
         present = set(self._imported())

@@ -151,7 +151,7 @@ def _plain(field: Field) -> str:
     """Say what the name says, and who writes it."""
     said = words(field.key)
     if field.kind == "boolean":
-        said = f"whether it is true: {said}"
+        said = f"{said} or not"
     text = (
         f"{said}, of the plugin {field.plugin}" if field.plugin else f"{said}, an additional field"
     )

@@ -4,8 +4,11 @@ Nothing is overwritten or removed. What cannot be added is named, with the reaso
 """
 
 import inspect
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 
 from schema.better_auth import wording
@@ -16,6 +19,7 @@ from schema.better_auth.fields import (
     class_name,
     field_code,
     index_code,
+    literal,
     snake,
 )
 from schema.better_auth.needs import CORE, Field, Index, Needs, Table
@@ -55,8 +59,7 @@ def draft(needs: Needs, differences: Iterable[Difference]) -> Draft:
     """Write what the models lack, in memory."""
     lacking = [one for one in differences if one.where != "history"]
     writer = _Writer({one.name: one for one in needs.tables})
-    tables = [one.needs for one in lacking if one.kind == "missing-table"]
-    writer.expect([one for one in tables if isinstance(one, Table)])
+    writer.expect([one.needs for one in lacking if isinstance(one.needs, Table)])
     for one in lacking:
         if one.kind in ADDED:
             try:
@@ -83,21 +86,41 @@ class _Writer:
         from models import metadata  # noqa: PLC0415  # a checkout may hold one that cannot be imported
 
         self._expected = {*metadata.tables, *(one.name for one in tables)}
+        # A table that references a refused one is refused, too.
+        while refused := self._expected & {one.name for one in tables if not self._possible(one)}:
+            self._expected -= refused
+
+    def _possible(self, table: Table) -> bool:
+        try:
+            self._module(table)
+        except CannotAddError:
+            return False
+        return True
 
     def files(self) -> Iterator[tuple[Path, str]]:
         """Yield each file with its new text."""
         for path, text in self._new.items():
             yield path, arrange(text, path)
         for path, source in self._changed.items():
-            yield path, arrange(source.text(), path)
+            if source.state():
+                yield path, arrange(source.text(), path)
 
     def add(self, difference: Difference) -> None:
         """Add what is missing.
 
         Raises:
-            CannotAddError: it cannot be added.
+            CannotAddError: it cannot be added, and nothing of it was.
 
         """
+        before = {path: source.state() for path, source in self._changed.items()}
+        try:
+            self._add(difference)
+        except CannotAddError:
+            for path, source in self._changed.items():
+                source.restore(before.get(path, 0))
+            raise
+
+    def _add(self, difference: Difference) -> None:
         match difference.needs:
             case Table() as table:
                 self._add_table(table)
@@ -108,33 +131,48 @@ class _Writer:
                 self._add_to_table(self._tables[difference.table], field, difference.kind)
 
     def _add_table(self, table: Table) -> None:
+        path, name, text = self._module(table)
+        if path in self._new:
+            raise CannotAddError(f"models/{path.name} is of another table")
+        self._new[path] = text
+        package = self._source(MODELS / "__init__.py")
+        package.add_imports(frozenset({(f".{path.stem}", name)}))
+        package.add_to_all(name)
+
+    def _module(self, table: Table) -> tuple[Path, str, str]:
+        """Return the path of a new table's model, its class and its text.
+
+        Raises:
+            CannotAddError: a name is taken or none in Python, or it references what is not there.
+
+        """
         if table.key in CORE:
             raise CannotAddError(f"todos belong to the table user; leave {table.key}.modelName out")
         name = class_name(table.name)
         path = MODELS / f"{snake(table.name)}.py"
-        package = self._source(MODELS / "__init__.py")
-        if name is None or not path.stem.isidentifier():
+        if name is None or not path.stem.isidentifier() or iskeyword(path.stem):
             raise CannotAddError("its name gives no name of a class")
-        if path.exists() or path in self._new:
+        if path.exists():
             raise CannotAddError(f"models/{path.name} is there already")
-        if name in package.names() or name in vars(__import__("models")):
+        if name in vars(import_module("models")):
             raise CannotAddError(f"models/__init__.py has another {name}")
         fields = [self._field(table, field) for field in table.fields]
         arguments = list(_indexes(table))
         imports = _ALWAYS.union(*(code.imports for code in (*fields, *arguments)))
+        if name in {imported for _, imported in imports}:
+            raise CannotAddError(f"its class would hide the {name} that it imports")
         what = wording.of_table(table)
-        self._new[path] = _MODULE.format(
+        text = _MODULE.format(
             table=table.name,
             of=f" of Better Auth's plugin {table.plugin}" if table.plugin else "",
             imports="\n".join(f"from {module} import {one}" for module, one in sorted(imports)),
             name=name,
             what=what,
             arguments="".join(f"{code.text}, " for code in arguments),
-            comment=repr(f"{what}; Better Auth's alone").replace("\\'", "'"),
+            comment=literal(f"{what}; Better Auth's alone"),
             fields="\n".join(code.text for code in fields),
         )
-        package.add_imports(frozenset({(f".{path.stem}", name)}))
-        package.add_to_all(name)
+        return path, name, text
 
     def _add_to_table(self, table: Table, field: Field, kind: str) -> None:
         """Add a column, or what an existing one lacks, to a model."""
@@ -148,7 +186,8 @@ class _Writer:
             self._add_field(table, field)
         elif kind == "missing-unique":
             code = Code(
-                f'UniqueConstraint("{field.name}")', frozenset({("sqlalchemy", "UniqueConstraint")})
+                f"UniqueConstraint({json.dumps(field.name)})",
+                frozenset({("sqlalchemy", "UniqueConstraint")}),
             )
             self._add_arguments(table.name, [code])
         else:
@@ -160,10 +199,10 @@ class _Writer:
         if attribute(field.name) in _known(table):
             raise CannotAddError(f"class {model.__name__} has an attribute of that name")
         source = self._source(Path(inspect.getfile(model)))
-        if _needs_index(table, field):
-            self._add_arguments(table.name, [index_code((field.name,), None, unique=False)])
         source.add_imports(code.imports)
         source.add_field(model.__name__, code.text)
+        if _needs_index(table, field):
+            self._add_arguments(table.name, [index_code((field.name,), None, unique=False)])
 
     def _add_arguments(self, table: str, codes: list[Code]) -> None:
         model = _model(table)
@@ -183,7 +222,7 @@ class _Writer:
             raise CannotAddError(f"{field.name} gives no name of an attribute")
         if field.reference and field.reference.table not in self._expected:
             raise CannotAddError(
-                f"{field.name} references {field.reference.table}, which is missing"
+                f"{field.name} references {field.reference.table}, which is not there"
             )
         return field_code(table, field, name)
 

@@ -14,6 +14,7 @@ from schema.better_auth.differences import NOT_NEEDED, Difference
 from schema.better_auth.examination import Examination, Written, examine
 from schema.better_auth.examination import write as add
 from schema.better_auth.needs import Field, Table
+from schema.better_auth.process import require_usable
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import json_document, progress
 from schema.postgres.scratch import open_server
@@ -39,13 +40,11 @@ def run(
     config: Path, database_url: str | None, postgres: str, *, write: bool, as_json: bool
 ) -> None:
     """Compare the configuration with the schema, add what is missing, and print both."""
-    with (
-        exit_codes(error_document if as_json else None),
-        progress() as show,
-        open_server(database_url, postgres, show) as server,
-    ):
-        examination = examine(server, config, show)
-        written = add(server, examination, show) if write else None
+    with exit_codes(error_document if as_json else None), progress() as show:
+        require_usable(config)  # before a server starts
+        with open_server(database_url, postgres, show) as server:
+            examination = examine(server, config, show)
+            written = add(server, examination, show) if write else None
     head = single_head(scripts())
     ok = written.complete if written else not examination.differences
     shown = (
