@@ -45,7 +45,7 @@ function options(plugins) {
     advanced: { database: { generateId: "uuid" } },
     emailAndPassword: { enabled: true, sendResetPassword: mail("reset") },
     emailVerification: { sendVerificationEmail: mail("verify"), sendOnSignUp: true },
-    plugins: plugins.map((name) => PLUGINS[name]()),
+    plugins,
     user: {
       changeEmail: { enabled: true, sendChangeEmailConfirmation: mail("confirm") },
       deleteUser: { enabled: true },
@@ -69,12 +69,16 @@ async function send({ method, path, headers, body }) {
 }
 
 const commands = {
-  /** Starts Better Auth on a database; what an earlier one kept in memory is gone. */
-  async open({ connection, plugins }) {
+  /**
+   * Starts Better Auth on a database; what an earlier one kept in memory is gone. Its plugins are
+   * named, or those of a configuration.
+   */
+  async open({ connection, plugins, config }) {
     await commands.close();
     pool = new pg.Pool(connection);
     pool.on("error", () => {}); // a test dropped the database: without a listener, Node would end
-    auth = betterAuth(options(plugins));
+    const named = plugins.map((name) => PLUGINS[name]());
+    auth = betterAuth(options(config ? (await import(config)).auth.options.plugins : named));
   },
   /** Serves Better Auth over HTTP, on a free port of this machine. */
   async listen() {

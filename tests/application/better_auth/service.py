@@ -121,9 +121,18 @@ class Service:
     """Better Auth on one database."""
 
     def __init__(
-        self, driver: Driver, url: URL, *, plugins: Sequence[str] = (), **settings: str
+        self,
+        driver: Driver,
+        url: URL,
+        *,
+        plugins: Sequence[str] = (),
+        config: Path | None = None,
+        **settings: str,
     ) -> None:
-        """Start it with that URL, and with those PostgreSQL settings on each connection."""
+        """Start it with that URL, and with those PostgreSQL settings on each connection.
+
+        The plugins are named, or those of a configuration.
+        """
         self._driver = driver
         connection = {
             "host": url.host or url.query.get("host"),
@@ -136,7 +145,8 @@ class Service:
         self._mails: list[Mail] = []
         self._printed: list[str] = []
         self._statements: list[Statement] = []
-        driver.ask("open", connection=connection, plugins=list(plugins))
+        path = config and str(config)
+        driver.ask("open", connection=connection, plugins=list(plugins), config=path)
 
     def close(self) -> None:
         """Disconnect from the database."""
