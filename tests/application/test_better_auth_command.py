@@ -20,6 +20,7 @@ from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
 from schema.project import ROOT
 from tests.application.better_auth.applications import CONFIG, application, lint_models
+from tests.application.test_wheel import snippets
 from tests.support.repo_copy import COMMAND, Checkout, Launcher
 
 pytestmark = pytest.mark.usefixtures("installed")
@@ -44,9 +45,57 @@ def change(head: URL, statement: str) -> None:
         connection.execute(text(statement))
 
 
-def test_a_configuration_without_plugins_differs_in_nothing(compared: Compare) -> None:
+def test_the_readmes_configuration_differs_in_nothing(compared: Compare) -> None:
     """The schema is what Better Auth itself needs."""
-    assert compared() == []
+    assert compared(snippets("Better Auth", "js")[0]) == []
+
+
+EXPORTS = {
+    "instance": "export default betterAuth(options);",
+    "options": "export default options;",
+    "named options": "export const auth = options;",
+    "promise": "export const auth = Promise.resolve(betterAuth(options));",
+    "beside": "export const auth = () => {}; export default betterAuth(options);",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("export", EXPORTS.values(), ids=EXPORTS)
+def test_each_form_of_a_configuration_is_read(compared: Compare, export: str) -> None:
+    """An instance of Better Auth or its options, as `auth` or as the default."""
+    differences = compared(
+        f"""
+        import {{ betterAuth }} from "better-auth";
+        const options = {{ advanced: {{ database: {{ generateId: "uuid" }} }},
+          user: {{ additionalFields: {{ age: {{ type: "number", required: false }} }} }} }};
+        {export}
+        """
+    )
+    assert [one.sentence for one in differences] == ["Column user.age is missing"]
+
+
+def test_models_that_lack_what_the_history_has_are_told(
+    head: URL, better_auth: URL, tmp_path: Path
+) -> None:
+    """The history and the models are compared each for itself."""
+    path = application(tmp_path / "application", CONFIG.format(plugins=""))
+    models = found.declared()
+    del models["verification"]
+    (one,) = compare(ask(path, better_auth), found.read(head), models)
+    assert (one.kind, one.table, one.where) == ("missing-table", "verification", "models")
+
+
+@pytest.mark.slow
+def test_better_auth_compares_as_its_own_login(compared: Compare, head: URL) -> None:
+    """Its comparison has the rights of todo_auth, and what stops it is a difference."""
+    config = (
+        'export default { advanced: { database: { generateId: "uuid" } },'
+        ' user: { additionalFields: { age: { type: "number" } } } };'
+    )
+    change(head, 'REVOKE ALL ON "user" FROM todo_auth')
+    missing, stopped = compared(config)
+    assert missing.kind == "missing-column"
+    assert stopped.sentence.endswith("comparison stops: permission denied for table user")
 
 
 CHANGES = {
@@ -402,6 +451,7 @@ def test_what_is_there_is_never_overwritten(command: Run, copy: Checkout, tmp_pa
         tmp_path / "application",
         "export default { advanced: { database: { generateId: 'uuid' } },"
         " user: { additionalFields: { todos: { type: 'string', required: false } } },"
+        " account: { fields: { accountId: 'number' } },"
         f" verification: {{ modelName: 'proof' }}, plugins: [{plugins}] }};",
     )
     (copy.root / "models" / "tags.py").write_text("kept = True\n", encoding="utf-8")
@@ -419,6 +469,8 @@ def test_what_is_there_is_never_overwritten(command: Run, copy: Checkout, tmp_pa
         "class User has an attribute of that name",
         "verification.modelName is 'proof'",
         "leave verification.modelName out",
+        "leave account.fields.accountId out",
+        "every INSERT into account fails",
     ):
         assert fragment in refused
     for path, content in before.items():

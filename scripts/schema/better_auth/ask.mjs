@@ -34,7 +34,7 @@ const pool = {
 function query(sql, parameters) {
   return new Promise((resolve, reject) => {
     waiting.push({ resolve, reject });
-    channel.write(`${JSON.stringify({ sql, parameters })}\n`);
+    channel.write(`${JSON.stringify({ sql, parameters: parameters ?? [] })}\n`);
   });
 }
 
@@ -67,11 +67,12 @@ const isPlain = (value) =>
   typeof value === "object" &&
   [Object.prototype, null].includes(Object.getPrototypeOf(value));
 
-/** Returns the options of what a module exports: an instance of Better Auth, or options. */
+/** Returns the options in a module: those of an instance of Better Auth, or options as they are. */
 async function optionsOf(module) {
-  const exported = await (module.auth ?? module.default);
-  if (typeof exported?.handler === "function" && isPlain(exported.options)) return exported.options;
-  if (isPlain(exported) && exported.handler === undefined) return exported;
+  for (const exported of [await module.auth, await module.default]) {
+    if (typeof exported?.handler === "function" && isPlain(exported.options)) return exported.options;
+    if (isPlain(exported) && exported.handler === undefined) return exported;
+  }
   const error = new Error("it exports neither `auth` nor a default that is Better Auth or its options");
   error.code = "NO_OPTIONS";
   throw error;

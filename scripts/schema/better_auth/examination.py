@@ -13,6 +13,7 @@ from schema.better_auth.needs import Needs
 from schema.better_auth.process import ask
 from schema.better_auth.writing import draft
 from schema.errors import CannotRunError
+from schema.generate.files import replace
 from schema.postgres.connection import describe_error
 from schema.postgres.logins import temporary_login
 from schema.postgres.scratch import Server
@@ -68,7 +69,8 @@ def write(server: Server, examination: Examination, progress: Progress) -> Writt
     """Add to the models what they lack, after a trial; what differs otherwise stays.
 
     Raises:
-        CannotRunError: the models would not build what Better Auth needs; nothing was written.
+        CannotRunError: the models would not build what Better Auth needs, and nothing was written;
+            or a file cannot be written.
 
     """
     planned = draft(examination.needs, examination.differences)
@@ -81,7 +83,7 @@ def write(server: Server, examination: Examination, progress: Progress) -> Writt
             )
     files = {path: not path.exists() for path in planned.files}
     for path, text in planned.files.items():
-        path.write_text(text, encoding="utf-8")
+        replace(path, text)
     unused = [
         one for one in examination.differences if one.kind in NOT_NEEDED and one.where != "history"
     ]

@@ -17,8 +17,9 @@ from schema.better_auth.needs import Field, Table
 from schema.better_auth.process import require_usable
 from schema.cli.exits import exit_codes, print_result
 from schema.cli.output import json_document, progress
+from schema.generate.files import name
 from schema.postgres.scratch import open_server
-from schema.project import ROOT, scripts
+from schema.project import scripts
 from schema.revisions.history import single_head
 from schema.text import pluralize
 
@@ -66,7 +67,7 @@ def document(
         head=head,
         server=server,
         differences=[_as_fields(one) for one in examination.differences],
-        written=[_relative(path) for path in written.files] if written else [],
+        written=[name(path) for path in written.files] if written else [],
         refused=written.refused if written else [],
     )
 
@@ -156,7 +157,7 @@ def _what_next(examination: Examination, written: Written | None) -> Iterator[Te
             yield Text("  → --write adds what is missing to the models.")
         return
     for path, new in written.files.items():
-        yield Text(f"{'+' if new else '~'} {_relative(path)} {'is new' if new else 'has more'}.")
+        yield Text(f"{'+' if new else '~'} {name(path)} {'is new' if new else 'has more'}.")
     for sentence in written.refused:
         yield Text(visible(f"✗ {sentence}."), "red")
     if written.files:
@@ -197,7 +198,3 @@ def _column(field: Field) -> dict[str, object]:
         "default": _default(field),
         "plugin": field.plugin,
     }
-
-
-def _relative(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()

@@ -124,23 +124,28 @@ def _write(files: Mapping[Path, str]) -> str:
         before = read(path)
         if before == text:
             continue
-        try:
-            _replace(path, text)
-        except OSError as error:
-            raise CannotRunError(f"{name(path)} cannot be written: {error.strerror}.") from error
+        replace(path, text)
         changed += f"{difference(path, before, text)}{name(path)} is rewritten.\n"
     return changed
 
 
-def _replace(path: Path, text: str) -> None:
-    """Replace the file atomically."""
-    handle, temporary_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-    temporary = Path(temporary_name)
+def replace(path: Path, text: str) -> None:
+    """Write a file atomically.
+
+    Raises:
+        CannotRunError: it cannot be written.
+
+    """
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
+        handle, temporary_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
+        temporary = Path(temporary_name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink()
+            raise
+    except OSError as error:
+        raise CannotRunError(f"{name(path)} cannot be written: {error.strerror}.") from error
