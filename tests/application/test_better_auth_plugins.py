@@ -40,7 +40,10 @@ BUILT_BY = {
     "models": "from schema.better_auth import examination, trial; examination.build = trial.create",
     "migrations": "from schema.better_auth import examination",
 }
-"""How a copy's command builds a database at the head: what comes before it in its process."""
+"""How a copy's command builds a database at the head: what comes before it in its process.
+
+With `migrations`, the revision must be written before the second run.
+"""
 
 BUILD = """
 import sys
@@ -49,14 +52,17 @@ examination.build(make_url(sys.argv[1]))
 """
 
 CHECK = """
-import sys
+import json, sys
 from sqlalchemy import make_url
+from schema.branch import masking
 from schema.checks import comments, ownership
-for check in (comments, ownership):
-    for failure in check.check(make_url(sys.argv[1])).failures:
-        print(failure.message)
+url = make_url(sys.argv[1])
+failures = [one for check in (comments, ownership) for one in check.check(url).failures]
+assert failures == [], failures
+print(json.dumps([[one["table_name"], one["column_name"]] for one in masking.rules("x")]))
 """
-"""What `schema check` asks of a database: comments, indexes of foreign keys, privileges."""
+"""What `schema check` asks of a database: comments, indexes of foreign keys, privileges; then print
+what an anonymised branch masks."""
 
 NEEDS = {
     "organization": {
@@ -88,16 +94,20 @@ class Command:
         return self.run.run(self.copy.root, *arguments, code=code)
 
     @contextmanager
-    def database(self) -> Iterator[URL]:
-        """Build a database, and yield its URL as Better Auth's login."""
+    def database(self) -> Iterator[tuple[URL, set[tuple[str, str]]]]:
+        """Build a database; yield its URL as Better Auth's login, and the columns that are masked.
+
+        The database passes the checks of `schema check`.
+        """
         with self.server.database() as head:
             url = head.render_as_string(hide_password=False)
             done = self.run.run(self.copy.root, url, code=f"{BUILT_BY[self.built_by]}\n{BUILD}")
             assert done.code == 0, done.everything
             checked = self.run.run(self.copy.root, url, code=CHECK)
-            assert (checked.code, checked.out) == (0, ""), checked.everything
+            assert checked.code == 0, checked.everything
+            masked = {(table, column) for table, column in json.loads(checked.out)}
             with temporary_login(head, "plugins", BETTER_AUTH) as login:
-                yield login
+                yield login, masked
 
 
 @pytest.fixture
@@ -131,10 +141,12 @@ def test_what_plugins_need_is_added_and_works(
     assert command(config, "--write").code == 0
     assert texts(command.copy) == after
 
-    with command.database() as database:
+    with command.database() as (database, masked):
         service = Service(process, database, config=config)
-        assert service.migrations() == {}
         try:
+            assert service.migrations() == {}
+            kept = service.kept_from_clients()
+            assert {one for one in kept if one[1] != "userId"} <= masked
             live(service, which)
         finally:
             service.close()

@@ -28,8 +28,8 @@ _TYPES = {
 }
 """Where a type comes from; SQLModel makes a boolean column by itself."""
 
-_LINE = 68
-"""Characters of a comment's text that fit into a line of a model."""
+_LINE = 72
+"""Characters of a column's comment that fit into a line of a model."""
 
 type Imports = frozenset[tuple[str, str]]
 """Modules and the names that they give."""
@@ -124,11 +124,11 @@ def _default(default: Default) -> tuple[str, set[tuple[str, str]]]:
     return f"text({json.dumps(json.dumps(default.value))})", {("sqlalchemy", "text")}
 
 
-def literal(text: str) -> str:
-    """Return a text as a Python literal, over several lines if it is long."""
-    if len(text) <= _LINE:
+def literal(text: str, width: int = _LINE) -> str:
+    """Return a text as a Python literal, over several lines if it is longer than the width."""
+    if len(text) <= width:
         return json.dumps(text, ensure_ascii=False)
-    lines = textwrap.wrap(text, _LINE, drop_whitespace=False, break_on_hyphens=False)
+    lines = textwrap.wrap(text, width, drop_whitespace=False, break_on_hyphens=False)
     return f"({' '.join(json.dumps(line, ensure_ascii=False) for line in lines)})"
 
 

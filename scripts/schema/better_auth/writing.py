@@ -42,6 +42,9 @@ class {name}(BetterAuthTable, table=True):
 {fields}
 '''
 
+_LINE = 76
+"""Characters of a table's comment that fit into a line of a model."""
+
 _ALWAYS = frozenset({("sqlmodel", "Field"), (".better_auth", "BetterAuthTable")})
 
 
@@ -169,7 +172,7 @@ class _Writer:
             name=name,
             what=what,
             arguments="".join(f"{code.text}, " for code in arguments),
-            comment=literal(f"{what}; Better Auth's alone"),
+            comment=literal(f"{what}; Better Auth's alone", _LINE),
             fields="\n".join(code.text for code in fields),
         )
         return path, name, text
