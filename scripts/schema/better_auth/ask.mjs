@@ -13,6 +13,7 @@ import { pathToFileURL } from "node:url";
 const [config, descriptor] = process.argv.slice(2);
 const channel = new Socket({ fd: Number(descriptor) });
 const waiting = [];
+channel.on("close", () => process.exit(1)); // the command has ended: what is left open ends with it
 
 // What the configuration does beside being read, such as a connection that fails, is not asked for.
 process.on("unhandledRejection", () => {});

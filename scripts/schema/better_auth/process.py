@@ -8,10 +8,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -94,11 +95,13 @@ def _started(path: str, config: Path) -> Iterator[IO[str]]:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=os.environ | {"BETTER_AUTH_TELEMETRY": "0"},
+                start_new_session=True,
             )
         try:
             yield cast("IO[str]", channel)
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):  # with Node ends what the configuration has started
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
