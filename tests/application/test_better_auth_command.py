@@ -282,18 +282,26 @@ def running(pid: int) -> bool:
     return done.stdout.strip()[:1] not in {"", "Z"}
 
 
-@pytest.mark.parametrize("manifest", [None, '{"name": "better-auth", "exports": {".": "./x.js"}}'])
-def test_a_package_that_is_missing_or_too_old(
-    better_auth: URL, tmp_path: Path, manifest: str | None
+PACKAGES = {
+    "missing": (None, "is not installed next to"),
+    "old": ('{"exports": {".": "./x.mjs"}}', "is too old"),
+    "broken": ('{"exports": {"./db": "./x.mjs", "./db/migration": "./x.mjs"}}', "does not load"),
+}
+
+
+@pytest.mark.parametrize(("manifest", "refusal"), PACKAGES.values(), ids=PACKAGES)
+def test_a_package_that_is_missing_or_does_not_do(
+    better_auth: URL, tmp_path: Path, manifest: str | None, refusal: str
 ) -> None:
     """The package must be found from the configuration, wherever the command runs."""
     if manifest:
         package = tmp_path / "node_modules" / "better-auth"
         package.mkdir(parents=True)
         (package / "package.json").write_text(manifest, encoding="utf-8")
+        (package / "x.mjs").write_text('import "no-such-package";', encoding="utf-8")
     config = tmp_path / "auth.mjs"
     config.write_text("export default {};", encoding="utf-8")
-    with pytest.raises(CannotRunError, match="is too old" if manifest else "is not installed next"):
+    with pytest.raises(CannotRunError, match=refusal):
         ask(config, better_auth)
 
 
@@ -369,11 +377,30 @@ def test_the_page_and_the_document(command: Run, tmp_path: Path) -> None:
     document = json.loads(out)
     assert document.keys() == {
         *("version", "equal", "error", "better_auth", "head", "server"),
-        *("differences", "written", "refused"),
+        *("limitations", "differences", "written", "refused"),
     }
+    assert document["limitations"] == []
     (difference,) = document["differences"]
     assert difference["table"] == "jwks"
     assert {one["column"]: one["nullable"] for one in difference["needs"]}["expiresAt"]
+
+
+@pytest.mark.slow
+def test_an_adapter_with_names_of_its_own_is_told(command: Run, tmp_path: Path) -> None:
+    """What the command cannot see does not pass in silence."""
+    config = application(
+        tmp_path / "application",
+        """
+        import { drizzleAdapter } from "better-auth/adapters/drizzle";
+        export default {
+          database: drizzleAdapter({}, { provider: "pg" }),
+          advanced: { database: { generateId: "uuid" } },
+        };
+        """,
+    )
+    code, page, errors = command(ROOT, config)
+    assert (code, errors) == (0, "")
+    assert "such as Drizzle's: the names in that schema were not compared" in page
 
 
 def test_the_document_of_an_error(command: Run, tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ const result = await step("schema", () => {
     generate_id: idsOf(options),
     renames: renames(options),
     schema_name: options.database?.schemaName ?? null,
+    adapter: typeof options.database === "function",
     tables: Object.entries(tables).map(([key, { modelName, fields, disableMigrations }]) => ({
       name: modelName,
       key,

@@ -124,6 +124,8 @@ class Needs:
     """Whether the configuration's Kysely sends other names than Better Auth says."""
     schema_name: str | None
     """The schema that the configuration names for Better Auth's tables."""
+    adapter: bool
+    """Whether it uses an adapter, such as Drizzle's, with a schema and names of its own."""
     tables: tuple[Table, ...]
     plan: Plan
     document: Mapping[str, Any] = field(repr=False)
@@ -153,6 +155,7 @@ def parse(document: Mapping[str, Any]) -> Needs:
         document["generate_id"],
         document["renames"],
         document["schema_name"],
+        document["adapter"],
         tuple(tables.values()),
         _plan(document["plan"]),
         document,

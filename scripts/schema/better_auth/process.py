@@ -100,7 +100,8 @@ def _started(path: str, config: Path) -> Iterator[IO[str]]:
         try:
             yield cast("IO[str]", channel)
         finally:
-            with suppress(ProcessLookupError):  # with Node ends what the configuration has started
+            # With Node ends what the configuration has started.
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
@@ -144,25 +145,26 @@ def _needs(config: Path, message: dict[str, Any]) -> Needs:
             return parse(message["result"])
         except ValueError as error:
             raise CannotRunError(f"{config} cannot be compared: {error}.") from None
-    stage, code = failure["stage"], failure["code"]
-    if stage == "package":
-        if code == "ERR_PACKAGE_PATH_NOT_EXPORTED":
-            raise CannotRunError(
+    reason = without_secrets(failure["message"], config).rstrip(".")
+    match failure["stage"], failure["code"]:
+        case "package", "MODULE_NOT_FOUND":
+            said = f"The package better-auth is not installed next to {config}: run npm ci there"
+        case "package", "ERR_PACKAGE_PATH_NOT_EXPORTED":
+            said = (
                 f"The better-auth next to {config} is too old: it has no better-auth/db/migration;"
-                " install 1.7 or later."
+                " install 1.7 or later"
             )
-        raise CannotRunError(
-            f"The package better-auth is not installed next to {config}: run npm ci there."
-        )
-    reason = without_secrets(failure["message"], config)
-    if code == "NO_OPTIONS":
-        raise CannotRunError(f"{config} is no configuration: {reason}.")
-    if code == "ERR_UNKNOWN_FILE_EXTENSION":
-        raise CannotRunError(
-            f"This Node does not load {config.suffix} files; name a JavaScript module."
-        )
-    what = "throws" if stage == "config" else "has a schema that Better Auth refuses"
-    raise CannotRunError(f"{config} {what}: {reason.rstrip('.')}.")
+        case "package", _:
+            said = f"The package better-auth next to {config} does not load: {reason}"
+        case _, "NO_OPTIONS":
+            said = f"{config} is no configuration: {reason}"
+        case _, "ERR_UNKNOWN_FILE_EXTENSION":
+            said = f"This Node does not load {config.suffix} files; name a JavaScript module"
+        case "config", _:
+            said = f"{config} throws: {reason}"
+        case _:
+            said = f"{config} has a schema that Better Auth refuses: {reason}"
+    raise CannotRunError(f"{said}.")
 
 
 def without_secrets(message: str, config: Path) -> str:

@@ -97,10 +97,6 @@ class Source:
                 return
         raise CannotAddError("it has no __all__")
 
-    def names(self) -> set[str]:
-        """Return the names that the module imports."""
-        return {name for _, name in self._imported()}
-
     def _class(self, name: str) -> ast.ClassDef:
         for node in self._module.body:
             if isinstance(node, ast.ClassDef) and node.name == name:

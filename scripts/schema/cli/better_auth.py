@@ -29,6 +29,7 @@ _FIELDS = (
     "better_auth",
     "head",
     "server",
+    "limitations",
     "differences",
     "written",
     "refused",
@@ -66,6 +67,7 @@ def document(
         better_auth=examination.needs.version,
         head=head,
         server=server,
+        limitations=_limitations(examination),
         differences=[_as_fields(one) for one in examination.differences],
         written=[name(path) for path in written.files] if written else [],
         refused=written.refused if written else [],
@@ -74,21 +76,25 @@ def document(
 
 def error_document(message: str) -> str:
     """Format an error as JSON."""
-    return json_document(_FIELDS, error=message, differences=[], written=[], refused=[])
+    return json_document(
+        _FIELDS, error=message, limitations=[], differences=[], written=[], refused=[]
+    )
 
 
 def page(examination: Examination, written: Written | None, compared: str) -> Group:
     """Format the result as text: what is missing, what differs, what is not used."""
     differences = examination.differences
     title = f"Better Auth {examination.needs.version}: {compared}"
+    lines: list[RenderableType] = [Text(title, "bold")]
+    lines += [Text(f"! {sentence}", "yellow") for sentence in _limitations(examination)]
     if not differences:
         verdict = "✓ No difference: the schema is what this configuration needs."
-        return Group(Text(title, "bold"), Text(verdict, "bold green"))
+        return Group(*lines, Text(verdict, "bold green"))
     missing = [one for one in differences if one.kind in {"missing-table", "missing-column"}]
     others = [one for one in differences if one not in missing and one.kind not in NOT_NEEDED]
     unused = [one for one in differences if one.kind in NOT_NEEDED]
     number = pluralize(len(differences), "difference")
-    lines: list[RenderableType] = [Text(title, "bold"), Text(f"✗ {number}.", "bold red")]
+    lines.append(Text(f"✗ {number}.", "bold red"))
     lines += _missing([one for one in missing if one.where != "history"])
     if unwritten := [one for one in missing if one.where == "history"]:
         lines += [Text(), Text(f"! {_NO_REVISION}", "yellow"), *_missing(unwritten)]
@@ -97,6 +103,16 @@ def page(examination: Examination, written: Written | None, compared: str) -> Gr
     if unused:
         lines += [Text(), *(Text(visible(f"! {_sentence(one)}"), "yellow") for one in unused)]
     return Group(*lines, *_what_next(examination, written))
+
+
+def _limitations(examination: Examination) -> list[str]:
+    """Say what could not be compared."""
+    if not examination.needs.adapter:
+        return []
+    return [
+        "The configuration's database is an adapter with a schema of its own, such as Drizzle's:"
+        " the names in that schema were not compared."
+    ]
 
 
 def _sentence(difference: Difference) -> str:
