@@ -321,9 +321,10 @@ def test_node_that_is_missing_or_too_old(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_configuration_sees_no_database_but_its_own(
-    compared: Compare, better_auth: URL, tmp_path: Path
+    compared: Compare, better_auth: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own is not connected to, what it prints is dropped, and it gets no password."""
+    monkeypatch.setenv("PGPASSWORD", SECRET)
     seen, connected = tmp_path / "seen", tmp_path / "connected"
     differences = compared(
         f"""
@@ -341,7 +342,9 @@ def test_a_configuration_sees_no_database_but_its_own(
     )
     assert differences == []
     assert not connected.exists()
-    assert str(better_auth.username) not in seen.read_text(encoding="utf-8")
+    learnt = seen.read_text(encoding="utf-8")
+    assert str(better_auth.username) not in learnt
+    assert SECRET not in learnt
 
 
 # The command.

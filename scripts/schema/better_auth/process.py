@@ -84,6 +84,8 @@ def require_usable(config: Path) -> str:
 @contextmanager
 def _started(path: str, config: Path) -> Iterator[IO[str]]:
     """Run Node for a block, which talks to it through a socket."""
+    # libpq's variables may hold the password of the server of the scratch databases.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     ours, theirs = socket.socketpair()
     ours.settimeout(TIMEOUT)
     with ours, ours.makefile("rw", encoding="utf-8") as channel:
@@ -94,7 +96,7 @@ def _started(path: str, config: Path) -> Iterator[IO[str]]:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=os.environ | {"BETTER_AUTH_TELEMETRY": "0"},
+                env=environment | {"BETTER_AUTH_TELEMETRY": "0"},
                 start_new_session=True,
             )
         try:
