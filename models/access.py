@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapper
 
 from .base import Base, metadata
 from .functions import ACTING_USER
+from .renames import keep_old_columns
 
 type Kind = Literal["owned", "shared", "membership", "reference", "Better Auth"]
 
@@ -93,6 +94,7 @@ def keep_declarations(mapper: Mapper[Base], model: type[Base]) -> None:
     for column in model.retiring:
         column.info["retiring"] = True
         table.append_column(column)
+    keep_old_columns(table)
 
 
 @event.listens_for(metadata, "after_create")

@@ -21,7 +21,7 @@ from schema.postgres.connection import connect, describe_error
 from schema.postgres.scratch import Server
 from schema.project import REVISIONS_DIR, scripts
 from schema.revision import files, sources, wording
-from schema.revision.decisions import Answers, require_answers
+from schema.revision.decisions import Answers, require_answers, with_renames
 from schema.revision.drafts import Drafts, write_drafts
 from schema.revision.models import build, with_version_table
 from schema.revision.probe import Probe
@@ -93,7 +93,8 @@ def write(
             return None
         progress("drafts")
         with servers.history.database(at_head) as work:
-            drafts = _drafts(work, before, target, request.answers)
+            answers = with_renames(request.answers, metadata, before)
+            drafts = _drafts(work, before, target, answers)
         written = sources.written(drafts, models, request, (before, target))
         paths = files.write(written, head)
         try:

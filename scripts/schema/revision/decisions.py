@@ -5,8 +5,10 @@ how values become values of another type. Nothing is written before such questio
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sqlalchemy import MetaData
 
 from migrations.snapshot import Snapshot
 from schema.ddl.definition import column, split_comment
@@ -31,6 +33,26 @@ class Answers:
     """The expression of a column's new value, when its type changes in place."""
     fills: Mapping[str, str] = field(default_factory=dict)
     """The expression of the value that rows get that have none."""
+
+
+def with_renames(answers: Answers, metadata: Sequence[MetaData], before: Snapshot) -> Answers:
+    """Fill new columns from the old ones that the models say they replace (`renamed_from`)."""
+    there = {
+        f"{_plain(fact.object)}.{unquoted(name)}": name
+        for fact in before
+        if fact.object.startswith("table ")
+        and fact.part.startswith("column ")
+        and (name := fact.part.removeprefix("column "))
+    }
+    renamed = {
+        f"{table.name}.{new.name}": f"{table.name}.{new.info['renamed_from']}"
+        for one in metadata
+        for table in one.sorted_tables
+        for new in table.columns
+        if "renamed_from" in new.info
+    }
+    fills = {new: there[old] for new, old in renamed.items() if new not in there and old in there}
+    return replace(answers, fills={**fills, **answers.fills})
 
 
 class UndecidedError(CannotRunError):
