@@ -6,6 +6,7 @@ equal, whichever a release writes. If the old column has another type, the model
 `retiring` too. See "A rename" in migrations/README.md.
 """
 
+import re
 from collections.abc import Iterator
 
 from sqlalchemy import Column, Connection, MetaData, Table, event, text
@@ -51,8 +52,10 @@ def keep_old_columns(table: Table) -> None:
     """Keep the old column of each column that is being renamed, unless the model lists it."""
     for old, new in list(renamed_columns(table)):
         if old not in table.columns:
-            comment = f"Retiring: {new} has its values"
-            kept = Column(old, table.columns[new].type, comment=comment, info={"retiring": True})
+            column = table.columns[new]
+            marker = re.match("(?:PERSONAL|SECRET): ", column.comment or "")
+            comment = f"{marker[0] if marker else ''}retiring, {new} has its values"
+            kept = Column(old, column.type, comment=comment, info={"retiring": True})
             table.append_column(kept)
 
 

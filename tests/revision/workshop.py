@@ -140,7 +140,8 @@ def read_rows(url: URL) -> Rows:
     """Read the rows of every table, each sorted."""
     tables = """
         SELECT c.oid::regclass::text FROM pg_class AS c
-        WHERE c.relkind IN ('r', 'p') AND c.relnamespace::regnamespace::text IN ('public', 'library')
+        WHERE c.relkind IN ('r', 'p')
+          AND c.relnamespace::regnamespace::text IN ('public', 'library')
           AND c.relname <> 'alembic_version' ORDER BY 1
     """
     with connect(url) as connection:

@@ -21,6 +21,7 @@ from schema.postgres.connection import connect, describe_error
 from schema.postgres.scratch import Server
 from schema.project import REVISIONS_DIR, scripts
 from schema.revision import files, sources, wording
+from schema.revision.accepted import accept_findings
 from schema.revision.decisions import Answers, require_answers, with_renames
 from schema.revision.drafts import Drafts, write_drafts
 from schema.revision.models import build, with_version_table
@@ -101,6 +102,9 @@ def write(
             progress("proof")
             with servers.history.database(at_head) as copy:
                 _prove(copy, paths, before, target)
+            progress("lint")
+            with servers.history.database(at_head) as copy:
+                accept_findings(copy, paths)
         except BaseException:
             files.remove(paths)
             raise

@@ -196,14 +196,14 @@ def _required(old: Facts, new: Facts) -> Iterator[Question]:
 
 
 def _fillable(old: Facts, new: Facts) -> set[str]:
-    """Return the columns that become NOT NULL: they may be filled."""
+    """Return the columns that are new or become NOT NULL: their rows may be filled."""
     return {
         f"{_plain(heading)}.{unquoted(part.removeprefix('column '))}"
         for (heading, part), now in new.items()
         if heading.startswith("table ")
         and part.startswith("column ")
         and old.get((heading, part)) != now
-        and column(split_comment(now)[0]).get("required")
+        and ((heading, part) not in old or column(split_comment(now)[0]).get("required"))
     }
 
 

@@ -6,7 +6,7 @@ with blanks, and a revision cannot read the database.
 
 import io
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,10 +45,17 @@ class Direction:
     statements: list[Statement]
 
 
-def record(connection: Connection, scripts: ScriptDirectory) -> list[Direction]:
-    """Upgrade and downgrade an empty database, and record the statements of each revision."""
+def record(
+    connection: Connection, scripts: ScriptDirectory, only: Collection[str] | None = None
+) -> list[Direction]:
+    """Upgrade and downgrade an empty database, and record the statements of each revision.
+
+    With `only`, run these revisions: the next ones of the database.
+    """
     recorded = []
-    revisions = revisions_oldest_first(scripts)
+    revisions = [
+        one for one in revisions_oldest_first(scripts) if only is None or one.revision in only
+    ]
     undone = []
     for revision in reversed(revisions):
         if is_irreversible(revision):

@@ -19,7 +19,8 @@ _NO_OPERATION = "SELECT 1"
 _WIDTH = 90
 """Characters of a line of SQL, which is indented twice."""
 _PRETTY = (
-    (re.compile(r"\(+\s*SELECT (\w+)\(\) AS \1\)+"), r"(SELECT \1())"),
+    (re.compile(r"\(\s*SELECT (\w+)\(\) AS \1\)"), r"(SELECT \1())"),
+    (re.compile(r"\((\(SELECT \w+\(\)\))\)"), r"\1"),
     (re.compile(r" AS PERMISSIVE(?= FOR )"), ""),
     (re.compile(r" FOR ALL(?= TO )"), ""),
     (re.compile(r" (?=USING \(|WITH CHECK \(|FOR EACH (?:ROW|STATEMENT) )"), "\n"),

@@ -1,0 +1,83 @@
+"""Accept the linters' findings in what was written, where the way it was written answers them.
+
+A comment above the statement says why, as migrations/README.md asks. A finding without an answer
+stays: `scripts/lint` shows it, and a person decides.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from schema.postgres.connection import connect
+from schema.project import scripts
+from schema.revisions.history import functions, parse, revisions_oldest_first
+from schema.sql_lint import sqlfluff, squawk
+from schema.sql_lint.cache import CleanTexts
+from schema.sql_lint.capture import record
+from schema.sql_lint.findings import Finding
+
+_NOT_IN_THE_MODELS = "the models do not have it any more"
+_UPGRADE = {
+    "ban-drop-column": "its loss is declared above",
+    "ban-drop-table": "its loss is declared above",
+    "ban-drop-constraint": _NOT_IN_THE_MODELS,
+    "ban-drop-default": _NOT_IN_THE_MODELS,
+    "ban-drop-function": _NOT_IN_THE_MODELS,
+    "ban-drop-index": _NOT_IN_THE_MODELS,
+    "ban-drop-not-null": "the models allow NULL from now on",
+    "ban-drop-policy": _NOT_IN_THE_MODELS,
+    "ban-drop-trigger": _NOT_IN_THE_MODELS,
+    "ban-drop-type": _NOT_IN_THE_MODELS,
+    "ban-drop-view": _NOT_IN_THE_MODELS,
+    "adding-not-nullable-field": "a validated CHECK proves it",
+    "changing-column-type": "it was seen to write no row, or was asked for with --using",
+    "PRS": "sqlfluff does not know this statement",
+}
+_DOWNGRADE = {
+    "adding-not-nullable-field": "it brings back what the upgrade took away",
+    "adding-foreign-key-constraint": "it brings back what the upgrade took away",
+    "changing-column-type": "it brings back what the upgrade changed",
+    "constraint-missing-not-valid": "it brings back what the upgrade took away",
+    "disallowed-unique-constraint": "it brings back what the upgrade took away",
+    "PRS": "sqlfluff does not know this statement",
+}
+
+
+def accept_findings(copy: URL, paths: Sequence[Path]) -> list[Finding]:
+    """Lint the files, on a database at the revision before them; return what is not accepted."""
+    directory = scripts()
+    names = {path.name: path for path in paths}
+    new = [one for one in revisions_oldest_first(directory) if Path(one.path).name in names]
+    with connect(copy) as connection:
+        recorded = record(connection, directory, {one.revision for one in new})
+    clean = CleanTexts()
+    found = [*squawk.check(recorded, clean), *sqlfluff.check(recorded, (), clean)]
+    left = []
+    comments: dict[tuple[Path, int], list[str]] = {}
+    for finding in found:
+        path = names[finding.file]
+        reasons = _DOWNGRADE if finding.line in _lines_of_downgrade(path) else _UPGRADE
+        if finding.rule not in reasons:
+            left.append(finding)
+            continue
+        comment = f"# lint: allow {finding.rule}: {reasons[finding.rule]}"
+        lines = comments.setdefault((path, finding.line), [])
+        if comment not in lines:
+            lines.append(comment)
+    for (path, line), added in sorted(comments.items(), reverse=True):
+        _insert(path, line, added)
+    return left
+
+
+def _lines_of_downgrade(path: Path) -> range:
+    function = functions(parse(path)).get("downgrade")
+    return range(function.lineno, (function.end_lineno or 0) + 1) if function else range(0)
+
+
+def _insert(path: Path, line: int, comments: Sequence[str]) -> None:
+    """Insert comments above a line, as deep as it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    depth = len(lines[line - 1]) - len(lines[line - 1].lstrip())
+    lines[line - 1 : line - 1] = [" " * depth + one for one in comments]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
