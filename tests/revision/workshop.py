@@ -79,6 +79,14 @@ class Workshop:
         self.written = list(found.paths) if found else []
         return found
 
+    def begin_with(self, base: str) -> None:
+        """Let the history make another schema."""
+        (self.folder / "versions" / "base").write_text(base, encoding="utf-8")
+
+    def files(self) -> list[Path]:
+        """List the files of the history."""
+        return sorted((self.folder / "versions").glob("*.py"))
+
     def clear(self) -> None:
         """Remove what was written."""
         files.remove(self.written)

@@ -81,14 +81,31 @@ def reach(
         done, errors = _apply(sessions, planned, names)
         result.errors = {step: first_error_line(error) for step, error in errors.items()}
         written = dict(zip(planned, steps(found, target, shown or names), strict=True))
-        result.taken += [written[one] for one in done if written[one] not in result.taken]
+        result.taken += [
+            written[one] for one in done if written[one] not in result.taken or not names.guarded
+        ]
         if not names.guarded:
             cleared, _ = _apply(sessions, in_the_way(sessions.owner, errors, names), names)
             result.taken += cleared
             done += cleared
         if not done:
             break
+    result.taken = [
+        step
+        for number, step in enumerate(result.taken)
+        if not any(_drops(later, step) for later in result.taken[number + 1 :])
+    ]
     return result
+
+
+def _drops(later: Step, step: Step) -> bool:
+    """Whether a later step drops what a step changes, so that the change was no use."""
+    return (
+        later.object == step.object
+        and later.part in {"", "definition"}
+        and bool(step.part)
+        and any(one.startswith("DROP ") for one in later.statements)
+    )
 
 
 def own_names(connection: Connection) -> Names:

@@ -82,6 +82,7 @@ def require_answers(
     old, new = (
         {(one.object, one.part): one.definition for one in facts} for facts in (before, after)
     )
+    _refuse_roles(old, new)
     questions = list(_questions(old, new, rewrites))
     answered = {**answers.losses, **answers.conversions, **answers.fills}
     left = [one for one in questions if one.about not in answered]
@@ -95,6 +96,21 @@ def require_answers(
         raise UndecidedError(
             f"Nothing is written: {', '.join(unasked)} is no table or column that this change"
             " drops, converts or fills; leave the option out."
+        )
+
+
+def _refuse_roles(old: Facts, new: Facts) -> None:
+    """Refuse to write what belongs to the server: other databases use the same roles."""
+    changed = sorted(
+        f"{heading}, {part}"
+        for heading, part in old.keys() | new.keys()
+        if heading.startswith("role ") and old.get((heading, part)) != new.get((heading, part))
+    )
+    if changed:
+        raise CannotRunError(
+            f"Nothing is written: {'; '.join(changed)} differs, and roles belong to the server."
+            " Write the revision by hand: make a role only if it is missing, and raise if it has"
+            " attributes or memberships that it must not have (migrations/README.md)."
         )
 
 

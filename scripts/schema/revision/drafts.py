@@ -59,7 +59,7 @@ class Drafts:
 def write_drafts(
     connection: Connection, target: Snapshot, answers: Answers | None = None
 ) -> Drafts:
-    """Bring a scratch database to the target in one transaction, which the caller ends.
+    """Bring a scratch database to the target; the caller ends the transaction, and drops it.
 
     The connection is the owner's. `target` includes Alembic's own table. `answers` are
     the decisions of a person.
@@ -77,6 +77,8 @@ def write_drafts(
     found = Drafts(names.database)
     for stage in planned.stages:
         found.drafts += work.stage(stage, planned)
+        if stage.name == "values":  # no statement can use them before
+            driver_of(connection).commit()
     found.left = snapshot.difference(work.read(), target)
     found.errors = work.errors
     found.not_reverted = work.not_reverted

@@ -77,20 +77,22 @@ def _is_closed(text: str) -> bool:
 
 
 def _add_column(found: re.Match[str], parts: Parts) -> str | None:
-    written_column = columns.new_column(found["column"], parts.get(f"column {found['column']}", ""))
-    if written_column is None or not _same_column(found, parts):
+    definition = parts.get(f"column {found['column']}", "")
+    fields = column(split_comment(definition)[0])
+    if not fields:
+        return None
+    # A default that differs from row to row, and NOT NULL, come in later statements.
+    for field, text, word in (
+        ("default", f"  default {fields['default']}", "DEFAULT"),
+        ("required", "  not null", "NOT NULL"),
+    ):
+        if fields[field] and word not in found["rest"]:
+            definition = definition.replace(text, "", 1)
+    written_column = columns.new_column(found["column"], definition)
+    if written_column is None:
         return None
     name, schema = table(found["table"])
     return f"op.add_column({name}, {written_column}{schema})"
-
-
-def _same_column(found: re.Match[str], parts: Parts) -> bool:
-    """Whether the statement adds the column as it is at the end, and not without its default."""
-    body = split_comment(parts[f"column {found['column']}"])[0]
-    fields = column(body)
-    return ("DEFAULT" in found["rest"]) == bool(fields["default"]) and (
-        "NOT NULL" in found["rest"]
-    ) == bool(fields["required"])
 
 
 def _drop_column(found: re.Match[str], _parts: Parts) -> str:
@@ -223,6 +225,7 @@ def create_table(name: str, parts: Parts, order: list[str], inline: list[str]) -
 
 def _new_columns(parts: Parts, order: list[str]) -> Iterator[str | None]:
     found = [part.removeprefix("column ") for part in parts if part.startswith("column ")]
+    key = columns.key_columns(parts)
     ranks = {name: place for place, name in enumerate(order)}
     for name in sorted(found, key=lambda one: ranks.get(one, len(ranks))):
-        yield columns.new_column(name, parts[f"column {name}"])
+        yield columns.new_column(name, parts[f"column {name}"], in_key=name in key)

@@ -20,13 +20,24 @@ _KEY = re.compile(r"(?P<kind>PRIMARY KEY|UNIQUE) \((?P<columns>[^()]+)\)")
 _CHECK = re.compile(r"CHECK \((?P<condition>.*)\)(?P<later> NOT VALID)?", re.DOTALL)
 
 
+_INTEGERS = ("sa.SmallInteger()", "sa.Integer()", "sa.BigInteger()")
+
+
 def text(expression: str) -> str:
-    """Write an SQL expression; a colon before a word would be a parameter."""
-    escaped = re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", expression)
-    return f"sa.text({string(escaped)})"
+    """Write an SQL expression."""
+    return f"sa.text({string(escaped(expression))})"
 
 
-def new_column(name: str, definition: str) -> str | None:
+def escaped(sql: str) -> str:
+    r"""Escape the colons that SQLAlchemy takes for parameters, and those that it takes for escaped.
+
+    The rules are those of `sqlalchemy.sql.elements.TextClause`: `:name` is a parameter where no
+    colon and no word stands beside it, and `\:` is a colon.
+    """
+    return re.sub(r"(?<![:\w]):(?=\w+(?![:\w]))|(?<=\\):", r"\\:", sql)
+
+
+def new_column(name: str, definition: str, *, in_key: bool = False) -> str | None:
     """Write a column; None if SQLAlchemy cannot say all of it."""
     body, comment = split_comment(definition)
     found = column(body)
@@ -41,9 +52,11 @@ def new_column(name: str, definition: str) -> str | None:
     words = [string(unquoted(name)), kind]
     if found["generated"]:
         kept = found["kept"] == "stored"
-        words.append(f"sa.Computed({string(str(found['generated']))}, persisted={kept})")
+        words.append(f"sa.Computed({string(escaped(str(found['generated'])))}, persisted={kept})")
     if found["identity"]:
         words.append(f"sa.Identity(always={found['identity'] == 'always'})")
+    if in_key and kind in _INTEGERS and not found["default"] and not found["identity"]:
+        words.append("autoincrement=False")  # otherwise SQLAlchemy gives it a sequence
     if found["default"]:
         words.append(f"server_default={text(found['default'])}")
     if found["required"]:
@@ -66,7 +79,7 @@ def constraint(name: str, definition: str) -> str | None:
     if check := _CHECK.fullmatch(body):
         if check["later"] or not _is_closed(check["condition"]):
             return None
-        return f"sa.CheckConstraint({string(_escaped(check['condition']))}, {given})"
+        return f"sa.CheckConstraint({string(escaped(check['condition']))}, {given})"
     if found := reference(body):
         referred = [f"{found['target']}.{unquoted(one)}" for one in split(str(found["referred"]))]
         words = [names(split(str(found["columns"]))), names(referred), given, *options(found)]
@@ -74,12 +87,23 @@ def constraint(name: str, definition: str) -> str | None:
     return None
 
 
+def key_columns(parts: Mapping[str, str]) -> list[str]:
+    """Return the columns of a table's primary key."""
+    keys = (
+        _plain_key(split_comment(definition)[0])
+        for part, definition in parts.items()
+        if part.startswith("constraint ") and definition.startswith("PRIMARY KEY ")
+    )
+    found = next(keys, None)
+    return split(found["columns"]) if found else []
+
+
 def check_condition(body: str) -> tuple[str, bool] | None:
     """Return the condition of a CHECK as a literal, and whether it is NOT VALID."""
     found = _CHECK.fullmatch(body)
     if found is None or not _is_closed(found["condition"]):
         return None
-    return string(_escaped(found["condition"])), bool(found["later"])
+    return string(escaped(found["condition"])), bool(found["later"])
 
 
 def unique_columns(body: str) -> list[str] | None:
@@ -116,10 +140,6 @@ def options(key: Mapping[str, str | None]) -> list[str]:
     if key["later"]:
         words.append("postgresql_not_valid=True")
     return words
-
-
-def _escaped(condition: str) -> str:
-    return re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", condition)
 
 
 def _is_closed(condition: str) -> bool:

@@ -147,7 +147,7 @@ class _Writer:
         """Write a statement as text."""
         if self.setting.database in sql:
             sql = _for_any_database(sql, self.setting.database)
-        text = _escaped(_laid_out(sql, step))
+        text = columns.escaped(_laid_out(sql, step))
         if "$" in text and "\n" in text and not text.startswith("DO "):
             name = self._constant(step)  # a body, whose blanks are facts
             self.body.constants[name] = text
@@ -203,8 +203,3 @@ def _for_any_database(sql: str, database: str) -> str:
     """Write a statement that names the database, which a revision does not know."""
     text = sql.replace("%", "%%").replace(database, "%I").replace("'", "''")
     return f"DO $$\nBEGIN\n  EXECUTE format('{text}', current_database());\nEND\n$$"
-
-
-def _escaped(sql: str) -> str:
-    """Escape colons before words: SQLAlchemy takes them for parameters."""
-    return re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", sql)

@@ -1,0 +1,64 @@
+"""Every change that a database's owner can make is written as revisions, or refused by name.
+
+The theory: for each change of tests/snapshot/changes.sql, `schema revision` writes files that lead
+to the models' schema and back, which it proves itself before it keeps them; and the rows that were
+there are there after the way up and down, unless a person decided otherwise. REFUSED says which
+changes it does not write, and why: then nothing is left behind.
+"""
+
+import re
+
+import pytest
+
+from schema.errors import CannotRunError
+from schema.revision.decisions import UndecidedError
+from tests.revision.answers import answers_to
+from tests.revision.refused import reason
+from tests.revision.workshop import SCHEMA, Workshop
+from tests.snapshot.test_snapshot import CHANGES, UNCHANGED, Change
+
+OWNERS = [one for one in CHANGES if "superuser" not in one.remarks]
+DECIDED = (
+    r"table: (renamed|moved to another schema|dropped)|column: (dropped|renamed|type|array)"
+    r"|schema: dropped"
+)
+"""Changes by which values are lost, as a person decided."""
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("change", [pytest.param(one, id=one.name) for one in OWNERS])
+def test_a_change_is_written_or_refused(workshop: Workshop, change: Change) -> None:
+    """The files lead there and back with all rows, or nothing is written."""
+    models = f"{SCHEMA}\n{change.sql}"
+    files = set(workshop.files())
+    if reason(change.name) is not None:
+        with pytest.raises(CannotRunError, match="Nothing is written"):
+            write(workshop, models)
+        assert set(workshop.files()) == files
+        return
+    write(workshop, models)
+    assert workshop.written
+    with workshop.at_head() as url:
+        walk = workshop.walk(url)
+    if walk.irreversible is not None:
+        assert "raise NotImplementedError" in walk.irreversible
+        assert re.match("type: enum value", change.name)
+    elif not re.fullmatch(DECIDED, change.name):
+        assert walk.downgraded == walk.before
+
+
+def write(workshop: Workshop, models: str) -> None:
+    """Write the revisions, and decide what is asked."""
+    try:
+        workshop.write(models)
+    except UndecidedError as question:
+        workshop.write(models, answers_to(question))
+
+
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("spelling", [pytest.param(one, id=one.name) for one in UNCHANGED])
+def test_another_spelling_is_no_change(workshop: Workshop, spelling: Change) -> None:
+    """What changes no schema writes nothing."""
+    if "superuser" in spelling.remarks:
+        pytest.skip("the owner cannot make it")
+    assert workshop.write(f"{SCHEMA}\n{spelling.sql}") is None
