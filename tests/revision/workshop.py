@@ -66,7 +66,7 @@ class Workshop:
     """The SQL of the history."""
     written: list[Path] = field(default_factory=list)
 
-    def write(self, models: str, answers: Answers | None = None) -> Written | None:
+    def write(self, models: str, answers: Answers | None = None) -> Written:
         """Write the revisions that bring the history to a schema, given as SQL."""
         metadata = MetaData()
 
@@ -76,7 +76,7 @@ class Workshop:
 
         request = Request("Change it", None, answers or Answers())
         found = author.write(self.servers, [metadata], request, lambda _step: None)
-        self.written = list(found.paths) if found else []
+        self.written = list(found.paths)
         return found
 
     def begin_with(self, base: str) -> None:

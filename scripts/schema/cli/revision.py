@@ -21,7 +21,7 @@ def run(message: str, why: str | None, answers: Answers, server: tuple[str | Non
         if not message.strip():
             raise CannotRunError('Say what the revision does: -m "Add todo.priority".')
         done = _written(Request(message.strip().rstrip("."), why, answers), server, show)
-    typer.echo("Nothing to do: the migrations equal the models." if done is None else report(done))
+    typer.echo(report(done))
 
 
 def given(option: str, values: Sequence[str]) -> dict[str, str]:
@@ -42,10 +42,10 @@ def given(option: str, values: Sequence[str]) -> dict[str, str]:
 
 def _written(
     request: Request, server: tuple[str | None, str], show: Callable[[str], None]
-) -> Written | None:
+) -> Written:
     with open_server(*server, show) as history, open_server(*server, show) as other:
         done = write(Servers(history, other), [_metadata()], request, show)
-        if done is not None:
+        if done.paths:
             show("generated files")
             files.rewrite(history)
     return done

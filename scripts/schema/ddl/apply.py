@@ -99,11 +99,15 @@ def reach(
 
 
 def _drops(later: Step, step: Step) -> bool:
-    """Whether a later step drops what a step changes, so that the change was no use."""
+    """Whether a later step drops what a step changes, so that the change was no use.
+
+    A step that drops something may have made the later one possible.
+    """
     return (
         later.object == step.object
         and later.part in {"", "definition"}
         and bool(step.part)
+        and not any("DROP " in one for one in step.statements)
         and any(one.startswith("DROP ") for one in later.statements)
     )
 

@@ -119,6 +119,8 @@ def sequence(name: str, part: str, definition: str | None) -> Iterator[str]:
     """Change a sequence's parameters or its owning column."""
     if part == "parameters" and definition is not None:
         yield f"ALTER SEQUENCE {name} {_sequence_options(definition)}"
+    elif part == "persistence":
+        yield f"ALTER SEQUENCE {name} SET {'LOGGED' if definition is None else 'UNLOGGED'}"
     elif part == "owned by":
         yield f"ALTER SEQUENCE {name} OWNED BY {definition or 'NONE'}"
 

@@ -2,12 +2,11 @@
 
 The story: build the history and the models in two scratch databases, compare them, ask for what a
 person must decide, bring a copy of the history to the models stage by stage, write a file for each
-transaction, and run the files: up to the models' schema, down to the history's.
+transaction, and run each file up, down and up again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 
 from alembic.runtime.migration import MigrationContext, MigrationStep
@@ -54,12 +53,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written."""
+    """What was compared, and what was written."""
 
-    paths: tuple[Path, ...]
-    changes: tuple[str, ...]
+    facts: int
+    objects: int
+    """How many facts of how many objects the models have: all of them were compared."""
+    paths: tuple[Path, ...] = ()
+    changes: tuple[str, ...] = ()
     """The objects and parts that differ, with a sign: + new, - gone, ~ changed."""
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     """What to look at, each a sentence."""
 
 
@@ -68,8 +70,8 @@ def write(
     metadata: Sequence[MetaData],
     request: Request,
     progress: Callable[[str], None],
-) -> Written | None:
-    """Write the revisions; None if the history equals the models.
+) -> Written:
+    """Write the revisions; none if the history equals the models.
 
     Nothing is left behind if it is refused.
 
@@ -90,8 +92,9 @@ def write(
         with servers.models.database() as empty:
             models = build(empty, metadata)
         target = with_version_table(models.facts, before)
+        compared = len(target), len({fact.object for fact in target})
         if target == before:
-            return None
+            return Written(*compared)
         progress("drafts")
         with servers.history.database(at_head) as work:
             answers = with_renames(request.answers, metadata, before)
@@ -109,7 +112,7 @@ def write(
             files.remove(paths)
             raise
     notes = tuple(sources.notes(drafts, paths))
-    return Written(tuple(paths), tuple(wording.changes(before, target)), notes)
+    return Written(*compared, tuple(paths), tuple(wording.changes(before, target)), notes)
 
 
 def _history(url: URL, directory: ScriptDirectory) -> Snapshot:
@@ -155,7 +158,7 @@ def _errors(drafts: Drafts) -> str:
 
 
 def _prove(copy: URL, paths: Sequence[Path], before: Snapshot, target: Snapshot) -> None:
-    """Run the files up and down, as far as they can be reverted.
+    """Run each file up, down if it can be reverted, and up again.
 
     Raises:
         CannotRunError: a file fails, or the schema is not what it should be.
@@ -168,15 +171,16 @@ def _prove(copy: URL, paths: Sequence[Path], before: Snapshot, target: Snapshot)
 
     def steps(_context: MigrationContext) -> Iterator[MigrationStep]:
         with connect(copy, autocommit=True) as observer:
-            at = [before]
+            at = before
             for one in new:
                 yield upgrade_step(directory, one)
-                at.append(snapshot.read(observer, version_table=True))
-            found.append(("The upgrade", target, at[-1]))
-            for one in takewhile(lambda one: not is_irreversible(one), reversed(new)):
-                yield downgrade_step(directory, one)
-                now = snapshot.read(observer, version_table=True)
-                found.append((f"The downgrade of {Path(one.path).name}", at[new.index(one)], now))
+                if not is_irreversible(one):
+                    yield downgrade_step(directory, one)
+                    now = snapshot.read(observer, version_table=True)
+                    found.append((f"the downgrade of {Path(one.path).name}", at, now))
+                    yield upgrade_step(directory, one)
+                at = snapshot.read(observer, version_table=True)
+            found.append(("the upgrade", target, at))
 
     with connect(copy) as connection:
         try:
@@ -188,19 +192,22 @@ def _prove(copy: URL, paths: Sequence[Path], before: Snapshot, target: Snapshot)
     for what, expected, now in found:
         if now != expected:
             raise CannotRunError(
-                f"Nothing is written: {what[:1].lower()}{what[1:]} does not lead to the schema that"
-                f" it should:\n{snapshot.difference(expected, now)}"
+                f"Nothing is written: {what} does not lead to the schema that it should:\n"
+                f"{snapshot.difference(expected, now)}"
             )
 
 
 def report(done: Written) -> str:
     """Say in at most ten lines what was written, and what to look at."""
+    compared = f"{pluralize(done.facts, 'fact')} of {pluralize(done.objects, 'object')}"
+    if not done.paths:
+        return f"Nothing to do: the migrations equal the models, in {compared}."
     changed = ", ".join(done.changes[:_NAMED])
     more = len(done.changes) - _NAMED
     count = pluralize(len(done.changes), "difference")
     rest = f" and {more} more" if more > 0 else ""
     lines = [
-        f"{pluralize(len(done.paths), 'revision')} for {count}: {changed}{rest}",
+        f"{pluralize(len(done.paths), 'revision')} for {count} in {compared}: {changed}{rest}",
         *_cut([f"  {REVISIONS_DIR.name}/{path.name}" for path in done.paths], 5),
         *_cut([f"  → {note}" for note in done.notes], 4),
     ]

@@ -1,0 +1,250 @@
+"""`schema revision` as an author uses it: edit a model, one command, and `schema check` passes.
+
+In copies of the checkout. The theory: what the command writes passes every check, the linters
+included, unedited; a second run has nothing to do; what it refuses changes no file.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from schema.postgres.scratch import Server
+from tests.support.repo_copy import Checkout, Launcher, Result
+
+TABLES = '''"""Tables of a test, one of each kind."""
+
+from typing import ClassVar
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, Text, Uuid
+from sqlmodel import Field
+
+from .access import Members
+from .base import Base
+from .ownership import Membership, Owned, OwnedLink, Shared
+from .reference import Reference
+
+
+class Note(Owned, table=True):
+    """Something to remember."""
+
+    __tablename__ = "note"
+    __table_args__ = (
+        CheckConstraint("kind IN ('plain', 'list')", name="kind"),
+        Index(None, "user_id", "kind"),
+        {"comment": "Something to remember"},
+    )
+
+    kind: str = Field(sa_type=Text, sa_column_kwargs={"comment": "How it is shown: plain or list"})
+    body: str = Field(sa_type=Text, sa_column_kwargs={"comment": "PERSONAL: what to remember"})
+
+
+class NoteTag(OwnedLink, table=True):
+    """A note filed under a tag."""
+
+    __tablename__ = "note_tag"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "note_id"], ["note.user_id", "note.id"], ondelete="CASCADE"
+        ),
+        ForeignKeyConstraint(["user_id", "tag_id"], ["tag.user_id", "tag.id"], ondelete="CASCADE"),
+        Index(None, "user_id", "tag_id", "note_id"),
+        {"comment": "A note filed under a tag of the same user"},
+    )
+
+    note_id: UUID = Field(primary_key=True, sa_type=Uuid, sa_column_kwargs={"comment": "What"})
+    tag_id: UUID = Field(primary_key=True, sa_type=Uuid, sa_column_kwargs={"comment": "Under what"})
+
+
+class Country(Reference, table=True):
+    """A country."""
+
+    __tablename__ = "country"
+    __table_args__ = ({"comment": "A country, as ISO 3166 names it"},)
+
+    code: str = Field(primary_key=True, sa_type=Text, sa_column_kwargs={"comment": "Two letters"})
+    name: str = Field(sa_type=Text, sa_column_kwargs={"comment": "Its name in English"})
+
+
+class BoardMember(Membership, table=True):
+    """A member of a board."""
+
+    __tablename__ = "board_member"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "board_id"], ["board.user_id", "board.id"], ondelete="CASCADE"
+        ),
+        Index(None, "member_id", "user_id", "board_id"),
+        Index(None, "user_id", "board_id"),
+        {"comment": "A member of a board"},
+    )
+
+    board_id: UUID = Field(primary_key=True, sa_type=Uuid, sa_column_kwargs={"comment": "Of what"})
+
+
+class Board(Shared, table=True):
+    """A board that its user shares."""
+
+    __tablename__ = "board"
+    __table_args__ = ({"comment": "A board that its user shares with members"},)
+    shared_with: ClassVar = Members("board_member", {"id": "board_id"})
+
+    name: str = Field(sa_type=Text, sa_column_kwargs={"comment": "Its name"})
+'''
+
+COLUMN = """    priority: str | None = Field(
+        default=None, sa_type=Text, sa_column_kwargs={"comment": "How urgent it is"}
+    )
+"""
+RENAMED = """    body: str | None = Field(
+        default=None,
+        sa_type=Text,
+        sa_column_kwargs={
+            "comment": "PERSONAL: more about it, in at most 10,000 characters",
+            "info": {"renamed_from": "description"},
+        },
+    )
+"""
+
+
+def model(copy: Checkout, edit: Callable[[str], str], name: str = "todo") -> None:
+    """Edit a model."""
+    path = copy.root / "models" / f"{name}.py"
+    before = path.read_text(encoding="utf-8")
+    after = edit(before)
+    assert after != before
+    path.write_text(after, encoding="utf-8")
+
+
+def add_column(text: str) -> str:
+    """Add a nullable column, with a CHECK and an index."""
+    text = text.replace('    user: "User"', f'{COLUMN}    user: "User"', 1)
+    return text.replace(
+        '        {"comment": "A thing that its user',
+        "        CheckConstraint(\"priority IN ('low', 'high')\", name=\"priority\"),\n"
+        '        Index("todo_priority_idx", "user_id", "priority"),\n'
+        '        {"comment": "A thing that its user',
+    )
+
+
+def rename_column(text: str) -> str:
+    """Rename `description` to `body`."""
+    text = re.sub(
+        r"    description: str \| None = Field\(.*?\n    \)\n", RENAMED, text, flags=re.DOTALL
+    )
+    return text.replace("char_length(description)", "char_length(body)").replace(
+        'name="description_length"', 'name="body_length"'
+    )
+
+
+def drop_description(text: str) -> str:
+    """Drop a column, and the CHECK that needs it."""
+    text = re.sub(r"    description: .*?\n    \)\n", "", text, flags=re.DOTALL)
+    return re.sub(r'        CheckConstraint\("char_length\(description\).*\n', "", text)
+
+
+def drop_index(text: str) -> str:
+    """Drop an index."""
+    return re.sub(r"        # A user's open todos, newest first.\n        Index\(.*?\n", "", text)
+
+
+def add_tables(copy: Checkout) -> None:
+    """Add a table of each kind."""
+    (copy.root / "models" / "kinds.py").write_text(TABLES, encoding="utf-8")
+    path = copy.root / "models" / "__init__.py"
+    path.write_text(path.read_text("utf-8") + "\nfrom . import kinds as kinds\n", "utf-8")
+
+
+def change_policy(copy: Checkout) -> None:
+    """Let the application read only users whose address is verified."""
+    copy.edit("models/user.py", '"id = {me}"', "'id = {me} AND \"emailVerified\"'")
+
+
+@pytest.fixture
+def schema(run: Launcher, copy: Checkout, server: Server) -> Callable[..., Result]:
+    """Run the `schema` command in the copy."""
+    url = server.maintenance.render_as_string(hide_password=False)
+    return lambda *arguments: run.run(copy.root, *arguments, "--database-url", url)
+
+
+def files(copy: Checkout) -> dict[Path, bytes]:
+    """Read every file that the command may write."""
+    return {
+        path: path.read_bytes()
+        for folder in ("migrations", "models")
+        for path in sorted((copy.root / folder).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.mark.slow
+def test_everything_at_once_passes_every_check(
+    copy: Checkout, schema: Callable[..., Result]
+) -> None:
+    """A column, tables of each kind, a rename, a policy and a dropped index: written, and right."""
+    model(copy, lambda text: drop_index(rename_column(add_column(text))))
+    add_tables(copy)
+    change_policy(copy)
+    done = schema("revision", "-m", "Change a lot")
+    assert done.code == 0, done.everything
+    assert len(done.out.splitlines()) <= 10, done.out
+    checked = schema("check")
+    assert checked.code == 0, checked.everything
+    assert schema("revision", "-m", "Change nothing").out.startswith("Nothing to do")
+
+
+def test_a_column_is_one_command(copy: Checkout, schema: Callable[..., Result]) -> None:
+    """The revision, and every generated file, are written; the report names them."""
+    model(copy, lambda text: text.replace('    user: "User"', f'{COLUMN}    user: "User"', 1))
+    done = schema("revision", "-m", "Add todo.priority", "--why", "users ask for it.")
+    assert done.code == 0, done.everything
+    path = copy.revision("add_todo_priority")
+    assert path.name in done.out
+    assert "WHY: users ask for it." in path.read_text(encoding="utf-8")
+    assert "priority" in copy.snapshot.read_text(encoding="utf-8")
+    checked = schema("check", "--no-lint")
+    assert checked.code == 0, checked.everything
+
+
+REFUSALS: dict[str, tuple[Callable[[str], str], tuple[str, ...], str]] = {
+    "dropped column": (
+        drop_description,
+        (),
+        "todo.description is in the schema and not in the models",
+    ),
+    "required column": (
+        lambda text: text.replace(
+            '    user: "User"',
+            '    size: str = Field(sa_type=Text, sa_column_kwargs={"comment": "How big"})\n'
+            '    user: "User"',
+            1,
+        ),
+        (),
+        "--fill todo.size=",
+    ),
+    "another type": (
+        lambda text: text.replace("sa_type=TIMESTAMPTZ", "sa_type=Text", 1),
+        (),
+        "--using todo.due_at=",
+    ),
+    "an answer without a question": (
+        lambda text: text.replace('    user: "User"', f'{COLUMN}    user: "User"', 1),
+        ("--drop", "todo.title=nobody needs it"),
+        "todo.title is no table or column that this change",
+    ),
+}
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_decision_is_asked_for(copy: Checkout, schema: Callable[..., Result], name: str) -> None:
+    """The message says what differs and what can be done; no file changes."""
+    edit, options, message = REFUSALS[name]
+    model(copy, edit)
+    before = files(copy)
+    done = schema("revision", "-m", "Change it", *options)
+    assert done.code == 2, done.everything
+    assert message in done.err
+    assert files(copy) == before
