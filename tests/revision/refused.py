@@ -15,7 +15,10 @@ REFUSED = {
         r"|partition: (default with bounds|index attached)|column: inherited one made local"
     ),
     "NOT NULL is a part of its column": r"constraint: not null not (valid|inherited)",
-    "it belongs to the server": r"role: .*|platform: .*under its Better Auth's name",
+    "it belongs to the server": (
+        r"role: .*|database: setting of a group role|platform: .*under its Better Auth's name"
+    ),
+    "columns of other tables go with it": r"schema: dropped",
 }
 
 

@@ -67,6 +67,7 @@ CASES = {
         (
             ("op.add_column(", "op.alter_column(", "server_default="),
             ("autocommit_block", "connection.execute(FILL"),
+            ("reader_share_key_required", "postgresql_not_valid=True"),
             ("VALIDATE CONSTRAINT reader_share_key_required",),
             ("nullable=False",),
         ),
@@ -94,6 +95,21 @@ CASES = {
         (
             ("op.add_column(",),
             ("connection.execute(FILL",),
+            ("reader_kind_required", "postgresql_not_valid=True"),
+            ("VALIDATE CONSTRAINT reader_kind_required",),
+            ("nullable=False",),
+        ),
+        Answers(fills={"reader.kind": "lower(email)"}),
+        irreversible=True,
+    ),
+    "two columns to fill": Case(
+        "ALTER TABLE reader ADD COLUMN kind text NOT NULL;"
+        " ALTER TABLE reader ADD COLUMN share_key uuid DEFAULT gen_random_uuid() NOT NULL;",
+        (
+            ("op.add_column(",),
+            ("SET kind = lower(email)",),
+            ("SET share_key = gen_random_uuid()",),
+            ("reader_kind_required", "reader_share_key_required"),
             ("VALIDATE CONSTRAINT reader_kind_required",),
             ("nullable=False",),
         ),

@@ -5,11 +5,10 @@ person must decide, bring a copy of the history to the models stage by stage, wr
 transaction, and run each file up, down and up again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, MetaData
 
@@ -25,8 +24,9 @@ from schema.revision.decisions import Answers, require_answers, with_renames
 from schema.revision.drafts import Drafts, write_drafts
 from schema.revision.models import build, with_version_table
 from schema.revision.probe import Probe
-from schema.revisions.history import is_irreversible, revisions_oldest_first, single_head
-from schema.revisions.runner import downgrade_step, run, upgrade, upgrade_step
+from schema.revision.proof import prove
+from schema.revisions.history import single_head
+from schema.revisions.runner import upgrade
 from schema.text import pluralize
 
 _NAMED = 3
@@ -104,7 +104,7 @@ def write(
         try:
             progress("proof")
             with servers.history.database(at_head) as copy:
-                _prove(copy, paths, before, target)
+                prove(copy, scripts(), paths, (before, target))
             progress("lint")
             with servers.history.database(at_head) as copy:
                 accept_findings(copy, paths)
@@ -155,46 +155,6 @@ def _drafts(work: URL, before: Snapshot, target: Snapshot, answers: Answers) -> 
 def _errors(drafts: Drafts) -> str:
     lines = [f"  {step.object}, {step.part}: {one}" for step, one in drafts.errors.items()]
     return "\n".join(("PostgreSQL says:", *lines)) if lines else ""
-
-
-def _prove(copy: URL, paths: Sequence[Path], before: Snapshot, target: Snapshot) -> None:
-    """Run each file up, down if it can be reverted, and up again.
-
-    Raises:
-        CannotRunError: a file fails, or the schema is not what it should be.
-
-    """
-    directory = scripts()
-    names = {path.name for path in paths}
-    new = [one for one in revisions_oldest_first(directory) if Path(one.path).name in names]
-    found: list[tuple[str, Snapshot, Snapshot]] = []
-
-    def steps(_context: MigrationContext) -> Iterator[MigrationStep]:
-        with connect(copy, autocommit=True) as observer:
-            at = before
-            for one in new:
-                yield upgrade_step(directory, one)
-                if not is_irreversible(one):
-                    yield downgrade_step(directory, one)
-                    now = snapshot.read(observer, version_table=True)
-                    found.append((f"the downgrade of {Path(one.path).name}", at, now))
-                    yield upgrade_step(directory, one)
-                at = snapshot.read(observer, version_table=True)
-            found.append(("the upgrade", target, at))
-
-    with connect(copy) as connection:
-        try:
-            run(connection, directory, steps)
-        except Exception as error:  # a revision may raise anything
-            raise CannotRunError(
-                f"Nothing is written: a file that was generated fails ({describe_error(error)})."
-            ) from error
-    for what, expected, now in found:
-        if now != expected:
-            raise CannotRunError(
-                f"Nothing is written: {what} does not lead to the schema that it should:\n"
-                f"{snapshot.difference(expected, now)}"
-            )
 
 
 def report(done: Written) -> str:

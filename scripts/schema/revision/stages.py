@@ -16,7 +16,9 @@ from schema.ddl.definition import column, split_comment
 from schema.ddl.steps import Step, renamed_parts
 from schema.revision.decisions import Answers, Facts, Rewrites
 
-type Name = Literal["values", "expand", "indexes", "fill", "validate", "attach", "contract"]
+type Name = Literal[
+    "values", "expand", "indexes", "fill", "require", "validate", "attach", "contract"
+]
 type Key = tuple[str, str]
 """An object and one of its parts."""
 
@@ -73,6 +75,7 @@ class _Plan:
     answers: Answers
     attach: Facts
     validate: Facts
+    require: Facts
     indexes: Facts
     expand: Facts
     fills: list[Fill] = field(default_factory=list)
@@ -92,9 +95,18 @@ def way(
     new = _facts(after)
     old = _renamed(_facts(before), new)
     contract = new | {key: one for key, one in old.items() if _goes_last(key, old, new)}
-    attach, validate, indexes, expand = (dict(contract) for _ in range(4))
+    attach, validate, require, indexes, expand = (dict(contract) for _ in range(5))
     plan = _Plan(
-        _facts(before), old, new, rewrites, answers or Answers(), attach, validate, indexes, expand
+        before=_facts(before),
+        old=old,
+        new=new,
+        rewrites=rewrites,
+        answers=answers or Answers(),
+        attach=attach,
+        validate=validate,
+        require=require,
+        indexes=indexes,
+        expand=expand,
     )
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != contract.get(key) and _is_in_use(key[0], old, new):
@@ -117,6 +129,7 @@ def _stages(plan: _Plan) -> list[Stage]:
         ("expand", expand),
         ("indexes", (plan.indexes,)),
         ("fill", (plan.indexes,)),
+        ("require", (plan.require,)),
         ("validate", (plan.validate,)),
         ("attach", (plan.attach,)),
         ("contract", (plan.new,)),
@@ -193,9 +206,9 @@ def _delay(key: Key, plan: _Plan) -> None:
         _delay_key(heading, name, plan)
     elif word == "column" and _is_filled(heading, name, plan):
         if _is_required(now):
-            _require_later(heading, name, plan)
+            _require_later(heading, name, plan, filled=True)
     elif word == "column" and was is not None and _is_required(now) and not _is_required(was):
-        _require_later(heading, name, plan)
+        _require_later(heading, name, plan, filled=False)
 
 
 def _is_filled(heading: str, name: str, plan: _Plan) -> bool:
@@ -214,14 +227,21 @@ def _is_filled(heading: str, name: str, plan: _Plan) -> bool:
     return True
 
 
-def _require_later(heading: str, name: str, plan: _Plan) -> None:
-    """Let a CHECK, which is validated without a lock, prove NOT NULL."""
+def _require_later(heading: str, name: str, plan: _Plan, *, filled: bool) -> None:
+    """Let a CHECK, which is validated without a lock, prove NOT NULL.
+
+    It is not valid at first, and yet each UPDATE of an old row must meet it: so it comes after the
+    rows are filled.
+    """
     key = (heading, f"column {name}")
     helper = (heading, f"constraint {_identifier(heading, name, 'required')}")
     check = f"CHECK ({name} IS NOT NULL)"
-    for facts in (plan.validate, plan.indexes, plan.expand):
+    for facts in (plan.validate, plan.require, plan.indexes, plan.expand):
         facts[key] = plan.new[key].replace("  not null", "", 1)
-        facts[helper] = check
+    plan.validate[helper] = check
+    plan.require[helper] = check + NOT_VALID
+    if not filled:
+        plan.indexes[helper] = plan.expand[helper] = check + NOT_VALID
 
 
 def _delay_key(heading: str, name: str, plan: _Plan) -> None:
@@ -239,7 +259,7 @@ def _delay_key(heading: str, name: str, plan: _Plan) -> None:
     table = heading.removeprefix("table ")
     parts = (found["columns"], found["include"], found["nulls"], found["with"])
     built = "".join(one or "" for one in parts)
-    for facts in (plan.validate, plan.indexes, plan.expand):
+    for facts in (plan.validate, plan.require, plan.indexes, plan.expand):
         _keep(facts, key, plan.old.get(key))
         facts[heading, f"index {index}"] = (
             f"CREATE UNIQUE INDEX {index} ON {table} USING btree {built}"
@@ -261,7 +281,7 @@ def _delay_scan(key: Key, plan: _Plan) -> None:
         body, _ = split_comment(now)
         before = split_comment(was)[0] if was is not None else None
         if body != before and not body.endswith((NOT_VALID, *_INHERITED)):
-            for facts in (plan.indexes, plan.expand):
+            for facts in (plan.require, plan.indexes, plan.expand):
                 facts[key] = body + NOT_VALID + now[len(body) :]
     elif word == "index" and _is_built_anew(was, now):
         _keep(plan.expand, (heading, part), was)

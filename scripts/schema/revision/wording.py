@@ -12,6 +12,7 @@ from schema.revision.drafts import Draft
 _LATER_BECAUSE = {
     "values": "a new value can be used only after the transaction that adds it",
     "indexes": "an index is built without a lock that stops writes only outside of a transaction",
+    "require": "an UPDATE of a row without a value would fail before the rows are filled",
     "fill": "the rows that are older than the column need a value too",
     "validate": "rows are checked without a lock that stops writes, in a transaction of its own",
     "attach": "what it needs is there by now, so that it holds its lock for a moment only",
@@ -29,6 +30,7 @@ def title(draft: Draft) -> str:
     verb = {
         "values": "Add values to",
         "indexes": _index_verb(draft),
+        "require": "Require",
         "validate": "Validate",
         "attach": "Require",
         "contract": "Drop",

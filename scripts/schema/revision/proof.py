@@ -1,0 +1,91 @@
+"""Prove the written files on a copy of the history, with rows: each up, down and up again."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.script import Script, ScriptDirectory
+from sqlalchemy import URL, Connection
+from sqlalchemy.exc import DBAPIError
+
+from migrations import snapshot
+from migrations.snapshot import Snapshot
+from schema.access.declared import declared_samples
+from schema.errors import CannotRunError
+from schema.postgres.connection import connect, describe_error, driver_of
+from schema.revisions.history import is_irreversible, revisions_oldest_first
+from schema.revisions.runner import downgrade_step, run, upgrade_step
+from schema.rows.generator import Generator
+from schema.rows.tables import quote, read_tables
+
+_EACH = 6
+"""Generated rows of each table."""
+
+
+def prove(
+    copy: URL, directory: ScriptDirectory, paths: Sequence[Path], both: tuple[Snapshot, Snapshot]
+) -> None:
+    """Run the files on a database at the revision before them; `both` are the schemas around them.
+
+    Raises:
+        CannotRunError: a file fails, or the schema is not what it should be.
+
+    """
+    before, target = both
+    names = {path.name for path in paths}
+    new = [one for one in revisions_oldest_first(directory) if Path(one.path).name in names]
+    found: list[tuple[str, Snapshot, Snapshot]] = []
+
+    def steps(_context: MigrationContext) -> Iterator[MigrationStep]:
+        with connect(copy, autocommit=True) as observer:
+            at = before
+            for one in new:
+                _leave_what_is_assumed(observer, one)
+                yield upgrade_step(directory, one)
+                if not is_irreversible(one):
+                    yield downgrade_step(directory, one)
+                    now = snapshot.read(observer, version_table=True)
+                    found.append((f"the downgrade of {Path(one.path).name}", at, now))
+                    yield upgrade_step(directory, one)
+                at = snapshot.read(observer, version_table=True)
+            found.append(("the upgrade", target, at))
+
+    _fill(copy)
+    with connect(copy) as connection:
+        try:
+            run(connection, directory, steps)
+        except Exception as error:  # a revision may raise anything
+            raise CannotRunError(
+                f"Nothing is written: what would be written fails ({describe_error(error)})."
+            ) from error
+    for what, expected, now in found:
+        if now != expected:
+            raise CannotRunError(
+                f"Nothing is written: {what} does not lead to the schema that it should:\n"
+                f"{snapshot.difference(expected, now)}"
+            )
+
+
+def _fill(copy: URL) -> None:
+    """Make rows in each table that has none, where rows can be made."""
+    with connect(copy) as connection:
+        generator = Generator(
+            connection, read_tables(connection), seed="revision", samples=declared_samples()
+        )
+        empty = {one.name: _EACH for one in generator.tables.tables if not generator.rows(one.name)}
+        with suppress(DBAPIError):  # `schema check` says for which table, and what to do
+            generator.fill(empty)
+            connection.commit()
+
+
+def _leave_what_is_assumed(observer: Connection, revision: Script) -> None:
+    """Delete the rows that a revision assumes not to be there."""
+    assumed = getattr(revision.module, "assumes", {})
+    for table, condition in assumed.items():
+        named = ".".join(map(quote, table.split(".")))
+        with suppress(psycopg.Error):
+            driver_of(observer).execute(
+                f"DELETE FROM {named} WHERE ({condition}) IS FALSE".encode()
+            )
