@@ -62,6 +62,21 @@ CASES = {
             ("UNIQUE USING INDEX",),
         ),
     ),
+    "unique, partial and on an expression": Case(
+        "CREATE UNIQUE INDEX reader_path_idx ON reader (lower(path), born DESC)"
+        " WHERE name IS NOT NULL;",
+        (("assumes = ", "unique=True", "postgresql_where="),),
+    ),
+    "key and not null at once": Case(
+        "ALTER TABLE reader ADD UNIQUE (name), ALTER COLUMN name SET NOT NULL;",
+        (
+            ("reader_name_required",),
+            ("unique=True",),
+            ("VALIDATE CONSTRAINT",),
+            ("UNIQUE USING INDEX", "if_exists=True"),
+            ("nullable=False",),
+        ),
+    ),
     "volatile default": Case(
         "ALTER TABLE reader ADD COLUMN share_key uuid DEFAULT gen_random_uuid() NOT NULL;",
         (

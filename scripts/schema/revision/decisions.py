@@ -205,8 +205,10 @@ def _required(old: Facts, new: Facts) -> Iterator[Question]:
                 name,
                 f"Column {name} is NOT NULL, and rows that exist have no value for it",
                 (
-                    f"say what they get: --fill {name}='an expression of the row'",
-                    "give it a server_default, or let it be NULL",
+                    "give it a server_default: releases that do not know it keep working",
+                    f"say what they get: --fill {name}='an expression of the row'. A release that"
+                    " does not write it fails from then on: deploy the one that does first",
+                    "let it be NULL",
                 ),
             )
 

@@ -29,8 +29,8 @@ def groups(stage: str, before: Snapshot, taken: Sequence[Step]) -> list[list[Ste
 
 
 def _key(stage: str, step: Step, there: set[str]) -> str:
-    if stage == "indexes":
-        return f"{step.object}\0{step.part}"
+    if stage == "indexes" or any(" USING INDEX " in one for one in step.statements):
+        return f"{step.object}\0{step.part}"  # it is undone outside of a transaction
     if stage != "expand":
         return step.object
     if step.object in there and not all(map(_LOCKS_NOTHING.match, step.statements)):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from migrations.snapshot import Snapshot
 from schema.ddl.definition import split_comment
 from schema.revision.code.columns import reference
-from schema.revision.code.literals import split, unquoted
+from schema.revision.code.literals import NAME, split, unquoted
 from schema.revision.drafts import Draft
 
 _LATER_BECAUSE = {
@@ -18,7 +18,13 @@ _LATER_BECAUSE = {
     "attach": "what it needs is there by now, so that it holds its lock for a moment only",
     "contract": "no release uses what it drops",
 }
-_KEY = re.compile(r"(?:PRIMARY KEY|UNIQUE)(?: NULLS NOT DISTINCT)? \((?P<columns>[^()]+)\)")
+_UNIQUE = re.compile(
+    r"CREATE UNIQUE INDEX .+? USING btree \((?P<elements>.+?)\)(?: INCLUDE \([^()]+\))?"
+    r"(?: NULLS NOT DISTINCT)?(?: WITH \([^()]+\))?(?: WHERE (?P<where>.+))?",
+    re.DOTALL,
+)
+_ORDER = re.compile(r"(?: \w+_ops)?(?: DESC| ASC)?(?: NULLS (?:FIRST|LAST))?$")
+_VALUE = re.compile(rf"{NAME}|{NAME}\(.+\)|\(.+\)", re.DOTALL)
 
 
 def title(draft: Draft) -> str:
@@ -106,16 +112,26 @@ def _condition(heading: str, body: str, was: str | None) -> str | None:
         target = ".".join(str(key[one]) for one in ("schema", "table") if key[one])
         referred = ", ".join(f"r.{one}" for one in split(str(key["referred"])))
         return f"({key['columns']}) IN (SELECT {referred} FROM {target} AS r)"
-    unique = re.match(r"CREATE UNIQUE INDEX .+? USING btree \((?P<columns>[\w, \"]+)\)$", body)
-    if unique is not None and was is None:
-        table = heading.removeprefix("table ")
-        names = split(unique["columns"])
-        mine, others = (", ".join(f"{of}.{one}" for one in names) for of in (table, "o"))
-        return (
-            f"NOT EXISTS (SELECT FROM {table} AS o WHERE ({others}) = ({mine})"
-            f" AND o.ctid < {table}.ctid)"
-        )
+    if body.startswith("CREATE UNIQUE INDEX ") and was is None:
+        return _uniqueness(heading.removeprefix("table "), body)
     return None
+
+
+def _uniqueness(table: str, created: str) -> str | None:
+    """Return the condition that no earlier row has the values of a unique index."""
+    found = _UNIQUE.fullmatch(created)
+    elements = split(found["elements"]) if found else []
+    values = [_ORDER.sub("", one) for one in elements]
+    if found is None or not all(_VALUE.fullmatch(one) for one in values):
+        return None
+    named = ", ".join(f"{value} AS v{number}" for number, value in enumerate(values))
+    others = ", ".join(f"o.v{number}" for number, _ in enumerate(values))
+    where = f" WHERE {found['where']}" if found["where"] else ""
+    condition = (
+        f"NOT EXISTS (SELECT FROM (SELECT ctid AS place, {named} FROM {table}{where}) AS o"
+        f" WHERE ({others}) = ({', '.join(values)}) AND o.place < {table}.ctid)"
+    )
+    return f"({found['where']}) IS NOT TRUE OR {condition}" if found["where"] else condition
 
 
 def _bracketed(conditions: list[str]) -> list[str]:

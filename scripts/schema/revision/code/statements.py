@@ -60,6 +60,11 @@ def body(steps: Sequence[Step], setting: Setting) -> Body:
     writer = _Writer(steps, setting)
     for step in steps:
         writer.add(step)
+    if (
+        writer.body.concurrent
+    ):  # the transaction is committed before, and runs again after a failure
+        again = re.compile(r"^(op\.drop_constraint\(.*)\)$", re.DOTALL)
+        writer.body.lines = [again.sub(r"\1, if_exists=True)", one) for one in writer.body.lines]
     return writer.body
 
 
