@@ -10,6 +10,7 @@ def answers_to(question: UndecidedError) -> Answers:
     text = str(question)
     drops = dict.fromkeys(re.findall(r"--drop (\S+?)=", text), "a test needs it no more")
     fills = dict.fromkeys(re.findall(r"--fill (\S+?)=", text), "'x'")
+    rewrites = dict.fromkeys(re.findall(r"--rewrite (\S+?)=", text), "the table is small")
     conversions = {}
     for name in re.findall(r"--using (\S+?)=", text):
         found = re.search(
@@ -17,7 +18,7 @@ def answers_to(question: UndecidedError) -> Answers:
         )
         assert found is not None
         conversions[name] = _converted(name.rpartition(".")[2], found[1], found[2])
-    return Answers(drops, conversions, fills)
+    return Answers(drops, conversions, fills, rewrites)
 
 
 def _converted(column: str, was: str, becomes: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from schema.errors import CannotRunError
+from schema.postgres.installation import VERSIONS
 from schema.revision.decisions import UndecidedError
 from tests.revision.answers import answers_to
 from tests.revision.refused import reason
@@ -23,6 +24,8 @@ NO_CHANGE_HERE = ("database: comment", "database: setting removed")
 OWNERS = [
     one for one in CHANGES if "superuser" not in one.remarks and one.name not in NO_CHANGE_HERE
 ]
+OLDER_SAMPLE = 10
+"""On the oldest version, one of so many changes is written."""
 DECIDED = r"column: (dropped|renamed|type|array)"
 """Changes by which values are lost, as a person decided."""
 MADE_ANEW = r"table: (renamed|moved to another schema)"
@@ -30,7 +33,17 @@ MADE_ANEW = r"table: (renamed|moved to another schema)"
 
 
 @pytest.mark.sample(2)
-@pytest.mark.parametrize("change", [pytest.param(one, id=one.name) for one in OWNERS])
+@pytest.mark.parametrize(
+    ("workshop", "change"),
+    [
+        pytest.param(version, change, id=f"pg{version} {change.name}")
+        for version in VERSIONS
+        for number, change in enumerate(OWNERS)
+        if version == VERSIONS[0]
+        or (number % OLDER_SAMPLE == 0 and "since 18" not in change.remarks)
+    ],
+    indirect=["workshop"],
+)
 def test_a_change_is_written_or_refused(workshop: Workshop, change: Change) -> None:
     """The files lead there and back with all rows, or nothing is written."""
     models = f"{SCHEMA}\n{change.sql}"

@@ -113,6 +113,14 @@ def revision(  # noqa: PLR0913, PLR0917  # its options
             show_default=False,
         ),
     ] = None,
+    rewrite: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write every row anew at once, for this reason.",
+            metavar="TABLE.COLUMN=REASON",
+            show_default=False,
+        ),
+    ] = None,
     database_url: ServerURL = None,
     postgres: Postgres = "18",
 ) -> None:
@@ -127,7 +135,10 @@ def revision(  # noqa: PLR0913, PLR0917  # its options
 
     with exit_codes():
         answers = Answers(
-            given("--drop", drop or ()), given("--using", using or ()), given("--fill", fill or ())
+            given("--drop", drop or ()),
+            given("--using", using or ()),
+            given("--fill", fill or ()),
+            given("--rewrite", rewrite or ()),
         )
     run(message, why, answers, (database_url, postgres))
 

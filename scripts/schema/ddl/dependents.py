@@ -74,6 +74,11 @@ CROSS JOIN LATERAL (
   FROM pg_constraint AS k
   WHERE p.classid = 'pg_constraint'::regclass AND k.oid = p.objid AND k.conrelid <> 0
   UNION ALL
+  SELECT 'table ' || a.attrelid::regclass, 'default of ' || quote_ident(a.attname)
+  FROM pg_attrdef AS t
+  JOIN pg_attribute AS a ON t.adrelid = a.attrelid AND t.adnum = a.attnum AND a.attgenerated = ''
+  WHERE p.classid = 'pg_attrdef'::regclass AND t.oid = p.objid
+  UNION ALL
   SELECT CASE f.prokind WHEN 'p' THEN 'procedure ' ELSE 'function ' END || f.oid::regprocedure, ''
   FROM pg_proc AS f
   WHERE p.classid = 'pg_proc'::regclass AND f.oid = p.objid AND f.prokind IN ('f', 'p')
@@ -106,12 +111,18 @@ def _clearing(
     facts = {(one.object, one.part): one.definition for one in snapshot.read(connection)}
     for heading, part in driver_of(connection).execute(query.encode(), parameters).fetchall():
         yield _drop(heading, part, facts, names)
-    if isinstance(error, InvalidFunctionDefinition):  # another result or other parameter names
+    # Another result or other parameter names; columns of a view that are gone.
+    if isinstance(error, InvalidFunctionDefinition) or (
+        kind == "view" and isinstance(error, InvalidTableDefinition)
+    ):
         yield _drop(step.object, "", facts, names)
 
 
 def _drop(heading: str, part: str, facts: Mapping[tuple[str, str], str], names: Names) -> Step:
     kind, name = objects.split_heading(heading)
+    if part.startswith("default of "):
+        alter = f"ALTER TABLE {name} ALTER COLUMN {part.removeprefix('default of ')} DROP DEFAULT"
+        return Step(heading, part, (alter,))
     if not part:
         parts = {own: one for (of, own), one in facts.items() if of == heading}
         return Step(heading, "", tuple(objects.drop(kind, name, parts, names)))

@@ -48,6 +48,9 @@ KINDS = (
 )
 """The words that headings begin with."""
 
+NO_OPERATION = "SELECT 1"
+"""What stands for the sequence of an identity, which its column makes."""
+
 _LONGEST_FIRST = sorted(KINDS, key=len, reverse=True)
 """`operator class` is tried before `operator`."""
 
@@ -153,6 +156,11 @@ def _create_table(name: str, parts: Parts) -> tuple[list[str], set[str]] | None:
     return statements, made | {f"inherits {one}" for one in parents}
 
 
+def replace_view(name: str, parts: Parts) -> str:
+    """Return the statement that gives a view another query; it fails if the view loses columns."""
+    return _create_view(name, parts)[0][0].replace("CREATE VIEW", "CREATE OR REPLACE VIEW", 1)
+
+
 def _create_view(name: str, parts: Parts) -> tuple[list[str], set[str]]:
     chosen = ", ".join(
         f"{key} = {literal(one)}" for key, one in options(parts.get("options")).items()
@@ -187,7 +195,7 @@ def _create_routine(_name: str, parts: Parts) -> tuple[list[str], set[str]]:
 
 def _create_sequence(name: str, parts: Parts) -> tuple[list[str], set[str]] | None:
     if "identity of" in parts:  # its column makes it
-        return ["SELECT 1"], set(parts)
+        return [NO_OPERATION], set(parts)
     definition = parts["parameters"]
     return [f"CREATE SEQUENCE {name} {_sequence_options(definition)}"], {"parameters"}
 

@@ -81,7 +81,14 @@ def _changed(
     heading: str, old: dict[str, str], new: dict[str, str], names: Names
 ) -> Iterator[Step]:
     kind, name = objects.split_heading(heading)
-    if kind in _ANEW and old.get("definition") != new.get("definition") and "definition" in old:
+    if kind == "view" and not names.guarded and old.get("definition") != new.get("definition"):
+        yield Step(heading, "definition", (objects.replace_view(name, new),))
+        kept = {part for part in new if part.startswith("column ") or part == "options"}
+        old, new = (
+            {part: one for part, one in parts.items() if part not in kept | {"definition"}}
+            for parts in (old, new)
+        )
+    elif kind in _ANEW and old.get("definition") != new.get("definition") and "definition" in old:
         drop = tuple(objects.drop(kind, name, old, names))
         yield Step(heading, "definition", drop)
         yield from _created(heading, new, names)

@@ -4,6 +4,7 @@ A comment above the statement says why, as migrations/README.md asks. A finding 
 stays: `scripts/lint` shows it, and a person decides.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from schema.sql_lint.cache import CleanTexts
 from schema.sql_lint.capture import record
 from schema.sql_lint.findings import Finding
 
-_NOT_IN_THE_MODELS = "the models do not have it any more"
+_NOT_IN_THE_MODELS = "the models do not have it, or have another one"
+_STYLE = re.compile("(LT|CP|RF|AL|ST|CV|AM|PRS)[0-9]*")
+"""sqlfluff's rules of style; PRS is what it cannot parse."""
 _UPGRADE = {
-    "ban-drop-column": "its loss is declared above",
+    "ban-drop-column": "its loss is declared, or the database computes it",
     "ban-drop-table": "its loss is declared above",
     "ban-drop-constraint": _NOT_IN_THE_MODELS,
     "ban-drop-default": _NOT_IN_THE_MODELS,
@@ -32,7 +35,6 @@ _UPGRADE = {
     "ban-drop-view": _NOT_IN_THE_MODELS,
     "adding-not-nullable-field": "a validated CHECK proves it",
     "changing-column-type": "it was seen to write no row, or was asked for with --using",
-    "PRS": "sqlfluff does not know this statement",
 }
 _DOWNGRADE = {
     "adding-not-nullable-field": "it brings back what the upgrade took away",
@@ -40,7 +42,6 @@ _DOWNGRADE = {
     "changing-column-type": "it brings back what the upgrade changed",
     "constraint-missing-not-valid": "it brings back what the upgrade took away",
     "disallowed-unique-constraint": "it brings back what the upgrade took away",
-    "PRS": "sqlfluff does not know this statement",
 }
 
 
@@ -58,10 +59,13 @@ def accept_findings(copy: URL, paths: Sequence[Path]) -> list[Finding]:
     for finding in found:
         path = names[finding.file]
         reasons = _DOWNGRADE if finding.line in _lines_of_downgrade(path) else _UPGRADE
-        if finding.rule not in reasons:
+        reason = reasons.get(finding.rule)
+        if reason is None and _STYLE.fullmatch(finding.rule):
+            reason = "PostgreSQL writes it so"
+        if reason is None:
             left.append(finding)
             continue
-        comment = f"# lint: allow {finding.rule}: {reasons[finding.rule]}"
+        comment = f"# lint: allow {finding.rule}: {reason}"
         lines = comments.setdefault((path, finding.line), [])
         if comment not in lines:
             lines.append(comment)

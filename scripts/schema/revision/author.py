@@ -24,7 +24,7 @@ from schema.revision.decisions import Answers, require_answers, with_renames
 from schema.revision.drafts import Drafts, write_drafts
 from schema.revision.models import build, with_version_table
 from schema.revision.probe import Probe
-from schema.revision.proof import prove
+from schema.revision.proof import FailsOnRowsError, fill, prove
 from schema.revisions.history import single_head
 from schema.revisions.runner import upgrade
 from schema.text import pluralize
@@ -103,15 +103,14 @@ def write(
         paths = files.write(written, head)
         try:
             progress("proof")
-            with servers.history.database(at_head) as copy:
-                prove(copy, scripts(), paths, (before, target))
+            failure = _prove(servers.history, at_head, paths, (before, target))
             progress("lint")
             with servers.history.database(at_head) as copy:
                 accept_findings(copy, paths)
         except BaseException:
             files.remove(paths)
             raise
-    notes = tuple(sources.notes(drafts, paths))
+    notes = tuple(filter(None, (failure, *sources.notes(drafts, paths))))
     return Written(*compared, tuple(paths), tuple(wording.changes(before, target)), notes)
 
 
@@ -155,6 +154,24 @@ def _drafts(work: URL, before: Snapshot, target: Snapshot, answers: Answers) -> 
 def _errors(drafts: Drafts) -> str:
     lines = [f"  {step.object}, {step.part}: {one}" for step, one in drafts.errors.items()]
     return "\n".join(("PostgreSQL says:", *lines)) if lines else ""
+
+
+def _prove(
+    server: Server, at_head: URL, paths: Sequence[Path], both: tuple[Snapshot, Snapshot]
+) -> str | None:
+    """Prove the files on rows, or without them; say on which rows they fail."""
+    try:
+        with server.database(at_head) as copy:
+            fill(copy)
+            prove(copy, scripts(), paths, both)
+    except FailsOnRowsError as error:
+        with server.database(at_head) as copy:
+            prove(copy, scripts(), paths, both)
+        return (
+            f"Rows that are valid now stand in its way ({error}): change them first, in a revision"
+            " of their own, or say in `assumes` that there are none."
+        )
+    return None
 
 
 def report(done: Written) -> str:

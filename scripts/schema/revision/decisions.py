@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pglast import parse_sql
+from pglast.parser import ParseError
 from sqlalchemy import MetaData
 
 from migrations.snapshot import Snapshot
@@ -33,6 +35,13 @@ class Answers:
     """The expression of a column's new value, when its type changes in place."""
     fills: Mapping[str, str] = field(default_factory=dict)
     """The expression of the value that rows get that have none."""
+    rewrites: Mapping[str, str] = field(default_factory=dict)
+    """Why every row may be written anew at once, while nobody can read the table."""
+
+    @property
+    def names(self) -> set[str]:
+        """The tables and columns that are decided about."""
+        return {*self.losses, *self.conversions, *self.fills, *self.rewrites}
 
 
 def with_renames(answers: Answers, metadata: Sequence[MetaData], before: Snapshot) -> Answers:
@@ -83,20 +92,32 @@ def require_answers(
         {(one.object, one.part): one.definition for one in facts} for facts in (before, after)
     )
     _refuse_roles(old, new)
+    for name, expression in (*answers.fills.items(), *answers.conversions.items()):
+        _require_expression(name, expression)
     questions = list(_questions(old, new, rewrites))
-    answered = {**answers.losses, **answers.conversions, **answers.fills}
-    left = [one for one in questions if one.about not in answered]
+    left = [one for one in questions if one.about not in answers.names]
     if left:
         lines = [f"Nothing is written: {_number(len(left))} to be decided first."]
         for one in left:
             lines += [f"  {one.difference}.", *(f"    - {way}" for way in one.ways)]
         raise UndecidedError("\n".join(lines))
-    asked = {one.about for one in questions} | _fillable(old, new)
-    if unasked := sorted(answered.keys() - asked):
+    asked = {one.about for one in questions} | _changed_columns(old, new)
+    if unasked := sorted(answers.names - asked):
         raise UndecidedError(
             f"Nothing is written: {', '.join(unasked)} is no table or column that this change"
-            " drops, converts or fills; leave the option out."
+            " drops, converts, fills or rewrites; leave the option out."
         )
+
+
+def _require_expression(name: str, expression: str) -> None:
+    """Refuse what is no SQL expression, but a statement or half of one."""
+    try:
+        (parsed,) = parse_sql(f"SELECT ({expression}\n)")
+        is_one = len(parsed.stmt.targetList) == 1 and parsed.stmt.fromClause is None
+    except (ParseError, ValueError):
+        is_one = False
+    if not is_one:
+        raise UndecidedError(f"Nothing is written: what {name} gets is no SQL expression.")
 
 
 def _refuse_roles(old: Facts, new: Facts) -> None:
@@ -130,7 +151,7 @@ def _questions(old: Facts, new: Facts, rewrites: Rewrites) -> Iterator[Question]
                 yield from _column((heading, part), was, now, rewrites)
         elif part == "definition" and was.startswith("enum ") and now and now.startswith("enum "):
             yield from _enum(heading, _VALUE.findall(was), _VALUE.findall(now))
-    yield from _required(old, new)
+    yield from _added(old, new, rewrites)
 
 
 def _column(
@@ -143,19 +164,37 @@ def _column(
             yield _dropped(name, f"Column {name} is in the schema and not in the models")
         return
     before, after = (column(split_comment(one)[0]) for one in (was, now))
-    if not before or not after or before["type"] == after["type"]:
+    if not before or not after:
         return
-    if rewrites(heading, part.removeprefix("column "), now) or _zoned(before, after):
+    if after["generated"] and not before["generated"]:
+        yield _dropped(name, f"Column {name} holds values, and the models compute them")
+    elif before["generated"] != after["generated"] and after["kept"] == "stored":
+        yield _rewritten(name, f"Column {name} is computed otherwise")
+    elif before["type"] != after["type"] and (
+        rewrites(heading, part.removeprefix("column "), now) or _zoned(before, after)
+    ):
         yield Question(
             name,
             f"Column {name} has the type {before['type']} in the schema and {after['type']} in the"
             " models; its rows are written anew, while nobody can read the table",
             (
-                f"in place, for a small table: --using {name}='an expression of the old value'",
+                f"in place, for a small table: --using {name}='an expression of the old value'; and"
+                f" --drop {name}=REASON, if no downgrade can compute the old values",
                 "in steps, for a table in use: give the new column another name, and say"
                 f' info={{"renamed_from": "{name.rpartition(".")[2]}"}} in the model',
             ),
         )
+
+
+def _rewritten(name: str, difference: str) -> Question:
+    return Question(
+        name,
+        f"{difference}; every row is written anew, while nobody can read the table",
+        (
+            f"at once, for a small table: --rewrite {name}='why that is right'",
+            "in steps, for a table in use: a plain column with a trigger, written by hand",
+        ),
+    )
 
 
 def _zoned(before: Mapping[str, str | None], after: Mapping[str, str | None]) -> bool:
@@ -186,21 +225,20 @@ def _enum(heading: str, was: list[str], now: list[str]) -> Iterator[Question]:
         )
 
 
-def _required(old: Facts, new: Facts) -> Iterator[Question]:
-    """Ask for the values of new columns that are NOT NULL and have no default."""
+def _added(old: Facts, new: Facts, rewrites: Rewrites) -> Iterator[Question]:
+    """Ask about new columns of tables in use: for values of old rows, and for a rewrite."""
     headings = {one for one, _ in old}
     for (heading, part), now in sorted(new.items()):
         if not heading.startswith("table ") or heading not in headings:
             continue
         if not part.startswith("column ") or (heading, part) in old:
             continue
+        column_name = part.removeprefix("column ")
+        name = f"{_plain(heading)}.{unquoted(column_name)}"
         found = column(split_comment(now)[0])
-        if (
-            found
-            and found["required"]
-            and not any(found[one] for one in ("default", "generated", "identity"))
-        ):
-            name = f"{_plain(heading)}.{unquoted(part.removeprefix('column '))}"
+        if not found or found["default"]:
+            continue
+        if found["required"] and not (found["generated"] or found["identity"]):
             yield Question(
                 name,
                 f"Column {name} is NOT NULL, and rows that exist have no value for it",
@@ -211,17 +249,18 @@ def _required(old: Facts, new: Facts) -> Iterator[Question]:
                     "let it be NULL",
                 ),
             )
+        elif rewrites(heading, column_name, now):
+            yield _rewritten(name, f"Column {name} has a value for each row that exists")
 
 
-def _fillable(old: Facts, new: Facts) -> set[str]:
-    """Return the columns that are new or become NOT NULL: their rows may be filled."""
+def _changed_columns(old: Facts, new: Facts) -> set[str]:
+    """Return the columns that change: their rows may be filled, and their values lost."""
     return {
         f"{_plain(heading)}.{unquoted(part.removeprefix('column '))}"
         for (heading, part), now in new.items()
         if heading.startswith("table ")
         and part.startswith("column ")
         and old.get((heading, part)) != now
-        and ((heading, part) not in old or column(split_comment(now)[0]).get("required"))
     }
 
 

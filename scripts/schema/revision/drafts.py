@@ -16,6 +16,7 @@ from migrations import snapshot
 from migrations.snapshot import Snapshot
 from schema.ddl.apply import Sessions, execute, own_names, reach
 from schema.ddl.definition import CURRENT_USER, Names
+from schema.ddl.objects import NO_OPERATION
 from schema.ddl.steps import Step
 from schema.postgres.connection import driver_of
 from schema.revision.decisions import Answers
@@ -124,7 +125,7 @@ class _Work:
                 taken.append(step)
         for target in stage.targets:
             reached = reach(Sessions(self.connection), target, self.names)
-            taken += [step for step in reached.taken if step.statements]
+            taken += [step for step in reached.taken if _does_something(step)]
             self.errors = reached.errors
         return taken
 
@@ -139,7 +140,7 @@ class _Work:
         with self._undone():
             back = reach(Sessions(self.connection), before, self._names_of_a_downgrade())
             self.not_reverted += snapshot.difference(self.read(), before)
-        downgrade = tuple(step for step in back.taken if step.statements)
+        downgrade = tuple(filter(_does_something, back.taken))
         return Draft(name, before, after, tuple(taken), downgrade)
 
     def _names_of_a_downgrade(self) -> Names:
@@ -155,3 +156,8 @@ class _Work:
     def _undone(self) -> Iterator[None]:
         with driver_of(self.connection).transaction(force_rollback=True):
             yield
+
+
+def _does_something(step: Step) -> bool:
+    """Whether a step has statements; the sequence of an identity has none of its own."""
+    return any(one != NO_OPERATION for one in step.statements)

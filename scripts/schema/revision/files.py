@@ -122,4 +122,5 @@ def _format(paths: Sequence[Path]) -> None:
             [program, *arguments, *paths], cwd=ROOT, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise CannotRunError(f"ruff cannot format the revision: {done.stderr.strip()}.")
+            reason = (done.stderr or done.stdout).strip().partition("\n")[0]
+            raise CannotRunError(f"The revision cannot be formatted: {reason or 'ruff fails'}.")

@@ -57,12 +57,21 @@ def _source(
         downgrade = [f"raise NotImplementedError({string(draft.irreversible)})"]
     declarations = {
         "assumes": wording.assumptions(draft),
-        "loses": {one: request.answers.losses.get(one, "") for one in wording.losses(draft)},
+        "loses": {
+            one: request.answers.losses[one]
+            for one in wording.losses(draft)
+            if one in request.answers.losses
+        },
     }
+    changed = {wording.name_of(step.object, step.part) for step in draft.upgrade}
+    notes = [
+        f"REWRITES {one}: {why}." for one, why in request.answers.rewrites.items() if one in changed
+    ]
     return Source(
         *words,
         _function(up),
         downgrade,
+        notes=notes,
         constants=[*_constants(up), *_constants(down)],
         declarations={name: one for name, one in declarations.items() if one},
     )

@@ -23,6 +23,8 @@ type Key = tuple[str, str]
 """An object and one of its parts."""
 
 NOT_VALID = " NOT VALID"
+_LONGEST = 63
+"""Bytes of a name."""
 _KEYS = ("PRIMARY KEY ", "UNIQUE ")
 _LATER = ("CHECK ", "FOREIGN KEY ")
 _INHERITED = ("  inherited", "  inherited and local")
@@ -50,8 +52,8 @@ class Fill:
     table: str
     column: str
     expression: str
-    is_default: bool = False
-    """Whether it is the column's default, which is set after the column is added."""
+    sets_default_later: bool = False
+    """Whether the column has a default, which old rows must not get when it is added."""
 
 
 @dataclass
@@ -121,7 +123,7 @@ def _stages(plan: _Plan) -> list[Stage]:
     empty = dict(plan.expand)
     for fill in plan.fills:
         key = (fill.table, f"column {fill.column}")
-        if fill.is_default:
+        if fill.sets_default_later:
             empty[key] = _without_default(empty[key])
     expand = (empty, plan.expand) if empty != plan.expand else (plan.expand,)
     planned: list[tuple[Name, tuple[Facts, ...]]] = [
@@ -216,14 +218,15 @@ def _is_filled(heading: str, name: str, plan: _Plan) -> bool:
     key = (heading, f"column {name}")
     given = plan.answers.fills.get(f"{_plain(heading)}.{name.strip('"')}")
     if given is not None:
-        plan.fills.append(Fill(heading, name, given))
+        later = key not in plan.old and _has_default(plan.new[key])
+        plan.fills.append(Fill(heading, name, given, sets_default_later=later))
         return True
     if key in plan.old or not _has_default(plan.new[key]):
         return False
     if not plan.rewrites(heading, name, plan.new[key]):
         return False
     default = str(column(split_comment(plan.new[key])[0])["default"])
-    plan.fills.append(Fill(heading, name, default, is_default=True))
+    plan.fills.append(Fill(heading, name, default, sets_default_later=True))
     return True
 
 
@@ -234,7 +237,7 @@ def _require_later(heading: str, name: str, plan: _Plan, *, filled: bool) -> Non
     rows are filled.
     """
     key = (heading, f"column {name}")
-    helper = (heading, f"constraint {_identifier(heading, name, 'required')}")
+    helper = (heading, f"constraint {_free_name(_joined(heading, name), '_required', plan)}")
     check = f"CHECK ({name} IS NOT NULL)"
     for facts in (plan.validate, plan.require, plan.indexes, plan.expand):
         facts[key] = plan.new[key].replace("  not null", "", 1)
@@ -255,7 +258,8 @@ def _delay_key(heading: str, name: str, plan: _Plan) -> None:
         or (key in plan.old and split_comment(plan.old[key])[0] == body)
     ):
         return
-    index = _free_name(name, plan)
+    base = name.strip('"').removesuffix("_key").removesuffix("_pkey")
+    index = _free_name(base, "_new_idx", plan)
     table = heading.removeprefix("table ")
     parts = (found["columns"], found["include"], found["nulls"], found["with"])
     built = "".join(one or "" for one in parts)
@@ -313,26 +317,26 @@ def _without_default(definition: str) -> str:
     return definition.replace(f"  default {default}", "", 1)
 
 
-def _free_name(key: str, plan: _Plan) -> str:
-    """Return a name for the index of a key that neither schema uses."""
-    taken = {part for _, part in (*plan.old, *plan.new)}
-    name = key.strip('"').removesuffix("_key").removesuffix("_pkey")
+def _free_name(base: str, ending: str, plan: _Plan) -> str:
+    """Return a name for a constraint or an index that no schema on the way uses."""
+    schemas = (plan.old, plan.new, plan.validate, plan.require, plan.indexes, plan.expand)
+    taken = {part.partition(" ")[2] for facts in schemas for _, part in facts}
+    number = 1
     while True:
-        name = f"{name}_new"
-        index = _quoted(f"{name}_idx")
-        if not {f"index {index}", f"constraint {index}"} & taken:
-            return index
+        suffix = ending if number == 1 else f"{number}{ending}"
+        name = _quoted(base.encode()[: _LONGEST - len(suffix)].decode(errors="ignore") + suffix)
+        if name not in taken:
+            return name
+        number += 1
 
 
 def _plain(heading: str) -> str:
     return heading.removeprefix("table ").strip('"')
 
 
-def _identifier(*names: str) -> str:
-    words = [one.removeprefix("table ").replace('"', "").replace(".", "_") for one in names]
-    return _quoted("_".join(words))
+def _joined(heading: str, name: str) -> str:
+    return f"{heading.removeprefix('table ')}_{name}".replace('"', "").replace(".", "_")
 
 
 def _quoted(name: str) -> str:
-    name = name.encode()[:63].decode(errors="ignore")
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from migrations.snapshot import Snapshot
-from schema.ddl.definition import split_comment
+from schema.ddl.definition import column, split_comment
 from schema.revision.code.columns import reference
 from schema.revision.code.literals import NAME, split, unquoted
 from schema.revision.drafts import Draft
@@ -31,8 +31,8 @@ def title(draft: Draft) -> str:
     """Return what a draft does, in the imperative."""
     if draft.fill is not None:
         return f"Fill {_of(draft.fill.table, draft.fill.column)}"
-    parts = list(dict.fromkeys((step.object, step.part) for step in draft.upgrade))
-    names = ", ".join(_name(*one) for one in parts[:3]) + (", …" if len(parts) > 3 else "")
+    parts = list(dict.fromkeys(name_of(step.object, step.part) for step in draft.upgrade))
+    names = ", ".join(parts[:3]) + (", …" if len(parts) > 3 else "")
     verb = {
         "values": "Add values to",
         "indexes": _index_verb(draft),
@@ -88,7 +88,14 @@ def assumptions(draft: Draft) -> dict[str, str]:
 
 
 def losses(draft: Draft) -> Iterator[str]:
-    """Name the tables and columns that a draft drops with what is in them."""
+    """Name the tables and columns that a draft drops, or converts, with what is in them."""
+    after = {(one.object, one.part): one.definition for one in draft.after}
+    for fact in draft.before:
+        now = after.get((fact.object, fact.part))
+        if fact.object.startswith("table ") and fact.part.startswith("column ") and now:
+            was, becomes = (column(split_comment(one)[0]) for one in (fact.definition, now))
+            if was and becomes and any(was[one] != becomes[one] for one in ("type", "generated")):
+                yield _of(fact.object, fact.part.removeprefix("column "))
     new = {(one.object, one.part) for one in draft.after}
     tables = {one.object for one in draft.before if one.object.startswith("table ")}
     for heading in sorted(tables):
@@ -146,15 +153,19 @@ def _index_verb(draft: Draft) -> str:
     return "Build" if not keys & old else "Rebuild"
 
 
-def _name(heading: str, part: str) -> str:
+def name_of(heading: str, part: str) -> str:
+    """Return what a step changes, as people name it: `todo.priority`, `todo_priority_idx`."""
     if not part:
         return _plain(heading)
     word, _, name = part.partition(" ")
-    return _of(heading, name) if word == "column" else unquoted(name) or f"{heading}'s {part}"
+    if word == "column":
+        return _of(heading, name)
+    named = word in {"constraint", "index", "trigger", "policy", "rule"}
+    return unquoted(name) if named else _plain(heading)
 
 
-def _of(heading: str, column: str) -> str:
-    return f"{_plain(heading)}.{unquoted(column)}"
+def _of(heading: str, name: str) -> str:
+    return f"{_plain(heading)}.{unquoted(name)}"
 
 
 def _plain(heading: str) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schema.errors import CannotRunError
-from schema.revision.code.literals import split, string, unquoted
+from schema.revision.code.columns import escaped
+from schema.revision.code.literals import has_newline_in_literal, split, string, unquoted
 from schema.sql_lint.sqlfluff import laid_out
 
 OFFLINE = "OFFLINE: it continues where an interrupted run stopped."
@@ -45,12 +46,12 @@ def code(heading: str, column: str, expression: str, facts: Mapping[tuple[str, s
     columns = ", ".join(key)
     bound = ", ".join(f":key_{number}" for number, _ in enumerate(key))
     named = ", ".join(f"{one} AS key_{number}" for number, one in enumerate(key))
-    same = " AND ".join(f"{table}.{one} = batch.{one}" for one in key)
+    same = " AND ".join(f"{table}.{one} = batch.key_{number}" for number, one in enumerate(key))
     left = f"FROM {table} WHERE ({columns}) >= ({bound}) ORDER BY {columns}"
     queries = {
         "FIRST": f"SELECT {named} FROM {table} WHERE {column} IS NULL ORDER BY {columns} LIMIT 1",
-        "FILL": f"UPDATE {table} SET {column} = {expression}"
-        f" FROM (SELECT {columns} {left} LIMIT {_ROWS}) AS batch"
+        "FILL": f"UPDATE {table} SET {column} = {escaped(expression)}"
+        f" FROM (SELECT {named} {left} LIMIT {_ROWS}) AS batch"
         f" WHERE {same} AND {table}.{column} IS NULL",
         "NEXT": f"SELECT {named} {left} LIMIT 1 OFFSET {_ROWS}",
     }
@@ -71,6 +72,8 @@ def _key(heading: str, facts: Mapping[tuple[str, str], str]) -> list[str] | None
 def _constant(name: str, sql: str) -> str:
     marked = re.sub(r":(key_\d+)", r"bound_\1", sql)  # sqlfluff does not know the parameters
     laid = re.sub(r"bound_(key_\d+)", r":\1", laid_out(marked, _WIDTH))
+    if '"""' in laid or "\\" in laid or has_newline_in_literal(laid):
+        return f"{name} = sa.text({string(laid)})"
     text = "\n".join(f"    {line}" if line else "" for line in laid.splitlines())
     return f'{name} = sa.text("""\n{text}\n""")'
 

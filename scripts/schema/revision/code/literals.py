@@ -52,3 +52,8 @@ def split(text: str) -> list[str]:
             parts.append(text[start:place].strip())
             start = place + 1
     return [*parts, text[start:].strip()]
+
+
+def has_newline_in_literal(sql: str) -> bool:
+    """Whether a line break is a part of a value: such a text must not be indented."""
+    return any("\n" in one for one in re.findall(r"'(?:[^']|'')*'", sql))

@@ -5,17 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from migrations.snapshot import Snapshot
-from schema.ddl.objects import split_heading
+from schema.ddl.objects import NO_OPERATION, split_heading
 from schema.ddl.steps import Step
 from schema.revision.code import calls, columns
-from schema.revision.code.literals import string, unquoted
+from schema.revision.code.literals import has_newline_in_literal, string, unquoted
 from schema.sql_lint.sqlfluff import laid_out
 
 _DROP_INDEX = re.compile(r"DROP INDEX (?P<index>.+)")
 _INLINE = ("PRIMARY KEY ", "UNIQUE ", "CHECK ", "FOREIGN KEY ")
 """The constraints of a new table, in the order in which they are written."""
-_NO_OPERATION = "SELECT 1"
-"""What stands for the sequence of an identity, which its column makes."""
 _WIDTH = 90
 """Characters of a line of SQL, which is indented twice."""
 _PRETTY = (
@@ -127,7 +125,7 @@ class _Writer:
                 self._statement(sql, step)
 
     def _statement(self, sql: str, step: Step) -> None:
-        if sql == _NO_OPERATION:
+        if sql == NO_OPERATION:
             return
         concurrently = step.object in self._in_use and "partitioned by" not in self._of(step)
         code: str | None
@@ -153,11 +151,14 @@ class _Writer:
         if self.setting.database in sql:
             sql = _for_any_database(sql, self.setting.database)
         text = columns.escaped(_laid_out(sql, step))
-        if "$" in text and "\n" in text and not text.startswith("DO "):
+        is_body = "$" in text and "\n" in text and not text.startswith("DO ")
+        if '"""' in text:
+            return f"op.execute({string(text)})"
+        if is_body or has_newline_in_literal(text):
             name = self._constant(step)  # a body, whose blanks are facts
             self.body.constants[name] = text
             return f"op.execute({name})"
-        if ("\n" not in text and len(text) < _WIDTH - 10) or '"""' in text or text.endswith('"'):
+        if ("\n" not in text and len(text) < _WIDTH - 10) or text.endswith('"'):
             return f"op.execute({string(text)})"
         raw = "r" if "\\" in text else ""
         lines = [f"        {line}" if line else "" for line in text.splitlines()]
