@@ -156,6 +156,10 @@ CASES = {
         " WITH LOCAL CHECK OPTION;",
         (("CREATE OR REPLACE VIEW open_book",),),
     ),
+    "index of a table in another schema": Case(
+        "CREATE TABLE library.box (id integer PRIMARY KEY, size integer);",
+        (("op.create_table(", 'schema="library"'),),
+    ),
     "two tables in use": Case(
         "ALTER TABLE reader ADD COLUMN a text; ALTER TABLE thing ADD COLUMN b text;",
         (("reader",), ("thing",)),
@@ -227,6 +231,9 @@ LOSSES = {
         " ADD COLUMN title_length integer GENERATED ALWAYS AS (length(title) + 1) STORED",
         "--rewrite book.title_length",
     ),
+    "unlogged": ("chair SET UNLOGGED", "--rewrite chair"),
+    "exclusion": ("thing ADD EXCLUDE (id WITH =)", "--rewrite thing"),
+    "collation": ('reader ALTER COLUMN path TYPE text COLLATE "C"', "--rewrite reader.path"),
     "enum value removed": (
         "reader ADD COLUMN x int; ALTER TYPE library.state RENAME VALUE 'lost' TO 'gone'",
         "can only add values",
@@ -302,3 +309,17 @@ def test_a_function_changes_below_defaults(workshop: Workshop) -> None:
     places = [text.find(one) for one in ("server_default=None", "DROP FUNCTION", "sa.text(")]
     assert -1 not in places
     assert places == sorted(places)
+
+
+@pytest.mark.slow
+def test_an_index_in_another_schema_is_built_there(workshop: Workshop) -> None:
+    """An index of the same name in public is none of it."""
+    box = "CREATE TABLE library.box (id integer PRIMARY KEY, size integer);"
+    workshop.begin_with(f"{SCHEMA} {box} CREATE INDEX box_size_idx ON reader (fee);")
+    workshop.write(
+        f"{SCHEMA} {box} CREATE INDEX box_size_idx ON reader (fee);"
+        " CREATE INDEX box_size_idx ON library.box (size);"
+    )
+    (path,) = workshop.written
+    text = path.read_text(encoding="utf-8")
+    assert text.count('schema="library"') == text.count("op.f(") == 3

@@ -37,7 +37,11 @@ def autogenerate(head: URL, scripts: ScriptDirectory) -> CheckResult:
         nonlocal code, tables
         metadata = import_module("models").metadata
         tables = len(metadata.tables)
-        context.opts |= {"autogenerate_plugins": _ALEMBICS_OWN, "compare_server_default": True}
+        context.opts |= {
+            "autogenerate_plugins": _ALEMBICS_OWN,
+            "compare_server_default": True,
+            "include_schemas": True,
+        }
         operations = produce_migrations(context, metadata).upgrade_ops
         if operations is not None and not operations.is_empty():
             # This context can render only inside a revision.

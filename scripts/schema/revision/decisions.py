@@ -152,6 +152,24 @@ def _questions(old: Facts, new: Facts, rewrites: Rewrites) -> Iterator[Question]
         elif part == "definition" and was.startswith("enum ") and now and now.startswith("enum "):
             yield from _enum(heading, _VALUE.findall(was), _VALUE.findall(now))
     yield from _added(old, new, rewrites)
+    yield from _locked(old, new)
+
+
+def _locked(old: Facts, new: Facts) -> Iterator[Question]:
+    """Ask about what has no way without a long lock on a table in use."""
+    headings = {one for one, _ in old} & {one for one, part in new if part == "owner"}
+    for heading, part in sorted(old.keys() | new.keys()):
+        was, now = old.get((heading, part)), new.get((heading, part))
+        if was == now or heading not in headings or not heading.startswith("table "):
+            continue
+        if part == "persistence":
+            yield _rewritten(_plain(heading), f"{heading.capitalize()} is {now or 'logged'} now")
+        elif part.startswith("constraint ") and now and now.startswith("EXCLUDE "):
+            name = part.removeprefix("constraint ")
+            yield _rewritten(
+                _plain(heading),
+                f"{name} compares every row of {_plain(heading)} with the others",
+            )
 
 
 def _column(
@@ -164,12 +182,16 @@ def _column(
             yield _dropped(name, f"Column {name} is in the schema and not in the models")
         return
     before, after = (column(split_comment(one)[0]) for one in (was, now))
-    if not before or not after:
+    if not before or not after or after["inherited"]:
         return
     if after["generated"] and not before["generated"]:
         yield _dropped(name, f"Column {name} holds values, and the models compute them")
     elif before["generated"] != after["generated"] and after["kept"] == "stored":
         yield _rewritten(name, f"Column {name} is computed otherwise")
+    elif before["type"] == after["type"] and before["collation"] != after["collation"]:
+        yield _rewritten(
+            name, f"Column {name} has another collation, and its indexes another order"
+        )
     elif before["type"] != after["type"] and (
         rewrites(heading, part.removeprefix("column "), now) or _zoned(before, after)
     ):
@@ -189,10 +211,10 @@ def _column(
 def _rewritten(name: str, difference: str) -> Question:
     return Question(
         name,
-        f"{difference}; every row is written anew, while nobody can read the table",
+        f"{difference}; every row is read or written anew, while the table is locked",
         (
             f"at once, for a small table: --rewrite {name}='why that is right'",
-            "in steps, for a table in use: a plain column with a trigger, written by hand",
+            "in steps, for a table in use: written by hand",
         ),
     )
 
@@ -236,7 +258,7 @@ def _added(old: Facts, new: Facts, rewrites: Rewrites) -> Iterator[Question]:
         column_name = part.removeprefix("column ")
         name = f"{_plain(heading)}.{unquoted(column_name)}"
         found = column(split_comment(now)[0])
-        if not found or found["default"]:
+        if not found or found["default"] or found["inherited"]:
             continue
         if found["required"] and not (found["generated"] or found["identity"]):
             yield Question(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from migrations.snapshot import Snapshot
+from schema.ddl.definition import schema_prefix
 from schema.ddl.objects import NO_OPERATION, split_heading
 from schema.ddl.steps import Step
 from schema.revision.code import calls, columns
@@ -132,8 +133,9 @@ class _Writer:
         if dropped := _DROP_INDEX.fullmatch(sql):
             code = calls.drop_index(dropped["index"], step.object, concurrently=concurrently)
         elif (code := calls.create_index(sql, concurrently=concurrently)) and concurrently:
-            name = sql.partition(" ON ")[0].rpartition("INDEX ")[2]
-            again = calls.drop_index(name, step.object, concurrently=True)
+            index = sql.partition(" ON ")[0].rpartition("INDEX ")[2]
+            index = schema_prefix(step.object.removeprefix("table ")) + index
+            again = calls.drop_index(index, step.object, concurrently=True)
             if again not in self.body.concurrent:
                 self.body.concurrent.append(again)
         after = concurrently and (code is not None or self._is_built(step))
