@@ -34,7 +34,8 @@ _OTHER_VALUES = """
 _VERSION_TABLE = """
     CREATE TABLE alembic_version (
       version_num varchar(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY
-    )
+    );
+    INSERT INTO alembic_version VALUES ('000000000001');
 """
 
 # Default privileges of Neon's superuser are no part of the schema, and would confuse a rival.
@@ -76,6 +77,8 @@ class Case:
     facts: snapshot.Snapshot
     reference: Rows | None
     """The rows that the statements of the change leave; None if they fail on these rows."""
+    history: URL
+    """What is cloned to be upgraded: with rows, unless the change fails on them."""
 
 
 @dataclass
@@ -140,7 +143,9 @@ class Ground:
             execute(target, change.sql)
             with connect(target) as connection:
                 facts = snapshot.read(connection)
-            yield Case(change, target, facts, self._reference(change))
+            reference = self._reference(change)
+            history = self.bare if reference is None else self.full
+            yield Case(change, target, facts, reference, history)
 
     def _reference(self, change: Change) -> Rows | None:
         with self.clone(self.full) as url:
@@ -173,7 +178,8 @@ class Ground:
         """Compare an upgraded database with what it should be."""
         with connect(url) as connection:
             outcome.repaired = snapshot.read(connection) == case.facts
-        outcome.lost = loses(self.before, case.reference, self.rows(url))
+        if case.reference is not None:
+            outcome.lost = loses(self.before, case.reference, self.rows(url))
 
 
 def _read(driver: psycopg.Connection[object], table: str) -> tuple[Mapping[str, object], ...]:
@@ -219,17 +225,16 @@ def _is_the_owners(change: Change, version: int) -> bool:
     return version >= 18 or "since 18" not in change.remarks
 
 
-def loses(before: Rows, reference: Rows | None, after: Rows) -> bool:
+def loses(before: Rows, reference: Rows, after: Rows) -> bool:
     """Whether values are gone that the change itself keeps.
 
-    What the reference shows must be there, by its names; where there is no reference, what was
-    there before. A column of the same name that is another column has lost what was in the old one.
+    What the reference shows must be there, by its names. A column of the same name that is another
+    column has lost what was in the old one.
     """
-    wanted = before if reference is None else reference
-    for name, table in wanted.items():
+    for name, table in reference.items():
         now = after.get(name)
         if now is None:
-            if reference is not None and name in before and before[name].rows:
+            if name in before and before[name].rows:
                 return True
             continue
         shared = [one for one in table.columns if one in now.columns]

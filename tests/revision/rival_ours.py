@@ -46,7 +46,7 @@ def ours(shop: Workshop, ground: Ground, case: Case) -> Outcome:
     try:
         written = _written(shop, case.change, outcome)
         outcome.detected = written is not None
-        with ground.clone(ground.full) as url:
+        with ground.clone(case.history) as url:
             _upgrade(shop, url)
             ground.judge(case, url, outcome)
     except CannotRunError as error:  # a refusal names the difference

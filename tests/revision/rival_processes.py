@@ -97,7 +97,7 @@ class Rival:
 
     def measure(self, case: Case) -> Outcome:
         """Let it compare and upgrade a database with rows."""
-        with self.ground.clone(self.ground.full) as url:
+        with self.ground.clone(case.history) as url:
             found = self.ask({"do": "repair", **self._urls(url, case)})
             outcome = Outcome(crash=found["crash"], operations=found["operations"])
             outcome.detected = bool(outcome.operations)

@@ -94,7 +94,7 @@ class Table:
             f"False alarms on the unchanged schema: {self._each(lambda one: one.alarms)}; on"
             f" {self.unchanged} statements that change no schema:"
             f" {self._each(lambda one: len(one.stirred))}.",
-            f"Crashes, which are misses: {self._each(lambda one: one.crashes)}.",
+            f"Runs that ended with an error: {self._each(lambda one: one.crashes)}.",
             f"Upgrades that lost values: {self._each(lambda one: one.losses)}.",
             f"`{OURS}` asked for a decision in {pluralize(ours.asked, 'change')}.",
         ]
