@@ -101,8 +101,10 @@ class Table:
         if self.missing:
             notes.append(f"Of the changes, {self.missing} were not tried.")
         if self.left_out:
-            count = pluralize(len(self.left_out), "object or kind")
-            notes.append(f"Left out, because a package fails on the unchanged schema: {count}.")
+            count = pluralize(len(self.left_out), "object")
+            notes.append(
+                f"Left out, because a package fails on them although nothing differs: {count}."
+            )
         return [f"* {one}" for one in notes]
 
     def _each(self, count: Callable[[Column], int]) -> str:
