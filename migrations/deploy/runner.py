@@ -386,7 +386,8 @@ def _retry_lock_failure(connection: Connection, job: _Job, monitor: LockMonitor)
 def _timeout() -> float:
     """Return `-x timeout-minutes` in seconds, and reject unknown options."""
     given = context.get_x_argument(as_dictionary=True)
-    unknown = sorted(given.keys() - {"timeout-minutes", "report"})
+    # The last two are read by the plugin behind `alembic check`.
+    unknown = sorted(given.keys() - {"timeout-minutes", "report", "scratch-url", "postgres"})
     if unknown:
         raise CommandError("The only -x options are -x timeout-minutes=MINUTES and -x report=json.")
     if given.get("report", "json") != "json":

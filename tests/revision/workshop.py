@@ -178,6 +178,7 @@ def open_workshop(
     workshop = Workshop(servers, folder, base)
     monkeypatch.setattr(files, "REVISIONS_DIR", versions)
     monkeypatch.setattr(author, "scripts", workshop.scripts)
+    monkeypatch.setattr(author, "_refresh", lambda _server: None)
     yield workshop
     workshop.clear()
 

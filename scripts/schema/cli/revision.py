@@ -1,5 +1,6 @@
 """`schema revision`: write the revisions that bring the history to the models."""
 
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
@@ -9,7 +10,7 @@ from sqlalchemy import MetaData
 from schema.cli.exits import exit_codes
 from schema.cli.output import progress
 from schema.errors import CannotRunError
-from schema.generate import files
+from schema.postgres.connection import describe_error
 from schema.postgres.scratch import open_server
 from schema.revision.author import Request, Servers, Written, report, write
 from schema.revision.decisions import Answers
@@ -18,9 +19,11 @@ from schema.revision.decisions import Answers
 def run(message: str, why: str | None, answers: Answers, server: tuple[str | None, str]) -> None:
     """Write them, refresh the generated files, and print what was done."""
     with exit_codes(), progress() as show:
-        if not message.strip():
+        title = message.strip().rstrip(".")
+        if not title[:1].isalpha():
             raise CannotRunError('Say what the revision does: -m "Add todo.priority".')
-        done = _written(Request(message.strip().rstrip("."), why, answers), server, show)
+        request = Request(title[0].upper() + title[1:], why, answers)
+        done = _written(request, server, show)
     typer.echo(report(done))
 
 
@@ -44,16 +47,13 @@ def _written(
     request: Request, server: tuple[str | None, str], show: Callable[[str], None]
 ) -> Written:
     with open_server(*server, show) as history, open_server(*server, show) as other:
-        done = write(Servers(history, other), [_metadata()], request, show)
-        if done.paths:
-            show("generated files")
-            files.rewrite(history)
-    return done
+        return write(Servers(history, other), [_metadata()], request, show)
 
 
 def _metadata() -> MetaData:
     try:
         metadata: MetaData = import_module("models").metadata
-    except Exception as error:  # a model may raise whatever it likes
-        raise CannotRunError(f"The models cannot be imported: {error}; fix them.") from error
+    except (Exception, SystemExit) as error:  # a model may raise whatever it likes
+        what = re.sub(r"://[^@\s]*@", "://…@", describe_error(error))
+        raise CannotRunError(f"The models cannot be imported: {what}; fix them.") from error
     return metadata

@@ -77,6 +77,13 @@ def sql_kind(kind: str) -> str:
     return kind.replace("-", " ").upper()
 
 
+def sql_name(kind: str, name: str) -> str:
+    """Return the name as DROP and COMMENT want it."""
+    if kind == "cast":
+        return f"({name.removeprefix('from ').replace(' to ', ' AS ', 1)})"
+    return name
+
+
 def create(kind: str, name: str, parts: Parts) -> tuple[list[str], set[str]]:
     """Return the statements that create an object, and the parts that they create with it."""
     maker = _MAKERS.get(kind)
@@ -94,7 +101,7 @@ def drop(kind: str, name: str, parts: Parts, names: Names) -> Iterator[str]:
         yield from guarded(name, "", f"table {name} holds rows", names)
         yield f"DROP TABLE {name}"
     elif kind == "cast":
-        yield f"DROP CAST ({name.removeprefix('from ').replace(' to ', ' AS ', 1)})"
+        yield f"DROP CAST {sql_name(kind, name)}"
     else:
         yield f"DROP {sql_kind(kind)} {name}"
 

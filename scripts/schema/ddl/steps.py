@@ -132,7 +132,7 @@ def _part(
 ) -> Iterator[str]:
     part, old, new = change
     if part == "comment":
-        target = names.database if kind == "database" else name
+        target = names.database if kind == "database" else objects.sql_name(kind, name)
         text = "NULL" if new is None else literal(json.loads(new))
         yield f"COMMENT ON {objects.sql_kind(kind)} {target} IS {text}"
     elif part == "owner" and new is not None:

@@ -81,7 +81,7 @@ def _lines_of_downgrade(path: Path) -> range:
 
 def _insert(path: Path, line: int, comments: Sequence[str]) -> None:
     """Insert comments above a line, as deep as it."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")  # a literal may hold other line breaks
     depth = len(lines[line - 1]) - len(lines[line - 1].lstrip())
     lines[line - 1 : line - 1] = [" " * depth + one for one in comments]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines), encoding="utf-8")

@@ -15,9 +15,17 @@ from sqlalchemy import URL, MetaData
 from migrations import snapshot
 from migrations.snapshot import Snapshot
 from schema.errors import CannotRunError
+from schema.generate import files as generated
 from schema.postgres.connection import connect, describe_error
 from schema.postgres.scratch import Server
-from schema.project import REVISIONS_DIR, scripts
+from schema.project import (
+    FINGERPRINTS,
+    MODELS_README,
+    REVISIONS_DIR,
+    SNAPSHOT,
+    VERSION,
+    scripts,
+)
 from schema.revision import files, sources, wording
 from schema.revision.accepted import accept_findings
 from schema.revision.decisions import Answers, require_answers, with_renames
@@ -25,10 +33,10 @@ from schema.revision.drafts import Drafts, write_drafts
 from schema.revision.models import build, with_version_table
 from schema.revision.probe import Probe
 from schema.revision.proof import FailsOnRowsError, fill, prove
-from schema.revisions.history import single_head
 from schema.revisions.runner import upgrade
 from schema.text import pluralize
 
+GENERATED = (SNAPSHOT, FINGERPRINTS, VERSION, MODELS_README)
 _NAMED = 3
 """Differences that a report names."""
 
@@ -82,9 +90,15 @@ def write(
 
     """
     directory = scripts()
-    head = single_head(directory)
-    if directory.get_heads() and head is None:
+    try:
+        heads = directory.get_heads()
+    except Exception as error:  # a revision file may raise whatever it likes
+        raise CannotRunError(
+            f"The revision files cannot be read ({describe_error(error)}); run schema check."
+        ) from error
+    if len(heads) > 1:
         raise CannotRunError("The history has several heads; run schema rebase first.")
+    head = heads[0] if heads else None
     with servers.history.database() as at_head:
         progress("history")
         before = _history(at_head, directory)
@@ -107,6 +121,8 @@ def write(
             progress("lint")
             with servers.history.database(at_head) as copy:
                 accept_findings(copy, paths)
+            progress("generated files")
+            _refresh(servers.history)
         except BaseException:
             files.remove(paths)
             raise
@@ -154,6 +170,24 @@ def _drafts(work: URL, before: Snapshot, target: Snapshot, answers: Answers) -> 
 def _errors(drafts: Drafts) -> str:
     lines = [f"  {step.object}, {step.part}: {one}" for step, one in drafts.errors.items()]
     return "\n".join(("PostgreSQL says:", *lines)) if lines else ""
+
+
+def _refresh(server: Server) -> None:
+    """Rewrite the generated files, all or none.
+
+    Raises:
+        CannotRunError: one cannot be written.
+
+    """
+    before = {path: path.read_bytes() for path in GENERATED if path.is_file()}
+    try:
+        generated.rewrite(server)
+    except OSError as error:
+        raise CannotRunError(f"A generated file cannot be written: {error.strerror}.") from error
+    except BaseException:
+        for path, content in before.items():
+            path.write_bytes(content)
+        raise
 
 
 def _prove(

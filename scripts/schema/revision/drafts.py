@@ -13,11 +13,13 @@ import psycopg
 from sqlalchemy import Connection
 
 from migrations import snapshot
+from migrations.postgres import first_error_line
 from migrations.snapshot import Snapshot
 from schema.ddl.apply import Sessions, execute, own_names, reach
 from schema.ddl.definition import CURRENT_USER, Names
 from schema.ddl.objects import NO_OPERATION
 from schema.ddl.steps import Step
+from schema.errors import CannotRunError
 from schema.postgres.connection import driver_of
 from schema.revision.decisions import Answers
 from schema.revision.groups import groups
@@ -113,7 +115,13 @@ class _Work:
             with driver_of(self.connection).transaction():
                 drafts = [self._draft(stage.name, one) for one in groups(stage.name, before, taken)]
         except psycopg.Error:  # one group needs another one: they are one transaction
-            drafts = [self._draft(stage.name, taken)]
+            try:
+                drafts = [self._draft(stage.name, taken)]
+            except psycopg.Error as error:
+                raise CannotRunError(
+                    "Nothing is written: the statements do not work in one transaction"
+                    f" ({first_error_line(error)}); change less at once."
+                ) from error
         yield from drafts
 
     def _taken(self, stage: Stage) -> list[Step]:

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import URL, MetaData
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from migrations import snapshot
-from migrations.postgres import first_error_line
 from migrations.snapshot import Snapshot
 from schema.errors import CannotRunError
-from schema.postgres.connection import connect, driver_of
+from schema.postgres.connection import connect, describe_error, driver_of
 
 VERSION_TABLE = "table alembic_version"
 
@@ -43,8 +41,8 @@ def build(empty: URL, metadata: Sequence[MetaData]) -> Models:
         try:
             for one in metadata:
                 one.create_all(connection)
-        except (SQLAlchemyError, ValueError) as error:
-            what = first_error_line(error) if isinstance(error, DBAPIError) else str(error)
+        except Exception as error:  # a listener may raise whatever it likes
+            what = describe_error(error)
             raise CannotRunError(f"metadata.create_all fails: {what}; fix the models.") from error
         facts = snapshot.read(connection)
         orders = driver_of(connection).execute(_ORDERS).fetchall()
