@@ -116,4 +116,5 @@ def _contents(observer: Connection) -> Contents:
 def _undeclared(revision: Script, found: Mapping[str, int]) -> set[str]:
     """Return what a revision loses and does not declare."""
     declared = getattr(revision.module, "loses", {})
-    return {one for one in found if one not in declared and one.partition(".")[0] not in declared}
+    tables = {one.partition(".")[0] for one in declared}  # rows without a key are gone as a whole
+    return {one for one in found if one not in declared and one.partition(".")[0] not in tables}
