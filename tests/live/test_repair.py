@@ -155,8 +155,9 @@ def test_what_cannot_be_made_on_a_copy(head: URL) -> None:
     """A difference that the copy cannot be given is listed all the same, without SQL."""
     execute(
         head,
-        "ALTER TABLE tag DROP CONSTRAINT tag_user_id_name_lower_key, ADD CONSTRAINT"
-        " tag_user_id_name_lower_key UNIQUE (user_id, name_lower) WITH (fillfactor = 70)",
+        "ALTER TABLE tag DROP COLUMN name_lower, ADD COLUMN name_lower text NOT NULL"
+        " GENERATED ALWAYS AS (upper(name)) STORED",
+        "ALTER TABLE tag ADD CONSTRAINT tag_user_id_name_lower_key UNIQUE (user_id, name_lower)",
     )
     found = examine(head)
     assert found.differences

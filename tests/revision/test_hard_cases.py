@@ -323,3 +323,15 @@ def test_an_index_in_another_schema_is_built_there(workshop: Workshop) -> None:
     (path,) = workshop.written
     text = path.read_text(encoding="utf-8")
     assert text.count('schema="library"') == text.count("op.f(") == 3
+
+
+@pytest.mark.slow
+def test_a_narrower_text_is_not_cut(workshop: Workshop) -> None:
+    """A downgrade that would cut values fails on them, and says so."""
+    workshop.write(f"{SCHEMA} ALTER TABLE reader ADD COLUMN nick varchar(3);")
+    workshop.clear()
+    base = f"{SCHEMA} ALTER TABLE reader ADD COLUMN nick varchar(3);"
+    workshop.begin_with(base)
+    workshop.write(f"{base} ALTER TABLE reader ALTER COLUMN nick TYPE varchar(9);")
+    (path,) = workshop.written
+    assert "::" not in path.read_text(encoding="utf-8").partition("def downgrade")[2]

@@ -197,6 +197,10 @@ def _converted(
     condition = f" WHERE {back}::text IS DISTINCT FROM {rest}::text"
     what = f"column {name}.{rest} holds values that {now['type']} cannot keep"
     yield from guarded(name, condition, what, names)
+    is_text = all(str(one["type"]).startswith(("text", "character")) for one in both)
+    if is_text and given is None and not names.guarded:  # a cast would cut values in silence
+        yield f"{alter} TYPE {now['type']}{collate}"
+        return
     yield f"{alter} TYPE {now['type']}{collate} USING {given or f'{rest}::{now["type"]}'}"
 
 

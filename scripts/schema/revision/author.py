@@ -111,7 +111,7 @@ def write(
             return Written(*compared)
         progress("drafts")
         with servers.history.database(at_head) as work:
-            answers = with_renames(request.answers, metadata, before)
+            answers = with_renames(request.answers, metadata, before, target)
             drafts = _drafts(work, before, target, answers)
         written = sources.written(drafts, models, request, (before, target))
         paths = files.write(written, head)

@@ -44,24 +44,45 @@ class Answers:
         return {*self.losses, *self.conversions, *self.fills, *self.rewrites}
 
 
-def with_renames(answers: Answers, metadata: Sequence[MetaData], before: Snapshot) -> Answers:
-    """Fill new columns from the old ones that the models say they replace (`renamed_from`)."""
-    there = {
-        f"{_plain(fact.object)}.{unquoted(name)}": name
-        for fact in before
+def with_renames(
+    answers: Answers, metadata: Sequence[MetaData], before: Snapshot, after: Snapshot
+) -> Answers:
+    """Fill new columns from the old ones that the models say they replace (`renamed_from`).
+
+    Raises:
+        CannotRunError: there is no such old column.
+
+    """
+    there, declared = _columns(before), _columns(after)
+    fills = {}
+    for table in (table for one in metadata for table in one.sorted_tables):
+        for new in table.columns:
+            old, name = new.info.get("renamed_from"), f"{table.name}.{new.name}"
+            if old is None or name in there:
+                continue
+            if f"{table.name}.{old}" not in there:
+                raise CannotRunError(
+                    f"Nothing is written: {name} says renamed_from {old!r}, and {table.name} has no"
+                    " column of that name; fix it in the model."
+                )
+            quoted, was = there[f"{table.name}.{old}"]
+            kind = declared.get(name, (name, was))[1]
+            fills[name] = quoted if kind == was else f"{quoted}::{kind}"
+    return replace(answers, fills={**fills, **answers.fills})
+
+
+def _columns(snapshot: Snapshot) -> dict[str, tuple[str, str]]:
+    """Return the quoted name and the type of each column of a table, by `table.column`."""
+    return {
+        f"{_plain(fact.object)}.{unquoted(name)}": (
+            name,
+            str(column(split_comment(fact.definition)[0]).get("type")),
+        )
+        for fact in snapshot
         if fact.object.startswith("table ")
         and fact.part.startswith("column ")
         and (name := fact.part.removeprefix("column "))
     }
-    renamed = {
-        f"{table.name}.{new.name}": f"{table.name}.{new.info['renamed_from']}"
-        for one in metadata
-        for table in one.sorted_tables
-        for new in table.columns
-        if "renamed_from" in new.info
-    }
-    fills = {new: there[old] for new, old in renamed.items() if new not in there and old in there}
-    return replace(answers, fills={**fills, **answers.fills})
 
 
 class UndecidedError(CannotRunError):
