@@ -157,6 +157,8 @@ def test_what_cannot_be_made_on_a_copy(head: URL) -> None:
         head,
         "ALTER TABLE tag DROP COLUMN name_lower, ADD COLUMN name_lower text NOT NULL"
         " GENERATED ALWAYS AS (upper(name)) STORED",
+        "COMMENT ON COLUMN tag.name_lower IS"
+        " 'Lower case; unique within its user, and what to search by'",
         "ALTER TABLE tag ADD CONSTRAINT tag_user_id_name_lower_key UNIQUE (user_id, name_lower)",
     )
     found = examine(head)
