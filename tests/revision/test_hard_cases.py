@@ -172,7 +172,7 @@ CASES = {
 }
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", CASES)
 def test_the_files(workshop: Workshop, name: str) -> None:
     """Each file has the statements that it should, in their order, and its rows survive."""
@@ -252,7 +252,7 @@ def test_what_only_a_person_knows_is_asked(workshop: Workshop, name: str) -> Non
     assert workshop.files() == files
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "expression",
     ["no_such_column", "'unclosed", "'x'); DROP TABLE reader; --", "1, 2", "SELECT 1", ""],

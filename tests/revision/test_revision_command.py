@@ -237,7 +237,7 @@ REFUSALS: dict[str, tuple[Callable[[str], str], tuple[str, ...], str]] = {
 }
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_decision_is_asked_for(copy: Checkout, schema: Callable[..., Result], name: str) -> None:
     """The message says what differs and what can be done; no file changes."""

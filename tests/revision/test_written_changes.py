@@ -32,7 +32,7 @@ MADE_ANEW = r"table: (renamed|moved to another schema)"
 """Changes that a person took for a drop and a new table: rows that reference it stop them."""
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("workshop", "change"),
     [
