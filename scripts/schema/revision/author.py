@@ -120,13 +120,14 @@ def write(
             failure = _prove(servers.history, at_head, paths, (before, target))
             progress("lint")
             with servers.history.database(at_head) as copy:
-                accept_findings(copy, paths)
+                found = accept_findings(copy, paths)
             progress("generated files")
             _refresh(servers.history)
         except BaseException:
             files.remove(paths)
             raise
-    notes = tuple(filter(None, (failure, *sources.notes(drafts, paths))))
+    open_findings = [f"{one.file}:{one.line}: scripts/lint finds {one.rule}" for one in found]
+    notes = tuple(filter(None, (failure, *open_findings, *sources.notes(drafts, paths))))
     return Written(*compared, tuple(paths), tuple(wording.changes(before, target)), notes)
 
 

@@ -221,7 +221,9 @@ class Trace:
         sampled = running.alone and not running.wrapped
         self._ended = False
         if self._open is None:
-            self._open = _Open(self._works(running) if sampled else self._baseline())
+            # What earlier transactions did may be counted still, until it is flushed.
+            known = sampled or running.wrapped
+            self._open = _Open(self._works(running) if known else self._baseline())
         if sampled:
             running.transactions = self._next_transaction()
             named = named_tables(running.sql, self._relations)
