@@ -1,43 +1,17 @@
 """What `schema revision` makes of a change: the files that it writes, run on rows."""
 
-import re
-
 from sqlalchemy import URL
 
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect
 from schema.revision.author import Written
-from schema.revision.decisions import Answers, UndecidedError
+from schema.revision.decisions import UndecidedError
 from schema.revisions.history import revisions_oldest_first
 from schema.revisions.runner import run, upgrade_step
+from tests.revision.answers import answers_to
 from tests.revision.rival_ground import Case, Ground, Outcome, first_line
 from tests.revision.workshop import SCHEMA, Workshop
 from tests.snapshot.test_snapshot import Change
-
-_TYPES = r"Column {} has the type (.+?) in the schema and (.+?) in the"
-
-
-def answers(question: str) -> Answers:
-    """Decide as a person would: drop with a reason, convert with the cast of the two types."""
-    return Answers(
-        losses=dict.fromkeys(re.findall(r"--drop (\S+?)=", question), "nobody needs it"),
-        conversions={
-            one: _conversion(question, one) for one in re.findall(r"--using (\S+?)=", question)
-        },
-        fills=dict.fromkeys(re.findall(r"--fill (\S+?)=", question), "'x'"),
-    )
-
-
-def _conversion(question: str, name: str) -> str:
-    column = name.rpartition(".")[2]
-    found = re.search(_TYPES.format(re.escape(name)), question)
-    assert found is not None, question
-    was, becomes = found.groups()
-    if becomes.endswith("[]"):
-        return f"ARRAY[{column}]"
-    if " time zone" in f" {was} {becomes}":
-        return f"{column} AT TIME ZONE 'UTC'"
-    return f"{column}::{becomes}"
 
 
 def ours(shop: Workshop, ground: Ground, case: Case) -> Outcome:
@@ -45,7 +19,7 @@ def ours(shop: Workshop, ground: Ground, case: Case) -> Outcome:
     outcome = Outcome()
     try:
         written = _written(shop, case.change, outcome)
-        outcome.detected = written is not None
+        outcome.detected = bool(written.paths)
         with ground.clone(case.history) as url:
             _upgrade(shop, url)
             ground.judge(case, url, outcome)
@@ -62,18 +36,18 @@ def ours(shop: Workshop, ground: Ground, case: Case) -> Outcome:
 def is_alarmed(shop: Workshop, change: Change) -> bool:
     """Whether statements that change no schema lead to a revision."""
     try:
-        return _written(shop, change, Outcome()) is not None
+        return bool(_written(shop, change, Outcome()).paths)
     finally:
         shop.clear()
 
 
-def _written(shop: Workshop, change: Change, outcome: Outcome) -> Written | None:
+def _written(shop: Workshop, change: Change, outcome: Outcome) -> Written:
     models = f"{SCHEMA}\n{change.sql}"
     try:
         return shop.write(models)
     except UndecidedError as error:
         outcome.asked = True
-        return shop.write(models, answers(str(error)))
+        return shop.write(models, answers_to(error))
 
 
 def _upgrade(shop: Workshop, url: URL) -> None:

@@ -16,7 +16,6 @@ from schema.postgres.scratch import Server
 from schema.revision.author import Servers
 from tests.revision import rival_table
 from tests.revision.rival_ground import Ground, Outcome, changes, execute, ground, no_changes
-from tests.revision.rival_ours import answers
 from tests.revision.rival_processes import Rival, best, rival
 from tests.revision.rival_table import OURS, Column, Table
 from tests.revision.workshop import SCHEMA, open_workshop
@@ -166,14 +165,3 @@ def test_the_table(tmp_path: Path) -> None:
     assert file.read_text() == (
         f"a\n{rival_table._BEGIN}\n\n{text}\n{rival_table._END}\nb\n"  # noqa: SLF001  # as above
     )
-
-
-def test_answers() -> None:
-    """Questions are answered as a person would, with what their message offers."""
-    found = answers(
-        "Column reader.weight has the type double precision in the schema and real in the models;\n"
-        "  - in place, for a small table: --using reader.weight='an expression of the old value'\n"
-        "  - drop it with what is in it: --drop book.title='why nobody needs it'\n"
-    )
-    assert found.conversions == {"reader.weight": "weight::real"}
-    assert list(found.losses) == ["book.title"]
