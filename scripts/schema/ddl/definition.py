@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from migrations.snapshot import Snapshot
+
 OWNER = "<owner>"
 """How a snapshot names the owner of the database."""
 
@@ -51,6 +53,11 @@ class Names:
     def role(self, name: str) -> str:
         """Return the SQL name of a role in a snapshot."""
         return self.owner if name == OWNER else name
+
+
+def by_part(snapshot: Snapshot) -> dict[tuple[str, str], str]:
+    """Return the definition of each part of each object."""
+    return {(fact.object, fact.part): fact.definition for fact in snapshot}
 
 
 def literal(text: str) -> str:

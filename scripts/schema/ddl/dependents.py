@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from migrations import snapshot
 from schema.ddl import objects, tables
-from schema.ddl.definition import Names
+from schema.ddl.definition import Names, by_part
 from schema.ddl.steps import Step
 from schema.postgres.connection import driver_of
 
@@ -108,7 +108,7 @@ def _clearing(
     query = _DEPENDENTS.format(oid=f"to_{cast}(%(name)s)")
     column = step.part.removeprefix("column ") if step.part.startswith("column ") else None
     parameters = {"catalog": catalog, "name": name, "column": column}
-    facts = {(one.object, one.part): one.definition for one in snapshot.read(connection)}
+    facts = by_part(snapshot.read(connection))
     for heading, part in driver_of(connection).execute(query.encode(), parameters).fetchall():
         yield _drop(heading, part, facts, names)
     # Another result or other parameter names; columns of a view that are gone.

@@ -15,10 +15,10 @@ from migrations.snapshot.fingerprints import BASE
 from schema.access.probe import Access, probe
 from schema.errors import CannotRunError
 from schema.generate import models_readme
-from schema.postgres.connection import describe_error
 from schema.postgres.scratch import Server
 from schema.project import FINGERPRINTS, MODELS_README, ROOT, SNAPSHOT, VERSION, scripts
 from schema.revisions import schemas
+from schema.revisions.history import read_heads
 from schema.revisions.schemas import Schemas
 
 _VERSION = re.compile(r'^__version__ = "(?P<number>[0-9.]+)\+', re.MULTILINE)
@@ -34,12 +34,7 @@ def rewrite(server: Server) -> str:
 
     """
     directory = scripts()
-    try:
-        heads = directory.get_heads()
-    except Exception as error:  # a revision file may raise whatever it likes
-        raise CannotRunError(
-            f"The revision files cannot be read ({describe_error(error)}); run schema check."
-        ) from error
+    heads = read_heads(directory)
     if len(heads) != 1:
         raise CannotRunError(
             f"The history has {len(heads)} heads, but a snapshot needs one; run schema check."

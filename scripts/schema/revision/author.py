@@ -33,6 +33,7 @@ from schema.revision.drafts import Drafts, write_drafts
 from schema.revision.models import build, with_version_table
 from schema.revision.probe import Probe
 from schema.revision.proof import FailsOnRowsError, fill, prove
+from schema.revisions.history import read_heads
 from schema.revisions.runner import upgrade
 from schema.text import pluralize
 
@@ -90,12 +91,7 @@ def write(
 
     """
     directory = scripts()
-    try:
-        heads = directory.get_heads()
-    except Exception as error:  # a revision file may raise whatever it likes
-        raise CannotRunError(
-            f"The revision files cannot be read ({describe_error(error)}); run schema check."
-        ) from error
+    heads = read_heads(directory)
     if len(heads) > 1:
         raise CannotRunError("The history has several heads; run schema rebase first.")
     head = heads[0] if heads else None

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, MetaData
 
 from migrations import snapshot
 from migrations.snapshot import Snapshot, fingerprints
+from schema.ddl.definition import by_part
 from schema.errors import CannotRunError
 from schema.postgres.installation import VERSIONS
 from schema.postgres.scratch import open_server
@@ -155,9 +156,7 @@ def _ours(found: Snapshot, declared: Snapshot) -> tuple[Snapshot, Snapshot]:
 
 
 def _operations(found: Snapshot, declared: Snapshot) -> Iterator[DifferenceOp]:
-    old, new = (
-        {(one.object, one.part): one.definition for one in facts} for facts in (found, declared)
-    )
+    old, new = by_part(found), by_part(declared)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             yield DifferenceOp(*key, old.get(key), new.get(key))

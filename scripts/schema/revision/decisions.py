@@ -13,7 +13,7 @@ from pglast.parser import ParseError
 from sqlalchemy import MetaData
 
 from migrations.snapshot import Snapshot
-from schema.ddl.definition import column, split_comment
+from schema.ddl.definition import by_part, column, split_comment
 from schema.errors import CannotRunError
 from schema.revision.code.literals import unquoted
 
@@ -109,9 +109,7 @@ def require_answers(
         UndecidedError: a question has no answer, or an answer no question.
 
     """
-    old, new = (
-        {(one.object, one.part): one.definition for one in facts} for facts in (before, after)
-    )
+    old, new = by_part(before), by_part(after)
     _refuse_roles(old, new)
     for name, expression in (*answers.fills.items(), *answers.conversions.items()):
         _require_expression(name, expression)
@@ -219,7 +217,7 @@ def _column(
         yield Question(
             name,
             f"Column {name} has the type {before['type']} in the schema and {after['type']} in the"
-            " models; its rows are written anew, while nobody can read the table",
+            " models; its rows are written anew, while the table is locked",
             (
                 f"in place, for a small table: --using {name}='an expression of the old value'; and"
                 f" --drop {name}=REASON, if no downgrade can compute the old values",
@@ -248,7 +246,7 @@ def _zoned(before: Mapping[str, str | None], after: Mapping[str, str | None]) ->
 def _dropped(name: str, difference: str) -> Question:
     what = "column" if "." in name else "table"
     old = name.rpartition(".")[2]
-    ways = [f"drop it with what is in it: --drop {name}='why nobody needs it'"]
+    ways = [f"drop it with what is in it: --drop {name}='why it is not needed'"]
     if what == "column":
         ways.append(f'it has a new name: info={{"renamed_from": "{old}"}} at the new column')
         ways.append("a running release uses it: list it in the model's `retiring`")

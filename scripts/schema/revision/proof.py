@@ -73,7 +73,7 @@ def prove(
                 f"Nothing is written: what would be written fails ({describe_error(error)})."
             ) from error
     if losses:
-        options = " ".join(f"--drop {one}='why nobody needs them'" for one in sorted(losses))
+        options = " ".join(f"--drop {one}='why they are not needed'" for one in sorted(losses))
         raise CannotRunError(
             f"Nothing is written: the values of {', '.join(sorted(losses))} are lost, and no"
             f" downgrade brings them back. If that is right, say so: {options}."

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from migrations.snapshot import Snapshot
+from schema.ddl.definition import by_part
 from schema.revision import wording
 from schema.revision.code import fill
 from schema.revision.code.literals import string
@@ -81,7 +82,7 @@ def _fill(draft: Draft, title: str, reason: str) -> Source:
     wanted = draft.fill
     if wanted is None:
         raise ValueError(title)
-    facts = {(one.object, one.part): one.definition for one in draft.before}
+    facts = by_part(draft.before)
     code = fill.code(wanted.table, wanted.column, wanted.expression, facts)
     return Source(
         title,

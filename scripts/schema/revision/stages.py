@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from migrations.snapshot import Fact, Snapshot
-from schema.ddl.definition import column, split_comment
+from schema.ddl.definition import by_part, column, split_comment
 from schema.ddl.steps import Step, renamed_parts
 from schema.revision.decisions import Answers, Facts, Rewrites
 
@@ -94,12 +94,12 @@ def way(
 
     `answers` are the decisions of a person.
     """
-    new = _facts(after)
-    old = _renamed(_facts(before), new)
+    new = by_part(after)
+    old = _renamed(by_part(before), new)
     contract = new | {key: one for key, one in old.items() if _goes_last(key, old, new)}
     attach, validate, require, indexes, expand = (dict(contract) for _ in range(5))
     plan = _Plan(
-        before=_facts(before),
+        before=by_part(before),
         old=old,
         new=new,
         rewrites=rewrites,
@@ -144,10 +144,6 @@ def _stages(plan: _Plan) -> list[Stage]:
             stages.append(Stage(name, tuple(map(_snapshot, targets)), first))
         at = targets[-1]
     return stages
-
-
-def _facts(snapshot: Snapshot) -> Facts:
-    return {(fact.object, fact.part): fact.definition for fact in snapshot}
 
 
 def _renamed(old: Facts, new: Facts) -> Facts:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from migrations.snapshot import Snapshot
-from schema.ddl.definition import column, split_comment
+from schema.ddl.definition import by_part, column, split_comment
 from schema.revision.code.columns import reference
 from schema.revision.code.literals import NAME, split, unquoted
 from schema.revision.drafts import Draft
@@ -52,9 +52,7 @@ def reason(draft: Draft, message: str) -> str:
 
 def changes(before: Snapshot, after: Snapshot) -> list[str]:
     """Name the objects and parts that differ, with a sign: + new, - gone, ~ changed."""
-    old, new = (
-        {(one.object, one.part): one.definition for one in facts} for facts in (before, after)
-    )
+    old, new = by_part(before), by_part(after)
     headings = [{one for one, _ in facts} for facts in (old, new)]
     found: dict[str, None] = {}
     for heading, part in sorted(old.keys() ^ new.keys() | {k for k in old if k in new}):
@@ -74,7 +72,7 @@ def changes(before: Snapshot, after: Snapshot) -> list[str]:
 def assumptions(draft: Draft) -> dict[str, str]:
     """Return the condition that the rows of each table must meet, or the draft fails on them."""
     found: dict[str, list[str]] = {}
-    old = {(one.object, one.part): one.definition for one in draft.before}
+    old = by_part(draft.before)
     for fact in draft.after:
         was = old.get((fact.object, fact.part))
         if not fact.object.startswith("table ") or was == fact.definition:
@@ -89,22 +87,21 @@ def assumptions(draft: Draft) -> dict[str, str]:
 
 def losses(draft: Draft) -> Iterator[str]:
     """Name the tables and columns that a draft drops, or converts, with what is in them."""
-    after = {(one.object, one.part): one.definition for one in draft.after}
+    after = by_part(draft.after)
     for fact in draft.before:
         now = after.get((fact.object, fact.part))
         if fact.object.startswith("table ") and fact.part.startswith("column ") and now:
             was, becomes = (column(split_comment(one)[0]) for one in (fact.definition, now))
             if was and becomes and any(was[one] != becomes[one] for one in ("type", "generated")):
                 yield _of(fact.object, fact.part.removeprefix("column "))
-    new = {(one.object, one.part) for one in draft.after}
     tables = {one.object for one in draft.before if one.object.startswith("table ")}
     for heading in sorted(tables):
-        if (heading, "owner") not in new:
+        if (heading, "owner") not in after:
             yield _plain(heading)
             continue
         for fact in draft.before:
             key = (fact.object, fact.part)
-            if fact.object == heading and fact.part.startswith("column ") and key not in new:
+            if fact.object == heading and fact.part.startswith("column ") and key not in after:
                 yield _of(heading, fact.part.removeprefix("column "))
 
 

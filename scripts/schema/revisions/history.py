@@ -6,6 +6,9 @@ from pathlib import Path
 
 from alembic.script import Script, ScriptDirectory
 
+from schema.errors import CannotRunError
+from schema.postgres.connection import describe_error
+
 
 def revisions_oldest_first(scripts: ScriptDirectory) -> list[Script]:
     """List the revisions, oldest first."""
@@ -32,6 +35,21 @@ def single_head(scripts: ScriptDirectory) -> str | None:
     except Exception:  # noqa: BLE001  # a revision file may raise whatever it likes
         return None
     return heads[0] if len(heads) == 1 else None
+
+
+def read_heads(scripts: ScriptDirectory) -> tuple[str, ...]:
+    """Return the heads.
+
+    Raises:
+        CannotRunError: the files cannot be read.
+
+    """
+    try:
+        return tuple(scripts.get_heads())
+    except Exception as error:  # a revision file may raise whatever it likes
+        raise CannotRunError(
+            f"The revision files cannot be read ({describe_error(error)}); run schema check."
+        ) from error
 
 
 def is_irreversible(revision: Script) -> bool:
