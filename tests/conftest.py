@@ -10,12 +10,14 @@ import secrets
 import signal
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.config import Config
 from hypothesis.configuration import set_hypothesis_home_dir
 from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
@@ -296,10 +298,18 @@ def alembic_engine(empty: URL) -> Iterator[Engine]:
     engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def models_server(server: Server, request: pytest.FixtureRequest) -> list[str]:
+    """Tell `alembic check` where to build the models, if no embedded server has the version."""
+    if request.config.stash[_MAIN] in VERSIONS:
+        return []
+    return [f"scratch-url={server.maintenance.render_as_string(hide_password=False)}"]
+
+
 @pytest.fixture
-def alembic_config() -> dict[str, str]:
+def alembic_config(models_server: list[str]) -> Config:
     """What pytest-alembic's own tests run."""
-    return {"file": str(ROOT / "alembic.ini")}
+    return Config(ROOT / "alembic.ini", cmd_opts=Namespace(x=models_server))
 
 
 @pytest.fixture(scope="session")

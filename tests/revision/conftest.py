@@ -16,15 +16,20 @@ from tests.snapshot.test_snapshot import prepare
 
 
 @pytest.fixture(scope="module")
-def pairs() -> Iterator[Callable[[int], Servers]]:
-    """For a major version: a server for the history and one for the models, with their roles."""
+def pairs(request: pytest.FixtureRequest) -> Iterator[Callable[[int], Servers]]:
+    """For a major version: a server for the history and one for the models, with their roles.
+
+    If `--postgres` names a folder, its servers stand for every version.
+    """
+    chosen = request.config.option.postgres
     with ExitStack() as stack:
 
         @cache
         def pair(version: int) -> Servers:
             opened = []
             for _ in range(2):
-                started = stack.enter_context(embedded(version))
+                which = version if chosen.isdecimal() else chosen
+                started = stack.enter_context(embedded(which))
                 prepare(started.superuser)
                 opened.append(stack.enter_context(open_url(started.owner, started.superuser)))
             return Servers(*opened)

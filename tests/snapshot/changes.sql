@@ -673,7 +673,8 @@ ALTER DEFAULT PRIVILEGES FOR ROLE rich_app GRANT SELECT ON TABLES TO rich_reader
 ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO rich_reader;
 
 -- extension: created [superuser]
-CREATE EXTENSION vector SCHEMA library;
+DO $$ BEGIN EXECUTE (SELECT 'CREATE EXTENSION ' || name || ' SCHEMA library'
+  FROM pg_available_extensions WHERE name IN ('vector', 'citext') ORDER BY name DESC LIMIT 1); END $$;
 -- extension: version [superuser, blind]
 UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'plpgsql';
 

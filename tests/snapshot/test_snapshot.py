@@ -166,10 +166,13 @@ def sessions(riches: dict[int, Rich]) -> Iterator[dict[int, Session]]:
         yield opened
 
 
-def _require(version: int, sessions: dict[int, Session]) -> None:
-    """Skip the test if `--database-url` names a server of another version."""
-    if version not in sessions:
+def chosen_version(version: int, change: Change, sessions: dict[int, Session]) -> int:
+    """Return the version to test: on one given server, it has the newest version's cases."""
+    only = max(sessions)
+    found = only if len(sessions) == 1 and version == NEWEST else version
+    if found not in sessions or ("since 18" in change.remarks and found < 18):
         pytest.skip(f"PostgreSQL {version} is not tested in this run")
+    return found
 
 
 @pytest.fixture
@@ -201,7 +204,7 @@ def changed(connection: Connection, change: Change | str) -> snapshot.Snapshot:
 @pytest.mark.parametrize(("version", "change"), cases(CHANGES, 2, OLDER_SAMPLE))
 def test_each_change_shows(sessions: dict[int, Session], version: int, change: Change) -> None:
     """Each change shows before its commit: in the rows, in the text and as a difference."""
-    _require(version, sessions)
+    version = chosen_version(version, change, sessions)
     before, after = sessions[version].facts, changed(sessions[version].connection, change)
     assert after != before
     assert snapshot.layout(after, None) != snapshot.layout(before, None)
@@ -213,7 +216,7 @@ def test_what_is_no_change_does_not_show(
     sessions: dict[int, Session], version: int, change: Change
 ) -> None:
     """Rows, statistics, orders, spellings and the platform's objects do not show."""
-    _require(version, sessions)
+    version = chosen_version(version, change, sessions)
     session = sessions[version]
     assert snapshot.difference(session.facts, changed(session.connection, change)) == ""
     assert session.facts == changed(session.connection, change)
@@ -250,7 +253,7 @@ def test_pg_dump_sees_nothing_more(
     change: Change,
 ) -> None:
     """If a committed change shows in pg_dump, it shows in the snapshot; some show only there."""
-    _require(version, sessions)
+    version = chosen_version(version, change, sessions)
     with riches[version].clone() as url:
         with connect(url) as connection, connection.begin():
             make(connection, change)
@@ -327,7 +330,7 @@ def test_the_owners_name_makes_no_difference(riches: dict[int, Rich]) -> None:
         SET LOCAL ROLE rich_app;
         GRANT SELECT ON owned TO rich_reader;
     """
-    rich = riches[NEWEST]
+    rich = riches[max(riches)]
     read = []
     with rich.clone() as url, connect(url) as connection:
         for change in (

@@ -56,7 +56,8 @@ GRANT SELECT ON auth.users TO rich_stranger;
 ALTER DEFAULT PRIVILEGES IN SCHEMA auth GRANT SELECT ON TABLES TO rich_stranger;
 -- the platform's extension in its schema [superuser]
 CREATE SCHEMA neon;
-CREATE EXTENSION vector SCHEMA neon;
+DO $$ BEGIN EXECUTE (SELECT 'CREATE EXTENSION ' || name || ' SCHEMA neon'
+  FROM pg_available_extensions WHERE name IN ('vector', 'citext') ORDER BY name DESC LIMIT 1); END $$;
 -- the schema of the platform's Better Auth [superuser]
 CREATE ROLE neon_auth;
 GRANT neon_auth TO :owner;

@@ -39,14 +39,24 @@ def test_the_checks_pass_on_17(run: Launcher, copy: Checkout, programs: Path) ->
     assert result.checks("✓ passes") == CHECKS
 
 
-@pytest.mark.parametrize(
-    "folder", ["deploy", "live", "checks/test_check.py", "schema"], ids=lambda name: name[:6]
-)
-def test_the_tests_pass_on_17(programs: Path, folder: str) -> None:
-    """The quick tests of deploys, of existing databases, of the check and of the schema."""
+QUICK = {
+    folder: (f"tests/{folder}", "-m", "not slow")
+    for folder in ("deploy", "live", "checks/test_check.py", "schema", "snapshot")
+}
+WHOLE = {
+    "every change shows": ("tests/snapshot/test_snapshot.py", "-k", "change_shows and pg18"),
+    "written revisions": ("tests/revision/test_written_changes.py", "-k", "written and pg16"),
+}
+"""On one given server, the cases of each embedded version are that server's: all of the newest
+version, and on the oldest the sample of written revisions."""
+
+
+@pytest.mark.parametrize("arguments", [*QUICK.values(), *WHOLE.values()], ids=[*QUICK, *WHOLE])
+def test_the_tests_pass_on_17(programs: Path, arguments: tuple[str, ...]) -> None:
+    """The quick tests of what runs on any server, every change, and a sample of the written."""
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", f"tests/{folder}", "-m", "not slow"),
+            *(sys.executable, "-m", "pytest", *arguments),
             *("-q", "-p", "no:xdist"),
             *("--postgres", str(programs)),
         ],
