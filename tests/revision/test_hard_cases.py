@@ -5,13 +5,19 @@ here say how. The history has rows; each file runs while other sessions use the 
 """
 
 import json
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from schema.errors import CannotRunError
+from schema.generate import files as generate
+from schema.revision import author
 from schema.revision.decisions import Answers, UndecidedError
 from tests.revision.workshop import SCHEMA, Workshop
+
+REFRESH = author._refresh  # noqa: SLF001  # the workshop replaces it
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,8 @@ CASES = {
         (
             ("reader_name_required",),
             ("unique=True",),
-            ("VALIDATE CONSTRAINT",),
             ("UNIQUE USING INDEX",),
+            ("VALIDATE CONSTRAINT",),
             ("nullable=False",),
         ),
     ),
@@ -163,6 +169,40 @@ CASES = {
     "two tables in use": Case(
         "ALTER TABLE reader ADD COLUMN a text; ALTER TABLE thing ADD COLUMN b text;",
         (("reader",), ("thing",)),
+    ),
+    "changed index": Case(
+        "DROP INDEX book_title_idx; CREATE INDEX book_title_idx ON book (title);",
+        (
+            ("book_title_new_idx", "postgresql_concurrently=True"),
+            ("RENAME TO book_title_old_idx", "book_title_new_idx RENAME TO book_title_idx"),
+            ("op.drop_index(", "postgresql_concurrently=True"),
+        ),
+    ),
+    "foreign keys to a new key": Case(
+        "ALTER TABLE reader ADD UNIQUE (id, email);"
+        " CREATE TABLE card (reader_id uuid, email text,"
+        " FOREIGN KEY (reader_id, email) REFERENCES reader (id, email));"
+        " ALTER TABLE thing ADD COLUMN reader_id uuid, ADD COLUMN email text,"
+        " ADD FOREIGN KEY (reader_id, email) REFERENCES reader (id, email);",
+        (
+            ("op.create_table(",),
+            ("op.add_column(",),
+            ("unique=True",),
+            ("UNIQUE USING INDEX",),
+            ("op.create_foreign_key(", '"card",'),
+            ("op.create_foreign_key(", "postgresql_not_valid=True"),
+            ("VALIDATE CONSTRAINT",),
+        ),
+    ),
+    "two tables in use that need each other": Case(
+        "ALTER TABLE thing ADD COLUMN size integer;"
+        " ALTER TABLE reader ADD COLUMN size integer; CREATE POLICY reader_size ON reader"
+        " USING (size > (SELECT max(thing.size) FROM thing));",
+        (("thing",), ("reader",)),
+    ),
+    "a view that is gone": Case(
+        "DROP VIEW open_book; ALTER TABLE book ADD COLUMN pages integer;",
+        (("op.add_column(",), ("DROP VIEW open_book",)),
     ),
     "colons, percent signs and quotes": Case(
         "CREATE FUNCTION odd() RETURNS text LANGUAGE sql RETURN E'a:b %s \\\\:c \"\"\" ''';"
@@ -323,6 +363,52 @@ def test_an_index_in_another_schema_is_built_there(workshop: Workshop) -> None:
     (path,) = workshop.written
     text = path.read_text(encoding="utf-8")
     assert text.count('schema="library"') == text.count("op.f(") == 3
+
+
+@pytest.mark.slow
+def test_a_dropped_table_comes_back_as_it_was(workshop: Workshop) -> None:
+    """The order of its columns is what `SELECT *` and an INSERT without names rely on."""
+    workshop.begin_with(f"{SCHEMA} CREATE TABLE shop (zip text, name text, id uuid, area text);")
+    workshop.write(SCHEMA, Answers(losses={"shop": "it is closed"}))
+    (path,) = workshop.written
+    text = path.read_text(encoding="utf-8").partition("def downgrade")[2]
+    assert re.findall(r'sa.Column\("(\w+)"', text) == ["zip", "name", "id", "area"]
+
+
+def test_generated_files_are_written_all_or_none(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interruption between two of them brings the first one back, and removes the revisions."""
+    generated = [tmp_path / "first", tmp_path / "second"]
+    for path in generated:
+        path.write_text("before")
+
+    def interrupted(_server: object) -> None:
+        generated[0].write_text("after")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(author, "GENERATED", generated)
+    monkeypatch.setattr(generate, "rewrite", interrupted)
+    monkeypatch.setattr(author, "_refresh", REFRESH)
+    files = workshop.files()
+    with pytest.raises(KeyboardInterrupt):
+        workshop.write(f"{SCHEMA} ALTER TABLE reader ADD COLUMN nick text;")
+    assert [path.read_text() for path in generated] == ["before", "before"]
+    assert workshop.files() == files
+
+
+@pytest.mark.slow
+def test_what_is_computed_waits_for_what_is_filled(workshop: Workshop) -> None:
+    """A column that is computed from another one has its old values until that one has its own."""
+    size = "ALTER TABLE reader ADD COLUMN size int GENERATED ALWAYS AS (length({})) STORED;"
+    workshop.begin_with(f"{SCHEMA} {size.format('email')}")
+    workshop.write(
+        f"{SCHEMA} ALTER TABLE reader ADD COLUMN nick text; {size.format('nick')}",
+        Answers(fills={"reader.nick": "email"}, rewrites={"reader.size": "it is small"}),
+    )
+    texts = [path.read_text(encoding="utf-8") for path in workshop.written]
+    assert ['"nick"' in texts[0], "SET nick" in texts[1], '"size"' in texts[2]] == [True] * 3
+    assert '"size"' not in texts[0]
 
 
 @pytest.mark.slow

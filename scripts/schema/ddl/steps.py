@@ -103,17 +103,31 @@ def _changed(
 
 
 def renamed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
-    """Return the old name of each constraint, index, policy and trigger that has a new one.
+    """Return the old name of each constraint and index that has a new one.
 
-    They are equal but for the name, and no other one is: nothing that holds rows is guessed.
+    They are equal but for the name, and no other one is: nothing that holds rows is guessed. A name
+    may be one that another of them gives up; the order in which they are renamed is not said.
     """
-    gone = _without_names({part: one for part, one in old.items() if part not in new})
-    come = _without_names({part: one for part, one in new.items() if part not in old})
-    return {parts[0]: gone[key][0] for key, parts in come.items() if _are_single(parts, gone, key)}
+    gone = _without_names({part: one for part, one in old.items() if new.get(part) != one})
+    come = _without_names({part: one for part, one in new.items() if old.get(part) != one})
+    found = {
+        parts[0]: gone[key][0]
+        for key, parts in come.items()
+        if len(parts) == len(gone.get(key, ())) == 1
+    }
+    return {part: was for part, was in found.items() if _is_free(part, found, old)}
 
 
-def _are_single(parts: list[str], gone: Mapping[str, list[str]], key: str) -> bool:
-    return len(parts) == len(gone.get(key, ())) == 1
+def _is_free(part: str, renamed: Mapping[str, str], old: Mapping[str, str]) -> bool:
+    """Whether what has a name now gives it up, and so on; in a circle nobody can begin."""
+    given_up = {was: now for now, was in renamed.items()}
+    seen = {part}
+    while part in old:
+        if part not in given_up or given_up[part] in seen:
+            return False
+        part = given_up[part]
+        seen.add(part)
+    return True
 
 
 def _without_names(parts: Mapping[str, str]) -> dict[str, list[str]]:

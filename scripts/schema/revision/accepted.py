@@ -33,10 +33,12 @@ _UPGRADE = {
     "ban-drop-trigger": _NOT_IN_THE_MODELS,
     "ban-drop-type": _NOT_IN_THE_MODELS,
     "ban-drop-view": _NOT_IN_THE_MODELS,
+    "adding-field-with-default": "it was seen to write no row, or was asked for with --rewrite",
     "adding-not-nullable-field": "a validated CHECK proves it",
     "changing-column-type": "it was seen to write no row, or was asked for with --using",
 }
 _DOWNGRADE = {
+    "adding-field-with-default": "it brings back what the upgrade took away",
     "adding-not-nullable-field": "it brings back what the upgrade took away",
     "adding-foreign-key-constraint": "it brings back what the upgrade took away",
     "changing-column-type": "it brings back what the upgrade changed",
@@ -62,6 +64,8 @@ def accept_findings(copy: URL, paths: Sequence[Path]) -> list[Finding]:
         reason = reasons.get(finding.rule)
         if reason is None and _STYLE.fullmatch(finding.rule):
             reason = "PostgreSQL writes it so"
+        if finding.rule == "renaming-object" and finding.sql.startswith("ALTER INDEX "):
+            reason = "no query names an index"
         if reason is None:
             left.append(finding)
             continue

@@ -12,12 +12,12 @@ from pathlib import Path
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, MetaData
 
-from migrations import snapshot
 from migrations.snapshot import Snapshot
 from schema.errors import CannotRunError
 from schema.generate import files as generated
 from schema.postgres.connection import connect, describe_error
 from schema.postgres.scratch import Server
+from schema.postgres.signals import ignored
 from schema.project import (
     FINGERPRINTS,
     MODELS_README,
@@ -30,7 +30,7 @@ from schema.revision import files, sources, wording
 from schema.revision.accepted import accept_findings
 from schema.revision.decisions import Answers, require_answers, with_renames
 from schema.revision.drafts import Drafts, write_drafts
-from schema.revision.models import build, with_version_table
+from schema.revision.models import Schema, build, read, with_version_table
 from schema.revision.probe import Probe
 from schema.revision.proof import FailsOnRowsError, fill, prove
 from schema.revisions.history import read_heads
@@ -97,7 +97,8 @@ def write(
     head = heads[0] if heads else None
     with servers.history.database() as at_head:
         progress("history")
-        before = _history(at_head, directory)
+        history = _history(at_head, directory)
+        before = history.facts
         progress("models")
         with servers.models.database() as empty:
             models = build(empty, metadata)
@@ -109,7 +110,8 @@ def write(
         with servers.history.database(at_head) as work:
             answers = with_renames(request.answers, metadata, before, target)
             drafts = _drafts(work, before, target, answers)
-        written = sources.written(drafts, models, request, (before, target))
+        orders = {**models.orders, **history.orders}
+        written = sources.written(drafts, (orders, models.checks), request, (before, target))
         paths = files.write(written, head)
         try:
             progress("proof")
@@ -120,14 +122,15 @@ def write(
             progress("generated files")
             _refresh(servers.history)
         except BaseException:
-            files.remove(paths)
+            with ignored():
+                files.remove(paths)
             raise
     open_findings = [f"{one.file}:{one.line}: scripts/lint finds {one.rule}" for one in found]
     notes = tuple(filter(None, (failure, *open_findings, *sources.notes(drafts, paths))))
     return Written(*compared, tuple(paths), tuple(wording.changes(before, target)), notes)
 
 
-def _history(url: URL, directory: ScriptDirectory) -> Snapshot:
+def _history(url: URL, directory: ScriptDirectory) -> Schema:
     with connect(url) as connection:
         try:
             upgrade(connection, directory)
@@ -136,7 +139,7 @@ def _history(url: URL, directory: ScriptDirectory) -> Snapshot:
                 f"The history does not build ({describe_error(error)}); run schema check."
             ) from error
         connection.commit()
-        return snapshot.read(connection, version_table=True)
+        return read(connection, version_table=True)
 
 
 def _drafts(work: URL, before: Snapshot, target: Snapshot, answers: Answers) -> Drafts:
@@ -170,20 +173,14 @@ def _errors(drafts: Drafts) -> str:
 
 
 def _refresh(server: Server) -> None:
-    """Rewrite the generated files, all or none.
-
-    Raises:
-        CannotRunError: one cannot be written.
-
-    """
+    """Rewrite the generated files, all or none."""
     before = {path: path.read_bytes() for path in GENERATED if path.is_file()}
     try:
         generated.rewrite(server)
-    except OSError as error:
-        raise CannotRunError(f"A generated file cannot be written: {error.strerror}.") from error
     except BaseException:
-        for path, content in before.items():
-            path.write_bytes(content)
+        with ignored():
+            for path, content in before.items():
+                path.write_bytes(content)
         raise
 
 

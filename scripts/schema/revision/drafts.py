@@ -111,18 +111,29 @@ class _Work:
             taken = self._taken(stage)
         if not taken:
             return
-        try:
-            with driver_of(self.connection).transaction():
-                drafts = [self._draft(stage.name, one) for one in groups(stage.name, before, taken)]
-        except psycopg.Error:  # one group needs another one: they are one transaction
+        left = groups(stage.name, before, taken)
+        while left:
+            number = next((n for n, one in enumerate(left) if self._works(one)), None)
+            # Those of which none works without another one are one transaction.
+            group = left.pop(number) if number is not None else _joined(left, taken)
+            left = left if number is not None else []
             try:
-                drafts = [self._draft(stage.name, taken)]
+                yield self._draft(stage.name, group)
             except psycopg.Error as error:
                 raise CannotRunError(
                     "Nothing is written: the statements do not work in one transaction"
                     f" ({first_error_line(error)}); change less at once."
                 ) from error
-        yield from drafts
+
+    def _works(self, group: Sequence[Step]) -> bool:
+        """Whether steps can be executed now."""
+        try:
+            with self._undone():
+                for step in group:
+                    execute(self.connection, *step.statements)
+        except psycopg.Error:
+            return False
+        return True
 
     def _taken(self, stage: Stage) -> list[Step]:
         """Reach the targets of a stage, and return the steps in an order that works."""
@@ -164,6 +175,11 @@ class _Work:
     def _undone(self) -> Iterator[None]:
         with driver_of(self.connection).transaction(force_rollback=True):
             yield
+
+
+def _joined(left: Sequence[Sequence[Step]], taken: Sequence[Step]) -> list[Step]:
+    """Return the steps of several groups in the order that was found."""
+    return [step for step in taken if any(step in group for group in left)]
 
 
 def _does_something(step: Step) -> bool:

@@ -14,7 +14,7 @@ _REFERENCE = re.compile(r"FOREIGN KEY .* REFERENCES ", re.DOTALL)
 
 
 def groups(stage: str, before: Snapshot, taken: Sequence[Step]) -> list[list[Step]]:
-    """Split the steps of a stage, in an order that may not work: then they are one transaction."""
+    """Split the steps of a stage; the order of the groups may not be one that works."""
     there = {fact.object for fact in before if fact.object.startswith("table ")}
     found: dict[str, list[Step]] = {}
     for step in taken:
@@ -29,8 +29,9 @@ def groups(stage: str, before: Snapshot, taken: Sequence[Step]) -> list[list[Ste
 
 
 def _key(stage: str, step: Step, there: set[str]) -> str:
-    if stage == "indexes" or any(" USING INDEX " in one for one in step.statements):
-        return f"{step.object}\0{step.part}"  # it is undone outside of a transaction
+    is_index = step.part.startswith("index ") and stage != "switch"
+    if is_index or any(" USING INDEX " in one for one in step.statements):
+        return f"{step.object}\0{step.part}"  # it is done or undone outside of a transaction
     if stage != "expand":
         return step.object
     if step.object in there and not all(map(_LOCKS_NOTHING.match, step.statements)):

@@ -1,12 +1,15 @@
 """The schema that the models declare, built in a scratch database of its own."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from sqlalchemy import URL, MetaData
+from sqlalchemy import URL, CheckConstraint, Connection, MetaData
+from sqlalchemy.dialects import postgresql
 
 from migrations import snapshot
 from migrations.snapshot import Snapshot
+from schema.ddl.definition import by_part, split_comment
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect, describe_error, driver_of
 
@@ -22,15 +25,25 @@ GROUP BY c.oid
 
 
 @dataclass(frozen=True)
-class Models:
-    """What the models declare."""
+class Schema:
+    """A schema, and what its snapshot does not say."""
 
     facts: Snapshot
     orders: Mapping[str, list[str]]
-    """The columns of each table, in the order of the models."""
+    """The columns of each table, in their order."""
+    checks: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """Of a CHECK, by table and part: its definition as PostgreSQL shows it, and as the models do.
+    """
 
 
-def build(empty: URL, metadata: Sequence[MetaData]) -> Models:
+def read(connection: Connection, *, version_table: bool = False) -> Schema:
+    """Read a database's schema."""
+    facts = snapshot.read(connection, version_table=version_table)
+    orders = driver_of(connection).execute(_ORDERS).fetchall()
+    return Schema(facts, dict(orders))
+
+
+def build(empty: URL, metadata: Sequence[MetaData]) -> Schema:
     """Create everything that the models declare, and read it.
 
     Raises:
@@ -44,9 +57,27 @@ def build(empty: URL, metadata: Sequence[MetaData]) -> Models:
         except Exception as error:  # a listener may raise whatever it likes
             what = describe_error(error)
             raise CannotRunError(f"metadata.create_all fails: {what}; fix the models.") from error
-        facts = snapshot.read(connection)
-        orders = driver_of(connection).execute(_ORDERS).fetchall()
-    return Models(facts, dict(orders))
+        found = read(connection)
+    return replace(found, checks=dict(_checks(found.facts, metadata)))
+
+
+def _checks(
+    facts: Snapshot, metadata: Sequence[MetaData]
+) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    """Yield the conditions that people wrote, such as `IN (…)` for `= ANY (ARRAY[…])`."""
+    shown = by_part(facts)
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy
+    names = dialect.identifier_preparer
+    for table in (table for one in metadata for table in one.sorted_tables):
+        for one in table.constraints:
+            if not isinstance(one, CheckConstraint):
+                continue
+            key = f"table {names.format_table(table)}", f"constraint {names.format_constraint(one)}"
+            definition, _ = split_comment(shown.get(key, ""))
+            options = {"literal_binds": True}
+            condition = str(one.sqltext.compile(dialect=dialect, compile_kwargs=options))
+            if re.fullmatch(r"CHECK \(.*\)", definition, re.DOTALL) and "\n" not in condition:
+                yield key, (definition, f"CHECK ({condition})")
 
 
 def with_version_table(models: Snapshot, history: Snapshot) -> Snapshot:

@@ -9,17 +9,19 @@ from schema.ddl.definition import by_part
 from schema.revision import wording
 from schema.revision.code import fill
 from schema.revision.code.literals import string
-from schema.revision.code.statements import Body, Setting, body
+from schema.revision.code.statements import Body, Checks, Orders, Setting, body
 from schema.revision.drafts import Draft, Drafts
 from schema.revision.files import Source
-from schema.revision.models import Models
 
 if TYPE_CHECKING:
     from schema.revision.author import Request
 
+type Texts = tuple[Orders, Checks]
+"""What the snapshots do not say."""
+
 
 def written(
-    drafts: Drafts, models: Models, request: "Request", both: tuple[Snapshot, Snapshot]
+    drafts: Drafts, texts: Texts, request: "Request", both: tuple[Snapshot, Snapshot]
 ) -> list[Source]:
     """Return the source of each revision."""
     summary = wording.summary(*both)
@@ -31,33 +33,42 @@ def written(
         if draft.fill is not None:
             found.append(_fill(draft, title, reason))
         else:
-            found.append(_source(draft, (title, reason), drafts, models, request))
+            found.append(_source(draft, (title, reason), drafts, texts, request))
     return found
 
 
 def notes(drafts: Drafts, paths: Sequence[Path]) -> Iterator[str]:
     """Say what a person should look at."""
     yield "Say why in the docstring of the first file, if the reason is another one."
+    valued = _valued(drafts)
     for draft, path in zip(drafts.drafts, paths, strict=True):
-        for table, condition in wording.assumptions(draft).items():
+        for table, condition in wording.assumptions(draft, valued).items():
             yield f"{path.name} fails on rows of {table} that do not meet: {condition}"
         if draft.irreversible is not None or draft.fill is not None:
             yield f"{path.name} cannot be reverted: {draft.irreversible or fill.NOT_REVERTED}"
 
 
+def _valued(drafts: Drafts) -> set[tuple[str, str]]:
+    """Return the columns of the history, and those that a backfill gives values."""
+    first = drafts.drafts[0].before if drafts.drafts else ()
+    columns = {(one.object, one.part) for one in first if one.part.startswith("column ")}
+    fills = (draft.fill for draft in drafts.drafts)
+    return columns | {(fill.table, f"column {fill.column}") for fill in fills if fill is not None}
+
+
 def _source(
-    draft: Draft, words: tuple[str, str], drafts: Drafts, models: Models, request: "Request"
+    draft: Draft, words: tuple[str, str], drafts: Drafts, texts: Texts, request: "Request"
 ) -> Source:
-    up = body(draft.upgrade, Setting(draft.before, draft.after, drafts.database, models.orders))
+    up = body(draft.upgrade, Setting(draft.before, draft.after, drafts.database, *texts))
     down = body(
         draft.downgrade,
-        Setting(draft.after, draft.before, drafts.database, models.orders, "_BEFORE"),
+        Setting(draft.after, draft.before, drafts.database, *texts, "_BEFORE"),
     )
     downgrade = _function(down)
     if draft.irreversible is not None:
         downgrade = [f"raise NotImplementedError({string(draft.irreversible)})"]
     declarations = {
-        "assumes": wording.assumptions(draft),
+        "assumes": wording.assumptions(draft, _valued(drafts)),
         "loses": {
             one: request.answers.losses[one]
             for one in wording.losses(draft)

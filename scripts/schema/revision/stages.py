@@ -2,25 +2,39 @@
 
 A step that has to look at rows is separated from the lock that it would hold meanwhile: an index is
 built concurrently, a CHECK or a FOREIGN KEY is added NOT VALID and validated later, NOT NULL relies
-on a validated CHECK, a UNIQUE key takes an index that exists, and what is dropped goes last. The
-rules are those of migrations/README.md, "Changing a table that is in use".
+on a validated CHECK, a UNIQUE key takes an index that exists, a changed index is built beside the
+one in use, and what is dropped goes last. The rules are those of migrations/README.md, "Changing a
+table that is in use".
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from migrations.snapshot import Fact, Snapshot
-from schema.ddl.definition import by_part, column, split_comment
+from schema.ddl.definition import by_part, column, schema_prefix, split_comment
 from schema.ddl.steps import Step, renamed_parts
+from schema.revision.code.columns import reference
+from schema.revision.code.literals import split
 from schema.revision.decisions import Answers, Facts, Rewrites
 
 type Name = Literal[
-    "values", "expand", "indexes", "fill", "require", "validate", "attach", "contract"
+    "values", "expand", "indexes", "switch", "fill", "require", "validate", "attach", "contract"
 ]
 type Key = tuple[str, str]
 """An object and one of its parts."""
+
+_SCHEMAS: tuple[Name, ...] = (
+    "expand",
+    "indexes",
+    "switch",
+    "require",
+    "validate",
+    "attach",
+    "contract",
+)
+"""The stages that change the schema, in their order; "values" comes before them."""
 
 NOT_VALID = " NOT VALID"
 _LONGEST = 63
@@ -67,7 +81,7 @@ class Way:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The schemas between the stages, while they are made; `expand` is the earliest of them."""
+    """The schemas after the stages, while they are made."""
 
     before: Facts
     old: Facts
@@ -75,13 +89,16 @@ class _Plan:
     new: Facts
     rewrites: Rewrites
     answers: Answers
-    attach: Facts
-    validate: Facts
-    require: Facts
-    indexes: Facts
-    expand: Facts
+    schemas: dict[Name, Facts]
     fills: list[Fill] = field(default_factory=list)
-    attaching: list[Step] = field(default_factory=list)
+    first: dict[Name, list[Step]] = field(default_factory=dict)
+    """What stages execute before the difference is looked for."""
+    keys: dict[tuple[str, frozenset[str]], Name] = field(default_factory=dict)
+    """The new keys of tables in use, by table and columns: the stage in which each comes."""
+
+    def until(self, stage: Name) -> list[Facts]:
+        """Return the schemas before a stage."""
+        return [self.schemas[one] for one in _SCHEMAS[: _SCHEMAS.index(stage)]]
 
 
 def way(
@@ -96,53 +113,45 @@ def way(
     """
     new = by_part(after)
     old = _renamed(by_part(before), new)
-    contract = new | {key: one for key, one in old.items() if _goes_last(key, old, new)}
-    attach, validate, require, indexes, expand = (dict(contract) for _ in range(5))
-    plan = _Plan(
-        before=by_part(before),
-        old=old,
-        new=new,
-        rewrites=rewrites,
-        answers=answers or Answers(),
-        attach=attach,
-        validate=validate,
-        require=require,
-        indexes=indexes,
-        expand=expand,
-    )
+    lasting = new | {key: one for key, one in old.items() if _goes_last(key, old, new)}
+    schemas = {stage: dict(lasting) for stage in _SCHEMAS} | {"contract": new}
+    plan = _Plan(by_part(before), old, new, rewrites, answers or Answers(), schemas)
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != contract.get(key) and _is_in_use(key[0], old, new):
+        if old.get(key) != lasting.get(key) and _is_in_use(key[0], old, new):
             _delay(key, plan)
-    for key in sorted(plan.expand):
-        if old.get(key) != plan.expand[key] and _is_in_use(key[0], old, new):
+    filled = {fill.table for fill in plan.fills}
+    for key, definition in sorted(new.items()):
+        if old.get(key) == definition:
+            continue
+        if definition.startswith("FOREIGN KEY "):
+            _delay_reference(key, plan)
+        elif key[0] in filled and key in old and _is_computed(definition):
+            for facts in plan.until("attach"):  # what it is computed from is not filled before
+                facts[key] = old[key]
+    for key in sorted(schemas["require"]):
+        if old.get(key) != schemas["require"][key] and _is_in_use(key[0], old, new):
             _delay_scan(key, plan)
     return Way(_stages(plan), plan.fills)
 
 
 def _stages(plan: _Plan) -> list[Stage]:
-    empty = dict(plan.expand)
+    expand = plan.schemas["expand"]
+    empty = dict(expand)
     for fill in plan.fills:
         key = (fill.table, f"column {fill.column}")
         if fill.sets_default_later:
             empty[key] = _without_default(empty[key])
-    expand = (empty, plan.expand) if empty != plan.expand else (plan.expand,)
-    planned: list[tuple[Name, tuple[Facts, ...]]] = [
-        ("values", (plan.before | dict(_added_values(plan)),)),
-        ("expand", expand),
-        ("indexes", (plan.indexes,)),
-        ("fill", (plan.indexes,)),
-        ("require", (plan.require,)),
-        ("validate", (plan.validate,)),
-        ("attach", (plan.attach,)),
-        ("contract", (plan.new,)),
-    ]
+    targets: dict[Name, tuple[Facts, ...]] = {stage: (one,) for stage, one in plan.schemas.items()}
+    targets["expand"] = (empty, expand) if empty != expand else (expand,)
+    targets["values"] = (plan.before | dict(_added_values(plan)),)
+    targets["fill"] = targets["switch"]
     stages = []
     at = plan.before
-    for name, targets in planned:
-        if targets[-1] != at or (name == "fill" and plan.fills):
-            first = tuple(plan.attaching) if name == "attach" else ()
-            stages.append(Stage(name, tuple(map(_snapshot, targets)), first))
-        at = targets[-1]
+    for name in get_args(Name.__value__):
+        if targets[name][-1] != at or (name == "fill" and plan.fills):
+            snapshots = tuple(map(_snapshot, targets[name]))
+            stages.append(Stage(name, snapshots, tuple(plan.first.get(name, ()))))
+        at = targets[name][-1]
     return stages
 
 
@@ -154,9 +163,11 @@ def _renamed(old: Facts, new: Facts) -> Facts:
             {part: one for (of, part), one in facts.items() if of == heading}
             for facts in (old, new)
         ]
-        for now, was in renamed_parts(*parts).items():
-            found[heading, now] = new[heading, now]
+        renamed = renamed_parts(*parts)
+        for was in renamed.values():
             del found[heading, was]
+        for now in renamed:
+            found[heading, now] = new[heading, now]
     return found
 
 
@@ -184,22 +195,28 @@ def _added_values(plan: _Plan) -> Iterator[tuple[Key, str]]:
 
 
 def _goes_last(key: Key, old: Facts, new: Facts) -> bool:
-    """Whether a part is dropped with its table or column, which no release uses then."""
+    """Whether a part is dropped with its object, or is a column: the running release may use it."""
     heading, part = key
-    is_gone = (heading, "owner") not in new
-    if heading.startswith("table "):
-        return is_gone or (part.startswith("column ") and key not in new)
-    return is_gone and ((heading, "owned by") in old or (heading, "identity of") in old)
+    is_gone = (heading, "owner") in old and (heading, "owner") not in new
+    return is_gone or (
+        heading.startswith("table ") and part.startswith("column ") and key not in new
+    )
 
 
 def _delay(key: Key, plan: _Plan) -> None:
-    """Set what a part is before the stage "attach": keys and NOT NULL come with it."""
+    """Set what a part is before it is as the models say: indexes, keys, NOT NULL."""
     heading, part = key
     word, _, name = part.partition(" ")
     was, now = plan.old.get(key), plan.new.get(key)
     if now is None:
-        if word == "index" and _is_built_anew(was, now):
-            _keep(plan.expand, key, was)
+        if was is not None and was.startswith("CREATE ") and word == "index":
+            for facts in plan.until("contract"):
+                facts[key] = was
+    elif word == "index" and _is_built_anew(was, now):
+        if was is None or not was.startswith("CREATE "):
+            _keep(plan.schemas["expand"], key, was)
+        else:
+            _switch(key, was, now, plan)
     elif word == "constraint" and now.startswith(_KEYS):
         _delay_key(heading, name, plan)
     elif word == "column" and _is_filled(heading, name, plan):
@@ -235,12 +252,11 @@ def _require_later(heading: str, name: str, plan: _Plan, *, filled: bool) -> Non
     key = (heading, f"column {name}")
     helper = (heading, f"constraint {_free_name(_joined(heading, name), '_required', plan)}")
     check = f"CHECK ({name} IS NOT NULL)"
-    for facts in (plan.validate, plan.require, plan.indexes, plan.expand):
+    for facts in plan.until("attach"):
         facts[key] = plan.new[key].replace("  not null", "", 1)
-    plan.validate[helper] = check
-    plan.require[helper] = check + NOT_VALID
-    if not filled:
-        plan.indexes[helper] = plan.expand[helper] = check + NOT_VALID
+    plan.schemas["validate"][helper] = check
+    for facts in plan.until("validate") if not filled else [plan.schemas["require"]]:
+        facts[helper] = check + NOT_VALID
 
 
 def _delay_key(heading: str, name: str, plan: _Plan) -> None:
@@ -259,7 +275,10 @@ def _delay_key(heading: str, name: str, plan: _Plan) -> None:
     table = heading.removeprefix("table ")
     parts = (found["columns"], found["include"], found["nulls"], found["with"])
     built = "".join(one or "" for one in parts)
-    for facts in (plan.validate, plan.require, plan.indexes, plan.expand):
+    columns = split(found["columns"].strip("()"))
+    stage: Name = "switch" if _are_required(heading, columns, found["kind"], plan) else "attach"
+    plan.keys[table, frozenset(columns)] = stage
+    for facts in plan.until(stage):
         _keep(facts, key, plan.old.get(key))
         facts[heading, f"index {index}"] = (
             f"CREATE UNIQUE INDEX {index} ON {table} USING btree {built}"
@@ -269,22 +288,69 @@ def _delay_key(heading: str, name: str, plan: _Plan) -> None:
         f"ALTER TABLE {table} ADD CONSTRAINT {name} {found['kind']} USING INDEX {index}"
         f"{found['rest'] or ''}"
     )
-    plan.attaching.append(Step(heading, f"constraint {name}", (*drop, add)))
+    plan.first.setdefault(stage, []).append(Step(heading, f"constraint {name}", (*drop, add)))
+
+
+def _are_required(heading: str, columns: Sequence[str], kind: str, plan: _Plan) -> bool:
+    """Whether the index of a key can become the key without a look at rows."""
+    if kind == "UNIQUE":
+        return True
+    definitions = (plan.old.get((heading, f"column {one}")) for one in columns)
+    return all(one is not None and _is_required(one) for one in definitions)
+
+
+def _delay_reference(key: Key, plan: _Plan) -> None:
+    """Let a FOREIGN KEY wait for the key that it needs."""
+    found = reference(split_comment(plan.new[key])[0])
+    if found is None:
+        return
+    table = ".".join(str(found[one]) for one in ("schema", "table") if found[one])
+    stage = plan.keys.get((table, frozenset(split(str(found["referred"])))))
+    if stage is not None:
+        for facts in plan.until("require" if stage == "switch" else stage):
+            _keep(facts, key, plan.old.get(key))
 
 
 def _delay_scan(key: Key, plan: _Plan) -> None:
-    """Set what a part is before it is validated, and before its index is built."""
+    """Let a constraint be added before it is validated."""
+    was, now = plan.old.get(key), plan.schemas["require"][key]
+    if not key[1].startswith("constraint ") or not now.startswith(_LATER):
+        return
+    body, _ = split_comment(now)
+    before = split_comment(was)[0] if was is not None else None
+    if body == before or body.endswith((NOT_VALID, *_INHERITED)):
+        return
+    for facts in plan.until("validate"):
+        if facts.get(key) == now:
+            facts[key] = body + NOT_VALID + now[len(body) :]
+
+
+def _switch(key: Key, was: str, now: str, plan: _Plan) -> None:
+    """Build a changed index beside the one in use; then the two take each other's place.
+
+    The old one is dropped last, so that no query and no unique key is without an index.
+    """
     heading, part = key
-    word = part.partition(" ")[0]
-    was, now = plan.old.get(key), plan.expand[key]
-    if word == "constraint" and now.startswith(_LATER):
-        body, _ = split_comment(now)
-        before = split_comment(was)[0] if was is not None else None
-        if body != before and not body.endswith((NOT_VALID, *_INHERITED)):
-            for facts in (plan.require, plan.indexes, plan.expand):
-                facts[key] = body + NOT_VALID + now[len(body) :]
-    elif word == "index" and _is_built_anew(was, now):
-        _keep(plan.expand, (heading, part), was)
+    word, _, name = part.partition(" ")
+    table = heading.removeprefix("table ")
+    base = name.strip('"').removesuffix("_idx")
+    built, replaced = (_free_name(base, ending, plan) for ending in ("_new_idx", "_old_idx"))
+    for facts in plan.until("contract"):
+        facts[heading, f"{word} {replaced}"] = _named_index(was, name, replaced)
+    for facts in plan.until("switch"):
+        del facts[heading, f"{word} {replaced}"]
+        facts[key] = was
+    plan.schemas["indexes"][heading, f"{word} {built}"] = _named_index(now, name, built)
+    schema = schema_prefix(table)
+    renames = (
+        f"ALTER INDEX {schema}{name} RENAME TO {replaced}",
+        f"ALTER INDEX {schema}{built} RENAME TO {name}",
+    )
+    plan.first.setdefault("switch", []).append(Step(heading, part, renames))
+
+
+def _named_index(definition: str, name: str, other: str) -> str:
+    return definition.replace(f" INDEX {name} ON ", f" INDEX {other} ON ", 1)
 
 
 def _keep(facts: Facts, key: Key, definition: str | None) -> None:
@@ -308,6 +374,10 @@ def _is_required(definition: str) -> bool:
     return bool(column(split_comment(definition)[0]).get("required"))
 
 
+def _is_computed(definition: str) -> bool:
+    return bool(column(split_comment(definition)[0]).get("generated"))
+
+
 def _without_default(definition: str) -> str:
     default = column(split_comment(definition)[0])["default"]
     return definition.replace(f"  default {default}", "", 1)
@@ -315,7 +385,7 @@ def _without_default(definition: str) -> str:
 
 def _free_name(base: str, ending: str, plan: _Plan) -> str:
     """Return a name for a constraint or an index that no schema on the way uses."""
-    schemas = (plan.old, plan.new, plan.validate, plan.require, plan.indexes, plan.expand)
+    schemas = (plan.old, plan.new, *plan.schemas.values())
     taken = {part.partition(" ")[2] for facts in schemas for _, part in facts}
     number = 1
     while True:

@@ -1,10 +1,11 @@
 """What a revision says about itself: its title, its reason, what it assumes of rows and loses."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from migrations.snapshot import Snapshot
 from schema.ddl.definition import by_part, column, split_comment
+from schema.ddl.steps import Step
 from schema.revision.code.columns import reference
 from schema.revision.code.literals import NAME, split, unquoted
 from schema.revision.drafts import Draft
@@ -12,6 +13,7 @@ from schema.revision.drafts import Draft
 _LATER_BECAUSE = {
     "values": "a new value can be used only after the transaction that adds it",
     "indexes": "an index is built without a lock that stops writes only outside of a transaction",
+    "switch": "what it needs is built by now, so that it holds its lock for a moment only",
     "require": "an UPDATE of a row without a value would fail before the rows are filled",
     "fill": "the rows that are older than the column need a value too",
     "validate": "rows are checked without a lock that stops writes, in a transaction of its own",
@@ -35,7 +37,8 @@ def title(draft: Draft) -> str:
     names = ", ".join(parts[:3]) + (", …" if len(parts) > 3 else "")
     verb = {
         "values": "Add values to",
-        "indexes": _index_verb(draft),
+        "indexes": "Build",
+        "switch": "Require" if _requires_key(draft) else "Replace",
         "require": "Require",
         "validate": "Validate",
         "attach": "Require",
@@ -47,7 +50,13 @@ def title(draft: Draft) -> str:
 def reason(draft: Draft, message: str) -> str:
     """Return why a draft is a revision of its own."""
     because = _LATER_BECAUSE.get(draft.stage, "the change takes several transactions")
+    if draft.stage == "require" and all(map(_is_reference, draft.upgrade)):
+        because = "the key that it needs is there by now"
     return f'it is a part of "{message}"; {because}.'
+
+
+def _is_reference(step: Step) -> bool:
+    return any(" FOREIGN KEY " in sql for sql in step.statements)
 
 
 def changes(before: Snapshot, after: Snapshot) -> list[str]:
@@ -69,8 +78,11 @@ def changes(before: Snapshot, after: Snapshot) -> list[str]:
     return list(found)
 
 
-def assumptions(draft: Draft) -> dict[str, str]:
-    """Return the condition that the rows of each table must meet, or the draft fails on them."""
+def assumptions(draft: Draft, valued: Collection[tuple[str, str]]) -> dict[str, str]:
+    """Return the condition that the rows of each table must meet, or the draft fails on them.
+
+    `valued` has the columns that had values, or got them, before a CHECK of them was added.
+    """
     found: dict[str, list[str]] = {}
     old = by_part(draft.before)
     for fact in draft.after:
@@ -80,9 +92,16 @@ def assumptions(draft: Draft) -> dict[str, str]:
         if (fact.object, "owner") not in old:
             continue
         condition = _condition(fact.object, split_comment(fact.definition)[0], was)
-        if condition is not None:
-            found.setdefault(unquoted(fact.object.removeprefix("table ")), []).append(condition)
+        is_check = fact.definition.startswith("CHECK ")
+        if condition is None or (is_check and not _names_column(fact.object, condition, valued)):
+            continue
+        found.setdefault(unquoted(fact.object.removeprefix("table ")), []).append(condition)
     return {table: " AND ".join(_bracketed(found[table])) for table in found}
+
+
+def _names_column(heading: str, condition: str, valued: Collection[tuple[str, str]]) -> bool:
+    names = (part.removeprefix("column ") for of, part in valued if of == heading)
+    return any(re.search(rf"(?<![\w\"]){re.escape(one)}(?![\w\"])", condition) for one in names)
 
 
 def losses(draft: Draft) -> Iterator[str]:
@@ -142,12 +161,8 @@ def _bracketed(conditions: list[str]) -> list[str]:
     return conditions if len(conditions) == 1 else [f"({one})" for one in conditions]
 
 
-def _index_verb(draft: Draft) -> str:
-    old, new = ({(f.object, f.part) for f in facts} for facts in (draft.before, draft.after))
-    keys = {(step.object, step.part) for step in draft.upgrade}
-    if not keys & new:
-        return "Drop"
-    return "Build" if not keys & old else "Rebuild"
+def _requires_key(draft: Draft) -> bool:
+    return any(step.part.startswith("constraint ") for step in draft.upgrade)
 
 
 def name_of(heading: str, part: str) -> str:

@@ -28,6 +28,14 @@ _PRETTY = (
 _CLAUSES = re.compile(r" (?=CHECK \(|FOREIGN KEY \(|REFERENCES |ON DELETE |ON UPDATE |NOT VALID)")
 
 
+type Orders = Mapping[str, list[str]]
+"""The columns of each table, in their order."""
+
+
+type Checks = Mapping[tuple[str, str], tuple[str, str]]
+"""Of a CHECK, by table and part: its definition as PostgreSQL shows it, and as the models do."""
+
+
 @dataclass
 class Body:
     """The code of a function, and what it needs at the module's level."""
@@ -48,8 +56,8 @@ class Setting:
     after: Snapshot
     database: str
     """The scratch database's name in the statements."""
-    orders: Mapping[str, list[str]]
-    """The columns of each table, in the order of the models."""
+    orders: Orders
+    checks: Checks
     suffix: str = ""
     """Tells the constants of a downgrade from those of the upgrade."""
 
@@ -75,7 +83,8 @@ class _Writer:
         self.body = Body()
         self._parts: dict[str, dict[str, str]] = {}
         for fact in setting.after:
-            self._parts.setdefault(fact.object, {})[fact.part] = fact.definition
+            definition = self._as_in_models(fact.definition, (fact.object, fact.part))
+            self._parts.setdefault(fact.object, {})[fact.part] = definition
         there = {fact.object for fact in setting.before}
         self._in_use = {one for one in there & self._parts.keys() if one.startswith("table ")}
         self._inlined = set(self._inline(steps, there))
@@ -92,6 +101,10 @@ class _Writer:
             if number and says_comment and str(added).startswith("op.add_column("):
                 continue  # the call has it
             self._statement(sql, step)
+
+    def _as_in_models(self, sql: str, key: tuple[str, str]) -> str:
+        shown, written = self.setting.checks.get(key, ("", ""))
+        return sql.replace(shown, written, 1)
 
     def _of(self, step: Step) -> Mapping[str, str]:
         return self._parts.get(step.object, {})
@@ -128,6 +141,7 @@ class _Writer:
     def _statement(self, sql: str, step: Step) -> None:
         if sql == NO_OPERATION:
             return
+        sql = self._as_in_models(sql, (step.object, step.part))
         concurrently = step.object in self._in_use and "partitioned by" not in self._of(step)
         code: str | None
         if dropped := _DROP_INDEX.fullmatch(sql):
