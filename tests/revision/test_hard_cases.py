@@ -1,6 +1,6 @@
 """What a revision must get right beyond single changes: order, dependents, and tables in use.
 
-The theory: the files lead to the models' schema and back (`schema revision` proves it); the tests
+The theory: the files lead to the models' schema and back (`schema revision` tries it); the tests
 here say how. The history has rows; each file runs while other sessions use the tables.
 """
 

@@ -1,7 +1,7 @@
 """Every change that a database's owner can make is written as revisions, or refused by name.
 
 The theory: for each change of tests/snapshot/changes.sql, `schema revision` writes files that lead
-to the models' schema and back, which it proves itself before it keeps them; and the rows that were
+to the models' schema and back, which it tries itself before it keeps them; and the rows that were
 there are there after the way up and down, unless a person decided otherwise. REFUSED says which
 changes it does not write, and why: then nothing is left behind.
 """

@@ -10,11 +10,13 @@ from schema.postgres.connection import connect, describe_error
 from schema.postgres.scratch import Server
 from schema.review.access.changes import changes
 from schema.review.access.trial import Access, Settings, platform_roles, read_access
+from schema.review.declarations import declared
 from schema.review.execution import databases
 from schema.review.models.compatibility import Compatibility
 from schema.review.pull_request import PullRequest
 from schema.review.result import AccessChange, Break, Finding
 from schema.revisions.runner import upgrade
+from schema.rows.assumed import leave_only
 from schema.rows.generator import Generator
 from schema.rows.tables import read_tables
 
@@ -58,7 +60,7 @@ def try_small(server: Server, pull_request: PullRequest, models: Compatibility) 
         for one in pull_request.new:
             try:
                 with connect(ground.url) as connection, databases.session(ground.url) as session:
-                    databases.assume(session, one)
+                    leave_only(session, declared(one, "assumes"))
                     upgrade(connection, pull_request.scripts, [one.revision])
             except Exception as error:  # noqa: BLE001  # a revision may raise whatever it likes
                 return _failed(one.revision, describe_error(error))

@@ -12,7 +12,8 @@ from sqlalchemy import URL
 
 from schema.postgres.connection import connect
 from schema.project import scripts
-from schema.revisions.history import functions, parse, revisions_oldest_first
+from schema.revision.files import revisions
+from schema.revisions.history import functions, parse
 from schema.sql_lint import sqlfluff, squawk
 from schema.sql_lint.cache import CleanTexts
 from schema.sql_lint.capture import record
@@ -50,12 +51,12 @@ _DOWNGRADE = {
 def accept_findings(copy: URL, paths: Sequence[Path]) -> list[Finding]:
     """Lint the files, on a database at the revision before them; return what is not accepted."""
     directory = scripts()
-    names = {path.name: path for path in paths}
-    new = [one for one in revisions_oldest_first(directory) if Path(one.path).name in names]
+    new = {one.revision for one in revisions(directory, paths)}
     with connect(copy) as connection:
-        recorded = record(connection, directory, {one.revision for one in new})
+        recorded = record(connection, directory, new)
     clean = CleanTexts()
     found = [*squawk.check(recorded, clean), *sqlfluff.check(recorded, (), clean)]
+    names = {path.name: path for path in paths}
     left = []
     comments: dict[tuple[Path, int], list[str]] = {}
     for finding in found:

@@ -1,4 +1,4 @@
-"""Write the revisions that bring the history to the models, and prove them before they are kept.
+"""Write the revisions that bring the history to the models, and try them before they are kept.
 
 The story: build the history and the models in two scratch databases, compare them, ask for what a
 person must decide, bring a copy of the history to the models stage by stage, write a file for each
@@ -32,7 +32,7 @@ from schema.revision.decisions import Answers, require_answers, with_renames
 from schema.revision.drafts import Drafts, write_drafts
 from schema.revision.models import Schema, build, read, with_version_table
 from schema.revision.probe import Probe
-from schema.revision.proof import FailsOnRowsError, fill, prove
+from schema.revision.trial import FailsOnRowsError, fill, try_files
 from schema.revisions.history import read_heads
 from schema.revisions.runner import upgrade
 from schema.text import pluralize
@@ -114,8 +114,8 @@ def write(
         written = sources.written(drafts, (orders, models.checks), request, (before, target))
         paths = files.write(written, head)
         try:
-            progress("proof")
-            failure = _prove(servers.history, at_head, paths, (before, target))
+            progress("trial")
+            failure = _try(servers.history, at_head, paths, (before, target))
             progress("lint")
             with servers.history.database(at_head) as copy:
                 found = accept_findings(copy, paths)
@@ -184,17 +184,17 @@ def _refresh(server: Server) -> None:
         raise
 
 
-def _prove(
+def _try(
     server: Server, at_head: URL, paths: Sequence[Path], both: tuple[Snapshot, Snapshot]
 ) -> str | None:
-    """Prove the files on rows, or without them; say on which rows they fail."""
+    """Try the files on rows, or without them; say on which rows they fail."""
     try:
         with server.database(at_head) as copy:
             fill(copy)
-            prove(copy, scripts(), paths, both)
+            try_files(copy, scripts(), paths, both)
     except FailsOnRowsError as error:
         with server.database(at_head) as copy:
-            prove(copy, scripts(), paths, both)
+            try_files(copy, scripts(), paths, both)
         return (
             f"Rows that are valid now stand in its way ({error}): change them first, in a revision"
             " of their own, or say in `assumes` that there are none."

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from alembic.script import Script, ScriptDirectory
 from alembic.util import rev_id
 
 from schema.errors import CannotRunError
 from schema.project import REVISIONS_DIR, ROOT
 from schema.revision.code.literals import string
+from schema.revisions.history import revisions_oldest_first
 
 NAME = re.compile(r"(?P<time>\d{4}_\d\d_\d\d_\d{4})_(?P<rest>.+\.py)")
 _TIME = "%Y_%m_%d_%H%M"
@@ -70,6 +72,12 @@ def write(sources: Sequence[Source], parent: str | None) -> list[Path]:
         remove(written)
         raise
     return written
+
+
+def revisions(directory: ScriptDirectory, paths: Sequence[Path]) -> list[Script]:
+    """Return the revisions in the files, oldest first."""
+    names = {path.name for path in paths}
+    return [one for one in revisions_oldest_first(directory) if Path(one.path).name in names]
 
 
 def remove(paths: Sequence[Path]) -> None:

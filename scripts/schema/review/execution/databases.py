@@ -1,7 +1,7 @@
 """The databases that a review works on: one with many rows, and a small one to try access on."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,10 @@ from schema.postgres.scratch import Server
 from schema.review.declarations import declared
 from schema.review.pull_request import PullRequest
 from schema.revisions.runner import upgrade
+from schema.rows.assumed import leave_only
 from schema.rows.generator import Generator, Samples
 from schema.rows.maker import EACH
-from schema.rows.tables import quote, read_tables
+from schema.rows.tables import read_tables
 from schema.text import pluralize
 
 
@@ -108,17 +109,6 @@ def fill_empty(url: URL) -> tuple[str, ...]:
         return tuple(map(str, generator.shortages))
 
 
-def assume(session: psycopg.Connection[Any], revision: Script) -> None:
-    """Leave only the generated rows that meet what a revision assumes of them.
-
-    What cannot be deleted stays: the revision then fails on it, and says so.
-    """
-    for table, condition in declared(revision, "assumes").items():
-        named = ".".join(map(quote, table.split(".")))
-        with suppress(psycopg.Error):
-            session.execute(f"DELETE FROM {named} WHERE ({condition}) IS FALSE".encode())
-
-
 def assume_and_refill(url: URL, revision: Script, rows: Mapping[str, int]) -> tuple[str, ...]:
     """Leave only rows that meet what a revision assumes, and make others in place of the rest.
 
@@ -126,7 +116,7 @@ def assume_and_refill(url: URL, revision: Script, rows: Mapping[str, int]) -> tu
     found again.
     """
     with session(url) as opened:
-        assume(opened, revision)
+        leave_only(opened, declared(revision, "assumes"))
     short = []
     for name, condition in declared(revision, "assumes").items():
         with connect(url) as connection:

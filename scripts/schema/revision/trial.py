@@ -1,10 +1,9 @@
-"""Prove the written files on a copy of the history, with rows: each up, down and up again."""
+"""Try the written files on a copy of the history, with rows: each up, down and up again."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import psycopg
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import URL, Connection
@@ -15,11 +14,13 @@ from migrations.snapshot import Snapshot
 from schema.access.declared import declared_samples
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect, describe_error, driver_of
-from schema.revisions.history import is_irreversible, revisions_oldest_first
+from schema.revision.files import revisions
+from schema.revisions.history import is_irreversible
 from schema.revisions.runner import downgrade_step, run, upgrade_step
+from schema.rows.assumed import leave_only
 from schema.rows.contents import Contents, lost, read_contents
 from schema.rows.generator import Generator
-from schema.rows.tables import quote, read_tables
+from schema.rows.tables import read_tables
 
 _EACH = 6
 """Generated rows of each table."""
@@ -29,7 +30,7 @@ class FailsOnRowsError(CannotRunError):
     """A file fails on generated rows, which are valid and yet stand in its way."""
 
 
-def prove(
+def try_files(
     copy: URL, directory: ScriptDirectory, paths: Sequence[Path], both: tuple[Snapshot, Snapshot]
 ) -> None:
     """Run the files on a database at the revision before them; `both` are the schemas around them.
@@ -40,8 +41,7 @@ def prove(
 
     """
     before, target = both
-    names = {path.name for path in paths}
-    new = [one for one in revisions_oldest_first(directory) if Path(one.path).name in names]
+    new = revisions(directory, paths)
     found: list[tuple[str, Snapshot, Snapshot]] = []
     losses: set[str] = set()
 
@@ -49,7 +49,7 @@ def prove(
         with connect(copy, autocommit=True) as observer:
             at = before
             for one in new:
-                _leave_what_is_assumed(observer, one)
+                leave_only(driver_of(observer), getattr(one.module, "assumes", {}))
                 rows = _contents(observer)
                 yield upgrade_step(directory, one)
                 if is_irreversible(one):
@@ -96,17 +96,6 @@ def fill(copy: URL) -> None:
         with suppress(DBAPIError):  # `schema check` says for which table, and what to do
             generator.fill(empty)
             connection.commit()
-
-
-def _leave_what_is_assumed(observer: Connection, revision: Script) -> None:
-    """Delete the rows that a revision assumes not to be there."""
-    assumed = getattr(revision.module, "assumes", {})
-    for table, condition in assumed.items():
-        named = ".".join(map(quote, table.split(".")))
-        with suppress(psycopg.Error):
-            driver_of(observer).execute(
-                f"DELETE FROM {named} WHERE ({condition}) IS FALSE".encode()
-            )
 
 
 def _contents(observer: Connection) -> Contents:
