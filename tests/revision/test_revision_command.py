@@ -4,14 +4,18 @@ In copies of the checkout. The theory: what the command writes passes every chec
 included, unedited; a second run has nothing to do; what it refuses changes no file.
 """
 
+import os
+import pty
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from schema.postgres.scratch import Server
-from tests.support.repo_copy import Checkout, Launcher, Result
+from tests.support.repo_copy import COMMAND, Checkout, Launcher, Result
 
 TABLES = '''"""Tables of a test, one of each kind."""
 
@@ -248,3 +252,35 @@ def test_a_decision_is_asked_for(copy: Checkout, schema: Callable[..., Result], 
     assert done.code == 2, done.everything
     assert message in done.err
     assert files(copy) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("reply", "code"), [("nobody reads it", 0), ("", 2)], ids=["yes", "no"])
+def test_a_terminal_asks(copy: Checkout, reply: str, code: int) -> None:
+    """The answer is written into the file; without one nothing is."""
+    model(copy, drop_description)
+    before = files(copy)
+    terminal, end = pty.openpty()
+    paths = [str(copy.root), str(copy.root / "scripts")]
+    program = f"import sys; sys.path[:0] = {paths}; {COMMAND}"
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", program, "revision", "-m", "Drop todo.description"],
+        cwd=copy.root,
+        stdin=end,
+        stdout=subprocess.PIPE,
+        stderr=end,
+        text=True,
+    ) as process:
+        os.close(end)
+        said = ""
+        while "Drop todo.description, because:" not in said:
+            said += os.read(terminal, 1000).decode(errors="replace")
+        os.write(terminal, f"{reply}\n".encode())
+        out, _ = process.communicate()
+    os.close(terminal)
+    assert process.returncode == code, said + out
+    if code:
+        assert files(copy) == before
+    else:
+        written = [path.read_text(encoding="utf-8") for path in copy.versions.glob("*.py")]
+        assert any(reply in one for one in written)

@@ -1,7 +1,9 @@
 """`schema revision`: write the revisions that bring the history to the models."""
 
 import re
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 
 import typer
@@ -13,18 +15,61 @@ from schema.errors import CannotRunError
 from schema.postgres.connection import describe_error
 from schema.postgres.scratch import open_server
 from schema.revision.author import Request, Servers, Written, report, write
-from schema.revision.decisions import Answers
+from schema.revision.decisions import Answers, Taken, UndecidedError
+
+_PROMPTS: dict[Taken, str] = {
+    "losses": "Drop {}, because",
+    "conversions": "{} becomes (an expression of the old value)",
+    "fills": "{} gets (an expression of the row)",
+    "rewrites": "Write every row of {} anew at once, because",
+}
 
 
 def run(message: str, why: str | None, answers: Answers, server: tuple[str | None, str]) -> None:
-    """Write them, refresh the generated files, and print what was done."""
-    with exit_codes(), progress() as show:
+    """Write them, refresh the generated files, and print what was done.
+
+    On a terminal, what is undecided is asked; without an answer nothing is written.
+    """
+    with exit_codes():
         title = message.strip().rstrip(".")
         if not title[:1].isalpha():
             raise CannotRunError('Say what the revision does: -m "Add todo.priority".')
         request = Request(title[0].upper() + title[1:], why, answers)
-        done = _written(request, server, show)
+        try:
+            with progress() as show:
+                done = _written(request, server, show)
+        except UndecidedError as error:
+            request = replace(request, answers=_asked(error, answers))
+            with progress() as show:
+                done = _written(request, server, show)
     typer.echo(report(done))
+
+
+def _asked(undecided: UndecidedError, answers: Answers) -> Answers:
+    """Ask on the terminal.
+
+    Raises:
+        UndecidedError: the same one: there is no terminal, or only another model decides.
+        CannotRunError: there is no answer.
+        KeyboardInterrupt: Ctrl-C.
+
+    """
+    takes = [one.takes for one in undecided.questions]
+    if not takes or None in takes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise undecided
+    typer.echo(f"{undecided}\nAnswer here, or press Enter to write nothing.", err=True)
+    for one in undecided.questions:
+        if one.takes is None:
+            continue
+        label = _PROMPTS[one.takes].format(one.about)
+        try:
+            given = typer.prompt(label, default="", show_default=False, err=True).strip()
+        except typer.Abort:
+            raise KeyboardInterrupt from None
+        if not given:
+            raise CannotRunError("Nothing is written.")
+        answers = replace(answers, **{one.takes: {**getattr(answers, one.takes), one.about: given}})
+    return answers
 
 
 def given(option: str, values: Sequence[str]) -> dict[str, str]:

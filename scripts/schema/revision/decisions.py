@@ -7,6 +7,7 @@ how values become values of another type. Nothing is written before such questio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from pglast import parse_sql
 from pglast.parser import ParseError
@@ -85,8 +86,8 @@ def _columns(snapshot: Snapshot) -> dict[str, tuple[str, str]]:
     }
 
 
-class UndecidedError(CannotRunError):
-    """The change needs decisions; the message asks for them."""
+type Taken = Literal["losses", "conversions", "fills", "rewrites"]
+"""A field of Answers."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,17 @@ class Question:
     difference: str
     ways: tuple[str, ...]
     """What can be done, each a clause."""
+    takes: Taken | None = None
+    """Which answer decides it; None if only another model does."""
+
+
+class UndecidedError(CannotRunError):
+    """The change needs decisions; the message asks for them."""
+
+    def __init__(self, message: str, questions: Sequence[Question] = ()) -> None:
+        """Ask for all of them at once."""
+        super().__init__(message)
+        self.questions = questions
 
 
 def require_answers(
@@ -119,7 +131,7 @@ def require_answers(
         lines = [f"Nothing is written: {_number(len(left))} to be decided first."]
         for one in left:
             lines += [f"  {one.difference}.", *(f"    - {way}" for way in one.ways)]
-        raise UndecidedError("\n".join(lines))
+        raise UndecidedError("\n".join(lines), left)
     asked = {one.about for one in questions} | _changed_columns(old, new)
     if unasked := sorted(answers.names - asked):
         raise UndecidedError(
@@ -224,6 +236,7 @@ def _column(
                 "in steps, for a table in use: give the new column another name, and say"
                 f' info={{"renamed_from": "{name.rpartition(".")[2]}"}} in the model',
             ),
+            "conversions",
         )
 
 
@@ -235,6 +248,7 @@ def _rewritten(name: str, difference: str) -> Question:
             f"at once, for a small table: --rewrite {name}='why that is right'",
             "in steps, for a table in use: written by hand",
         ),
+        "rewrites",
     )
 
 
@@ -250,7 +264,7 @@ def _dropped(name: str, difference: str) -> Question:
     if what == "column":
         ways.append(f'it has a new name: info={{"renamed_from": "{old}"}} at the new column')
         ways.append("a running release uses it: list it in the model's `retiring`")
-    return Question(name, difference, tuple(ways))
+    return Question(name, difference, tuple(ways), "losses")
 
 
 def _enum(heading: str, was: list[str], now: list[str]) -> Iterator[Question]:
@@ -289,6 +303,7 @@ def _added(old: Facts, new: Facts, rewrites: Rewrites) -> Iterator[Question]:
                     " does not write it fails from then on: deploy the one that does first",
                     "let it be NULL",
                 ),
+                "fills",
             )
         elif rewrites(heading, column_name, now):
             yield _rewritten(name, f"Column {name} has a value for each row that exists")
