@@ -3,7 +3,7 @@
 import re
 
 from pglast import ast, parse_sql, split
-from pglast.enums import AlterTableType, TransactionStmtKind
+from pglast.enums import AlterTableType, ConstrType, TransactionStmtKind
 from pglast.parser import ParseError
 
 from schema.review.execution.relations import Relation, Relations
@@ -88,3 +88,20 @@ def named_tables(sql: str, relations: Relations) -> list[Relation]:
     named = [one for one in relations.values() if one.name.rpartition(".")[2] in words]
     oids = {one.table or one.oid for one in named}
     return [one for one in relations.values() if one.oid in oids and one.kind in "rp"]
+
+
+def looked_up_table(sql: str) -> str | None:
+    """Return the table whose rows are looked up in another one, by a new FOREIGN KEY.
+
+    How PostgreSQL does it depends on statistics: through an index it may read no row at all.
+    """
+    statement = parsed(sql)
+    if not isinstance(statement, ast.AlterTableStmt):
+        return None
+    for command in statement.cmds:
+        made = command.def_ if command.subtype == AlterTableType.AT_AddConstraint else None
+        if made and made.contype == ConstrType.CONSTR_FOREIGN and not made.skip_validation:
+            table = statement.relation
+            schema = table.schemaname
+            return f"{schema}.{table.relname}" if schema not in {None, "public"} else table.relname
+    return None

@@ -31,6 +31,7 @@ from schema.review.execution.sampler import Sampler, Sessions
 from schema.review.execution.statements import (
     can_be_in_transaction,
     is_transaction_control,
+    looked_up_table,
     named_tables,
     pieces,
 )
@@ -297,12 +298,14 @@ class Trace:
         """Note a statement, and what it did."""
         inside = not running.alone or running.wrapped
         done = self._effects(opened, self._works(running), modes)
+        table = looked_up_table(running.sql)
+        looked_up = {oid for oid, one in self._relations.items() if one.name == table}
         statement = Statement(
             sql=running.sql,
             line=running.line,
             seconds=seconds,
             rewrites=self._names(done.rewritten),
-            scans=self._names(done.read),
+            scans=self._names(done.read | {oid for oid in looked_up if self._rows.get(oid)}),
             written=self._counted(done.written),
             invalid=invalid_indexes(self._driver if inside else self._watcher),
         )
