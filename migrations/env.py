@@ -24,6 +24,7 @@ def configure(**target: Any) -> None:  # noqa: ANN401  # the options of context.
         **target,
         transaction_per_migration=True,
         autogenerate_plugins=["schema"],
+        compare_server_default=True,  # in the check "autogenerate", which selects Alembic's plugins
     )
     if "revision_context" in context.get_context().opts:
         from models import metadata  # noqa: PLC0415  # see above

@@ -187,7 +187,7 @@ PARITY = (
         "type",
         edit(TODO, "sa_type=Text,", 'sa_type=__import__("sqlalchemy").String(500),'),
         [ALEMBIC],
-        (OTHER_BY_ALEMBIC, "type_=sa.String(length=500)", "alembic revision"),
+        (OTHER_BY_ALEMBIC, "type_=sa.String(length=500)", "schema revision -m"),
         slow=True,
     ),
     Broken(
@@ -195,6 +195,13 @@ PARITY = (
         edit("models/base.py", 'text("CURRENT_TIMESTAMP")', 'text("clock_timestamp()")'),
         [ALEMBIC],
         (OTHER_BY_ALEMBIC, "clock_timestamp()"),
+        slow=True,
+    ),
+    Broken(
+        "long-name",
+        edit(TODO, '"todo_open_idx"', f'"{"todo_" * 13}"'),
+        [ALEMBIC],
+        ("The models cannot be compared: Identifier", "exceeds maximum length of 63"),
         slow=True,
     ),
     Broken(

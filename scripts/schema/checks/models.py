@@ -7,7 +7,7 @@ from alembic.autogenerate import produce_migrations, render_python_code
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IdentifierError
 
 from migrations import snapshot
 from migrations.postgres import first_error_line
@@ -39,7 +39,6 @@ def autogenerate(head: URL, scripts: ScriptDirectory) -> CheckResult:
         tables = len(metadata.tables)
         context.opts |= {
             "autogenerate_plugins": _ALEMBICS_OWN,
-            "compare_server_default": True,
             "include_schemas": True,
         }
         operations = produce_migrations(context, metadata).upgrade_ops
@@ -49,9 +48,12 @@ def autogenerate(head: URL, scripts: ScriptDirectory) -> CheckResult:
             code = render_python_code(operations, migration_context=rendering)
         return ()
 
-    with connect(head) as connection:
-        run(connection, scripts, steps)
     failures = []
+    with connect(head) as connection:
+        try:
+            run(connection, scripts, steps)
+        except IdentifierError as error:
+            failures.append(Failure(f"The models cannot be compared: {error}.", "Fix the models."))
     if code:
         message = "The models and the migrations differ; autogenerate would write this revision."
         failures.append(Failure(message, REMEDY, code))
@@ -65,7 +67,7 @@ def create_all(migrated: snapshot.Snapshot, empty: URL) -> CheckResult:
     with connect(empty) as connection:
         try:
             models.metadata.create_all(connection)
-        except (DBAPIError, ValueError) as error:
+        except (DBAPIError, IdentifierError, ValueError) as error:
             message = f"metadata.create_all fails: {first_error_line(error)}."
             return CheckResult(covered, [Failure(message, "Fix the models.", statement_of(error))])
         created = snapshot.read(connection)
