@@ -132,6 +132,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.sample(4)
 @pytest.mark.parametrize(("statement", "kind", "fragment"), CHANGES.values(), ids=CHANGES)
 def test_a_changed_schema_is_told(
@@ -289,6 +290,7 @@ PACKAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("manifest", "refusal"), PACKAGES.values(), ids=PACKAGES)
 def test_a_package_that_is_missing_or_does_not_do(
     better_auth: URL, tmp_path: Path, manifest: str | None, refusal: str

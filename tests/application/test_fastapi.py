@@ -189,6 +189,7 @@ def test_a_user_reads_and_writes_their_own(
     assert everything(head) == sorted([(alice.id, alice.title), (bob.id, bob.title)])
 
 
+@pytest.mark.slow
 def test_nobody_chooses_who_they_are(app: httpx.Client, alice: Person, bob: Person) -> None:
     """The victim's id in the query, in headers and in the body has no effect."""
     names = dict.fromkeys(("user_id", "user", "userId", "id", "sub"), bob.id)
@@ -284,6 +285,7 @@ def test_a_sign_out_ends_it(app: httpx.Client, alice: Person) -> None:
     assert app.get("/todos", headers=copied).status_code == 401
 
 
+@pytest.mark.slow
 def test_another_site_cannot_write_with_the_users_cookie(
     app: httpx.Client, alice: Person, head: URL
 ) -> None:
@@ -308,6 +310,7 @@ def test_without_better_auth_nobody_is_signed_in(
     assert alice.title not in answer.text
 
 
+@pytest.mark.slow
 @BOTH
 def test_values_that_the_database_refuses_are_the_clients_error(
     app: httpx.Client, alice: Person, head: URL
@@ -330,6 +333,7 @@ AT_COMMIT = {
 }
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("ending", AT_COMMIT)
 def test_success_is_answered_after_commit(

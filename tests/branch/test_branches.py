@@ -39,6 +39,7 @@ def done(result: Result) -> str:
     return result.out
 
 
+@pytest.mark.slow
 def test_a_pull_request(neon: StandIn, schema: Schema) -> None:
     """Opened, pushed to twice, closed: each push begins where the parent is, not where it was."""
     first = done(schema("create", "--pr", "12", "--parent", "main", "--copy"))

@@ -268,6 +268,7 @@ BLIND = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "autocommit"),
     [

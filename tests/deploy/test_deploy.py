@@ -229,6 +229,7 @@ def test_drift_is_seen_before_and_after(run: Launcher, frozen: Path, head: URL) 
     assert "todo_due_idx" in document["difference"]
 
 
+@pytest.mark.slow
 def test_a_lock_on_a_table_of_another(run: Launcher, frozen: Path, head: URL) -> None:
     """What only warns does not end a deploy: it goes on, and compares when the lock is gone."""
     deploy(run, frozen, head, "downgrade", "-1")
@@ -799,6 +800,7 @@ def test_a_build_that_somebody_else_runs(
         assert connection.scalar(text(valid)) is True
 
 
+@pytest.mark.slow
 def test_stamping(run: Launcher, frozen: Path, head: URL) -> None:
     """A stamp is verified too; --purge replaces a wrong record."""
     execute(head, "UPDATE alembic_version SET version_num = 'feedfacefeed'")
@@ -886,6 +888,7 @@ def test_what_cannot_be_undone(run: Launcher, copy: Checkout, head: URL) -> None
     assert "Traceback" not in result.everything
 
 
+@pytest.mark.slow
 def test_from_a_folder_with_migrations_of_its_own(frozen: Path, head: URL, tmp_path: Path) -> None:
     """The configuration's folder decides which package `migrations` is, not the current folder."""
     (tmp_path / "migrations").mkdir()

@@ -113,6 +113,7 @@ def test_an_event_trigger_that_looks_for_a_superuser(own_server: Embedded, tmp_p
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_names_that_a_terminal_would_obey(head: URL) -> None:
     """Control and direction characters are shown as escapes."""
     execute(head, 'ALTER TABLE todo ADD COLUMN "a\x1b]0;pwn\x07\x1b[31m\u202ered" int')
@@ -126,6 +127,7 @@ def test_names_that_a_terminal_would_obey(head: URL) -> None:
 # ── the SQL to paste ──────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_row_of_nulls_is_a_value(head: URL) -> None:
     """For a composite type, IS NOT NULL is false if any field is NULL."""
     paste(head, f"{ROWS}; CREATE TYPE pair AS (a int, b int); ALTER TABLE todo ADD extra pair")
@@ -147,6 +149,7 @@ def test_the_time_zone_is_not_guessed(head: URL, kind: str) -> None:
     assert "ALTER COLUMN due_at TYPE" not in found.script
 
 
+@pytest.mark.slow
 def test_a_table_of_that_name_in_another_schema(head: URL) -> None:
     """The SQL changes the table in public, whatever the search_path of who pastes it."""
     execute(
@@ -160,6 +163,7 @@ def test_a_table_of_that_name_in_another_schema(head: URL) -> None:
     execute(head, f"SELECT extra FROM {OWNER}.todo")
 
 
+@pytest.mark.slow
 def test_columns_that_have_changed_places(head: URL) -> None:
     """Two columns with each other's names are not repaired into each other."""
     paste(

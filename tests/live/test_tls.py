@@ -145,6 +145,7 @@ def assert_refused(result: Result, *fragments: str) -> None:
         assert secret not in result.everything
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scheme",
     [

@@ -337,6 +337,7 @@ def private(folder: Path) -> Iterator[Path]:
     shutil.rmtree(place)
 
 
+@pytest.mark.slow
 @need_root
 @pytest.mark.parametrize("version", NEWEST_FIRST)
 def test_where_only_root_may_enter(folder: Path, private: Path, version: int) -> None:
