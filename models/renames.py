@@ -1,15 +1,30 @@
 """Columns with a new name or type: the old one stays until no running release uses it.
 
 The new column names the old one: `sa_column_kwargs={"info": {"renamed_from": "description"}}`. The
-table then keeps the old column, which may be NULL and is no attribute, and a trigger keeps the two
-equal, whichever a release writes. If the old column has another type, the model lists it in
-`retiring` too. See "A rename" in migrations/README.md.
+table then keeps the old column, which is no attribute, and a trigger keeps the two equal, whichever
+a release writes. If the old column has another type, the model lists it in `retiring` too. See "A
+rename" in migrations/README.md.
 """
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from sqlalchemy import Column, Connection, MetaData, Table, event, text
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    TextClause,
+    UniqueConstraint,
+    event,
+    text,
+)
+from sqlalchemy.sql.elements import conv
+from sqlalchemy.sql.visitors import ExternallyTraversible, replacement_traverse
 
 from .base import metadata
 
@@ -20,13 +35,15 @@ LANGUAGE plpgsql SET search_path = ''
 AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
-    IF NEW."{old}" IS NULL THEN
-      NEW."{old}" := NEW."{new}";
+    IF NEW."{first}" IS NULL THEN
+      NEW."{first}" := NEW."{second}";
     ELSE
-      NEW."{new}" := NEW."{old}";
+      NEW."{second}" := NEW."{first}";
     END IF;
   ELSIF NEW."{new}" IS DISTINCT FROM OLD."{new}" THEN
-    NEW."{old}" := NEW."{new}";
+    IF OLD."{new}" IS NOT NULL OR OLD."{old}" IS NULL THEN  -- otherwise the row is being filled
+      NEW."{old}" := NEW."{new}";
+    END IF;
   ELSIF NEW."{old}" IS DISTINCT FROM OLD."{old}" THEN
     NEW."{new}" := NEW."{old}";
   END IF;
@@ -35,8 +52,9 @@ END
 $$
 """
 
+# Triggers fire in the order of their names: this one after those that change a value.
 _TRIGGER = """
-CREATE TRIGGER "{name}" BEFORE INSERT OR UPDATE ON "{table}"
+CREATE TRIGGER "zz_{name}" BEFORE INSERT OR UPDATE ON "{table}"
 FOR EACH ROW EXECUTE FUNCTION "{name}"()
 """
 
@@ -49,14 +67,87 @@ def renamed_columns(table: Table) -> Iterator[tuple[str, str]]:
 
 
 def keep_old_columns(table: Table) -> None:
-    """Keep the old column of each column that is being renamed, unless the model lists it."""
-    for old, new in list(renamed_columns(table)):
+    """Keep the old column of each column that is being renamed, unless the model lists it.
+
+    Its indexes and unique keys stay too: the running release searches by them, and may say
+    `ON CONFLICT`.
+    """
+    renames = list(renamed_columns(table))
+    for old, new in renames:
         if old not in table.columns:
             column = table.columns[new]
             marker = re.match("(?:PERSONAL|SECRET): ", column.comment or "")
             comment = f"{marker[0] if marker else ''}retiring, {new} has its values"
-            kept = Column(old, column.type, comment=comment, info={"retiring": True})
-            table.append_column(kept)
+            # As required as the new one: a BEFORE trigger has given it its value by then.
+            table.append_column(
+                Column(
+                    old,
+                    column.type,
+                    nullable=bool(column.nullable),
+                    comment=comment,
+                    info={"retiring": True},
+                )
+            )
+    for old, new in renames:
+        for key in sorted(table.constraints, key=lambda one: str(one.name)):
+            if isinstance(key, UniqueConstraint | PrimaryKeyConstraint) and new in key.columns:
+                _keep_key(key, table, old, new)
+        for index in sorted(table.indexes, key=lambda one: str(one.name)):
+            if new in index.columns or any(_named(new).search(one) for one in _texts(index)):
+                _keep_index(index, table, old, new)
+
+
+def _keep_key(
+    key: UniqueConstraint | PrimaryKeyConstraint, table: Table, old: str, new: str
+) -> None:
+    """Make the same key of the old column; a unique one of a primary key, of which there is one."""
+    columns = [table.columns[old if one.name == new else one.name] for one in key.columns]
+    UniqueConstraint(
+        *columns,
+        name=_old_name(key) if isinstance(key, UniqueConstraint) else None,
+        deferrable=key.deferrable,
+        initially=key.initially,
+        **key.dialect_kwargs,
+    )
+
+
+def _named(column: str) -> re.Pattern[str]:
+    name = re.escape(column)
+    return re.compile(rf'"{name}"|(?<![\w"]){name}(?![\w"])')
+
+
+def _texts(index: Index) -> Iterator[str]:
+    """Yield what an index says in SQL of its own."""
+    for part in (*index.expressions, *index.dialect_kwargs.values()):
+        if isinstance(part, TextClause):
+            yield part.text
+
+
+def _keep_index(index: Index, table: Table, old: str, new: str) -> None:
+    """Make the same index of the old column."""
+
+    def of_old(part: Any) -> Any:  # noqa: ANN401  # what an index may hold
+        if isinstance(part, TextClause):
+            return text(_named(new).sub(f'"{old}"', part.text))
+        if isinstance(part, ColumnElement):
+            return replacement_traverse(part, {}, replaced)
+        return part
+
+    def replaced(
+        element: ExternallyTraversible,
+        **_options: Any,  # noqa: ANN401  # SQLAlchemy's
+    ) -> ExternallyTraversible | None:
+        return table.columns[old] if element is table.columns[new] else None
+
+    options = {name: of_old(value) for name, value in index.dialect_kwargs.items()}
+    expressions = [of_old(one) for one in index.expressions]
+    Index(_old_name(index), *expressions, unique=index.unique, **options)
+
+
+def _old_name(part: UniqueConstraint | Index) -> str | None:
+    """Return a name beside the new one's; None if the columns make the name."""
+    is_made = part.name is None or isinstance(part.name, conv)
+    return None if is_made else f"{part.name}_retiring"
 
 
 @event.listens_for(metadata, "after_create")
@@ -65,7 +156,11 @@ def keep_equal(_metadata: MetaData, connection: Connection, **_options: object) 
     for table in metadata.sorted_tables:
         for old, new in renamed_columns(table):
             name = f"{table.name}_{new}_renamed"
+            # A default of the new column is no value that a release has written.
+            has_default = table.columns[new].server_default is not None
+            first, second = (old, new) if has_default else (new, old)
             names = {"name": name, "table": table.name, "old": old, "new": new}
+            names |= {"first": first, "second": second}
             for statement in (
                 _KEEPS_EQUAL.format(**names),
                 f"COMMENT ON FUNCTION \"{name}\"() IS 'Trigger: {old} and {new} are one value'",

@@ -119,6 +119,7 @@ CASES = {
             ("op.add_column(",),
             ("connection.execute(FILL",),
             ("reader_kind_required", "postgresql_not_valid=True"),
+            ("Fill reader.kind again", "connection.execute(FILL"),
             ("VALIDATE CONSTRAINT reader_kind_required",),
             ("nullable=False",),
         ),
@@ -133,10 +134,25 @@ CASES = {
             ("SET kind = lower(email)",),
             ("SET share_key = gen_random_uuid()",),
             ("reader_kind_required", "reader_share_key_required"),
+            ("Fill reader.kind again", "connection.execute(FILL"),
             ("VALIDATE CONSTRAINT reader_kind_required",),
             ("nullable=False",),
         ),
         Answers(fills={"reader.kind": "lower(email)"}),
+        irreversible=True,
+    ),
+    "two values for old rows": Case(
+        "ALTER TABLE reader ADD COLUMN kind text NOT NULL, ADD COLUMN size text NOT NULL;",
+        (
+            ("op.add_column(",),
+            ("SET kind = lower(email)",),
+            ("SET size = email",),
+            ("reader_kind_required", "reader_size_required"),
+            ("Fill reader.kind, reader.size again", "coalesce(reader.kind, lower(email))"),
+            ("VALIDATE CONSTRAINT",),
+            ("nullable=False",),
+        ),
+        Answers(fills={"reader.kind": "lower(email)", "reader.size": "email"}),
         irreversible=True,
     ),
     "identity": Case(
@@ -186,7 +202,6 @@ CASES = {
         " ADD FOREIGN KEY (reader_id, email) REFERENCES reader (id, email);",
         (
             ("op.create_table(",),
-            ("op.add_column(",),
             ("unique=True",),
             ("UNIQUE USING INDEX",),
             ("op.create_foreign_key(", '"card",'),
@@ -316,13 +331,13 @@ def test_old_rows_get_the_given_value(workshop: Workshop, default: str) -> None:
     literal = value.replace("'", "''")
     workshop.write(
         f"{SCHEMA} ALTER TABLE reader ADD COLUMN kind text {default} NOT NULL;",
-        Answers(fills={"reader.kind": f"'{literal}' || name"}),
+        Answers(fills={"reader.kind": f"'{literal}' || email"}),
     )
     with workshop.at_head() as url:
         walk = workshop.walk(url)
     rows = [json.loads(one) for one in walk.upgraded["reader"]]
     assert rows
-    assert {one["kind"] for one in rows} == {value + one["name"] for one in rows}
+    assert {one["kind"] for one in rows} == {value + one["email"] for one in rows}
 
 
 @pytest.mark.slow
@@ -373,6 +388,42 @@ def test_a_dropped_table_comes_back_as_it_was(workshop: Workshop) -> None:
     (path,) = workshop.written
     text = path.read_text(encoding="utf-8").partition("def downgrade")[2]
     assert re.findall(r'sa.Column\("(\w+)"', text) == ["zip", "name", "id", "area"]
+
+
+USES = """
+    ALTER TABLE reader ADD CONSTRAINT reader_known CHECK (born IS NULL OR {0} IS NOT NULL);
+    ALTER TABLE reader ADD CONSTRAINT reader_{0}_key UNIQUE ({0});
+    CREATE POLICY reader_own ON reader TO rich_app USING ({0} = current_user);
+    CREATE VIEW reader_place AS SELECT id, {0}::text AS place FROM reader;
+    CREATE FUNCTION place_of(wanted uuid) RETURNS text LANGUAGE sql
+    RETURN (SELECT {0}::text FROM reader WHERE id = wanted);
+"""
+
+
+@pytest.mark.slow
+def test_what_uses_a_new_column_waits_for_its_values(workshop: Workshop) -> None:
+    """Until its rows are filled the old CHECK, key, policy, view and function stay as they were."""
+    column = "ALTER TABLE reader ADD COLUMN {} text;"
+    base = f"{SCHEMA} {column.format('nook')}"
+    workshop.begin_with(base + USES.format("nook"))
+    fills = {"reader.place_now": "nook"}
+    workshop.write(
+        base + column.format("place_now") + USES.format("place_now"),
+        Answers(fills=fills, renames=frozenset(fills)),
+    )
+    upgrades = [
+        path.read_text(encoding="utf-8").partition("def upgrade")[2].partition("def downgrade")[0]
+        for path in workshop.written
+    ]
+    (fill,) = (number for number, text in enumerate(upgrades) if "connection.execute(FILL" in text)
+    for text in ("reader_known", "DROP POLICY", "VIEW reader_place", "FUNCTION public.place_of"):
+        assert [number > fill for number, one in enumerate(upgrades) if text in one], text
+        assert not any(text in one for one in upgrades[:fill]), text
+    keys = [
+        next(number for number, one in enumerate(upgrades) if text in one)
+        for text in ("UNIQUE USING INDEX", 'op.drop_constraint(op.f("reader_nook_key")')
+    ]
+    assert keys == sorted(keys)
 
 
 def test_generated_files_are_written_all_or_none(

@@ -11,10 +11,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import URL, CursorResult, text
+from sqlalchemy.exc import IntegrityError
 
+from schema.postgres.connection import connect
 from schema.postgres.scratch import Server
+from tests.support.alembic_process import deploy
 from tests.support.repo_copy import COMMAND, Checkout, Launcher, Result
 
 TABLES = '''"""Tables of a test, one of each kind."""
@@ -199,6 +205,93 @@ def test_everything_at_once_passes_every_check(
     assert schema("revision", "-m", "Change nothing").out.startswith("Nothing to do")
 
 
+RENAMES = {
+    "user": ((r"\bemail(?=: str| =|_lower)", "mail"), (r"lower\(email\)", "lower(mail)")),
+    "todo": ((r"\bdue_at(?=: |\"| IS)", "deadline"),),
+    "todo_tag": ((r"\btodo_id\b", "item_id"),),
+}
+"""Names and what they become: of a unique key, a named partial index, and a foreign key."""
+RENAMED_FROM = {"user": "email", "todo": "due_at", "todo_tag": "todo_id"}
+RENAMED_TO = ("mail", "deadline", "item_id")
+
+
+def use(url: URL, mail: str, deadline: str, item: str) -> None:
+    """Do what a release does with the renamed columns: none may fail, and no rule be missing."""
+    values = {"user": uuid4(), "mail": f"{uuid4()}@example.org", "nobody": uuid4()}
+    with connect(url) as connection:
+
+        def do(sql: str) -> CursorResult[Any]:
+            return connection.execute(text(sql), values)
+
+        add = f'INSERT INTO "user" (id, name, {mail}) VALUES (:user, :mail, :mail)'
+        assert do(add).rowcount == 1
+        again = add.replace(":user", ":nobody")
+        assert do(f"{again} ON CONFLICT ({mail}) DO NOTHING").rowcount == 0
+        for name, sql in {
+            "todo": f"todo (user_id, title, {deadline}) VALUES (:user, 'x', now())",
+            "tag": "tag (user_id, name) VALUES (:user, 'x')",
+        }.items():
+            values[name] = do(f"INSERT INTO {sql} RETURNING id").scalar_one()
+        file = f"INSERT INTO todo_tag (user_id, {item}, tag_id) VALUES (:user, :todo, :tag)"
+        assert do(file).rowcount == 1
+        assert do(f"{file} ON CONFLICT (user_id, {item}, tag_id) DO NOTHING").rowcount == 0
+        for wrong in (again, file.replace(":todo", ":nobody")):
+            with pytest.raises(IntegrityError), connection.begin_nested():
+                do(wrong)
+        assert do(f'SELECT FROM "user" WHERE {mail} = :mail').rowcount == 1
+        assert do(f"UPDATE todo SET {deadline} = {deadline} + interval '1 day'").rowcount
+        assert do(f"SELECT FROM todo WHERE id = :todo AND {deadline} > now()").rowcount == 1
+        assert do(f"SELECT FROM todo_tag WHERE {item} = :todo").rowcount == 1
+        do("DELETE FROM todo WHERE id = :todo")
+        assert do(f"SELECT FROM todo_tag WHERE {item} = :todo").rowcount == 0
+        connection.commit()
+
+
+@pytest.mark.slow
+def test_a_rename_keeps_what_the_running_release_uses(
+    copy: Checkout, schema: Callable[..., Result], run: Launcher, head: URL
+) -> None:
+    """At every step of both releases' revisions the running release works, and its rules hold.
+
+    Keys and indexes of the old columns stay until the columns go; both releases pass each check.
+    """
+    use(head, *RENAMED_FROM.values())
+    for name, changes in RENAMES.items():
+
+        def rename(
+            text: str, name: str = name, changes: tuple[tuple[str, str], ...] = changes
+        ) -> str:
+            for pattern, becomes in changes:
+                text = re.sub(pattern, becomes, text)
+            field = rf"(    {changes[0][1]}: [^)]*?sa_column_kwargs=\{{)"
+            return re.sub(field, rf'\1"info": {{"renamed_from": "{RENAMED_FROM[name]}"}}, ', text)
+
+        model(copy, rename, name)
+    done = schema("revision", "-m", "Rename three columns")
+    assert done.code == 0, done.everything
+    checked = schema("check")
+    assert checked.code == 0, checked.everything
+    snapshot = copy.snapshot.read_text(encoding="utf-8")
+    kept = ("constraint user_email_key ", "index todo_due_idx_retiring ", "column todo_id ")
+    assert [one in snapshot for one in kept] == [True] * 3
+    for _ in range(int(done.out.split(" ")[0])):
+        assert deploy(run, copy.root, head, "upgrade", "+1").code == 0
+        use(head, *RENAMED_FROM.values())
+    use(head, *RENAMED_TO)
+    for name in RENAMES:
+        model(copy, lambda text: re.sub(r'"info": \{"renamed_from": "\w+"\}, ', "", text), name)
+    drops = [f"--drop={name}.{column}=it has a new name" for name, column in RENAMED_FROM.items()]
+    done = schema("revision", "-m", "Drop the old columns", *drops)
+    assert done.code == 0, done.everything
+    checked = schema("check")
+    assert checked.code == 0, checked.everything
+    snapshot = copy.snapshot.read_text(encoding="utf-8")
+    assert not any(one in snapshot for one in (*kept, "_retiring", "_renamed"))
+    for _ in range(int(done.out.split(" ")[0])):
+        assert deploy(run, copy.root, head, "upgrade", "+1").code == 0
+        use(head, *RENAMED_TO)
+
+
 def test_a_column_is_one_command(copy: Checkout, schema: Callable[..., Result]) -> None:
     """The revision, and every generated file, are written; the report names them."""
     model(copy, lambda text: text.replace('    user: "User"', f'{COLUMN}    user: "User"', 1))
@@ -209,6 +302,26 @@ def test_a_column_is_one_command(copy: Checkout, schema: Callable[..., Result]) 
     assert "WHY: users ask for it." in path.read_text(encoding="utf-8")
     assert "priority" in copy.snapshot.read_text(encoding="utf-8")
     checked = schema("check", "--no-lint")
+    assert checked.code == 0, checked.everything
+
+
+@pytest.mark.slow
+def test_alembics_own_command_writes_the_same(run: Launcher, copy: Checkout, head: URL) -> None:
+    """`alembic check` fails first and passes last; an option that could not be met is refused."""
+    model(copy, lambda text: text.replace('    user: "User"', f'{COLUMN}    user: "User"', 1))
+    checked = deploy(run, copy.root, head, "check")
+    assert "priority" in checked.everything
+    assert checked.code != 0
+    before = files(copy)
+    write = ("revision", "--autogenerate", "-m", "Add todo.priority")
+    refused = deploy(run, copy.root, head, *write, "--rev-id", "a0b1c2d3e4f5")
+    assert "--rev-id: what is written has ids" in refused.err, refused.everything
+    assert files(copy) == before
+    written = deploy(run, copy.root, head, *write)
+    assert written.code == 0, written.everything
+    assert copy.revision("add_todo_priority").name in written.out
+    assert deploy(run, copy.root, head).code == 0
+    checked = deploy(run, copy.root, head, "check")
     assert checked.code == 0, checked.everything
 
 

@@ -30,6 +30,8 @@ def exit_codes(error_document: Callable[[str], str] | None = None) -> Iterator[N
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except Exception as error:
+        if (code := _interrupted(error)) is not None:
+            raise typer.Exit(code) from None
         message = _message(error)
         if message is None:
             raise
@@ -37,6 +39,18 @@ def exit_codes(error_document: Callable[[str], str] | None = None) -> Iterator[N
         if error_document is not None:
             typer.echo(error_document(message))
         raise typer.Exit(2) from None
+
+
+def _interrupted(error: BaseException) -> int | None:
+    """Return the exit code of a signal during whose clean-up the error was raised."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, TerminatedError):
+            return 143
+        if isinstance(seen, KeyboardInterrupt):
+            return 130
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def print_result(shown: "str | Group", *, ok: bool) -> None:

@@ -58,6 +58,7 @@ def _asked(undecided: UndecidedError, answers: Answers) -> Answers:
     if not takes or None in takes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise undecided
     typer.echo(f"{undecided}\nAnswer here, or press Enter to write nothing.", err=True)
+    found: dict[Taken, dict[str, str]] = {}
     for one in undecided.questions:
         if one.takes is None:
             continue
@@ -68,8 +69,13 @@ def _asked(undecided: UndecidedError, answers: Answers) -> Answers:
             raise KeyboardInterrupt from None
         if not given:
             raise CannotRunError("Nothing is written.")
-        answers = replace(answers, **{one.takes: {**getattr(answers, one.takes), one.about: given}})
-    return answers
+        found.setdefault(one.takes, {})[one.about] = given
+    return Answers(
+        losses={**answers.losses, **found.get("losses", {})},
+        conversions={**answers.conversions, **found.get("conversions", {})},
+        fills={**answers.fills, **found.get("fills", {})},
+        rewrites={**answers.rewrites, **found.get("rewrites", {})},
+    )
 
 
 def given(option: str, values: Sequence[str]) -> dict[str, str]:

@@ -42,6 +42,7 @@ _DOWNGRADE = {
     "adding-field-with-default": "it brings back what the upgrade took away",
     "adding-not-nullable-field": "it brings back what the upgrade took away",
     "adding-foreign-key-constraint": "it brings back what the upgrade took away",
+    "adding-serial-primary-key-field": "it brings back what the upgrade took away",
     "changing-column-type": "it brings back what the upgrade changed",
     "constraint-missing-not-valid": "it brings back what the upgrade took away",
     "disallowed-unique-constraint": "it brings back what the upgrade took away",

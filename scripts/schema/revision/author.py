@@ -32,7 +32,7 @@ from schema.revision.decisions import Answers, require_answers, with_renames
 from schema.revision.drafts import Drafts, write_drafts
 from schema.revision.models import Schema, build, read, with_version_table
 from schema.revision.probe import Probe
-from schema.revision.trial import FailsOnRowsError, fill, try_files
+from schema.revision.trial import FailsOnRowsError, Filled, fill, try_files
 from schema.revisions.history import read_heads
 from schema.revisions.runner import upgrade
 from schema.text import pluralize
@@ -115,7 +115,8 @@ def write(
         paths = files.write(written, head)
         try:
             progress("trial")
-            failure = _try(servers.history, at_head, paths, (before, target))
+            filled = _filled(drafts, paths)
+            failure = _try(servers.history, at_head, paths, (before, target), filled)
             progress("lint")
             with servers.history.database(at_head) as copy:
                 found = accept_findings(copy, paths)
@@ -180,21 +181,35 @@ def _refresh(server: Server) -> None:
     except BaseException:
         with ignored():
             for path, content in before.items():
-                path.write_bytes(content)
+                if path.read_bytes() != content:
+                    path.write_bytes(content)
         raise
 
 
+def _filled(drafts: Drafts, paths: Sequence[Path]) -> Filled:
+    fills = ((path.name, draft.fill) for draft, path in zip(drafts.drafts, paths, strict=True))
+    return {
+        name: (fill.table.removeprefix("table "), fill.column)
+        for name, fill in fills
+        if fill is not None and fill.again
+    }
+
+
 def _try(
-    server: Server, at_head: URL, paths: Sequence[Path], both: tuple[Snapshot, Snapshot]
+    server: Server,
+    at_head: URL,
+    paths: Sequence[Path],
+    both: tuple[Snapshot, Snapshot],
+    filled: Filled,
 ) -> str | None:
     """Try the files on rows, or without them; say on which rows they fail."""
     try:
         with server.database(at_head) as copy:
             fill(copy)
-            try_files(copy, scripts(), paths, both)
+            try_files(copy, scripts(), paths, both, filled)
     except FailsOnRowsError as error:
         with server.database(at_head) as copy:
-            try_files(copy, scripts(), paths, both)
+            try_files(copy, scripts(), paths, both, filled)
         return (
             f"Rows that are valid now stand in its way ({error}): change them first, in a revision"
             " of their own, or say in `assumes` that there are none."

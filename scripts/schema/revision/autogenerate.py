@@ -31,6 +31,10 @@ from schema.revision import models
 log = logging.getLogger("alembic.autogenerate.schema")
 
 
+_FOR_ONE_FILE = ("head", "splice", "branch_label", "version_path", "rev_id", "depends_on")
+"""Alembic's options of `revision` for one file."""
+
+
 class DifferenceOp(MigrateOperation):
     """A part of an object that differs; Alembic shows it, and this project writes the revision."""
 
@@ -189,7 +193,14 @@ def _write(scratch: _Scratch, revision: RevisionContext) -> None:
         CommandError: nothing is written.
 
     """
-    arguments = ["revision", "-m", revision.command_args["message"], *scratch.options]
+    given = revision.command_args
+    if asked := [one for one in _FOR_ONE_FILE if given.get(one) not in (None, False, "head")]:
+        options = ", ".join(f"--{one.replace('_', '-')}" for one in asked)
+        raise CommandError(
+            f"{options}: what is written has ids, names and an order of its own. Leave it"
+            " out, or write the file by hand, without --autogenerate."
+        )
+    arguments = ["revision", "-m", given["message"], *scratch.options]
     program = "from schema.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],

@@ -39,6 +39,9 @@ class Answers:
     rewrites: Mapping[str, str] = field(default_factory=dict)
     """Why every row may be written anew at once, while nobody can read the table."""
 
+    renames: frozenset[str] = frozenset()
+    """The columns that the models say replace others: a trigger keeps the two equal."""
+
     @property
     def names(self) -> set[str]:
         """The tables and columns that are decided about."""
@@ -66,10 +69,15 @@ def with_renames(
                     f"Nothing is written: {name} says renamed_from {old!r}, and {table.name} has no"
                     " column of that name; fix it in the model."
                 )
+            if not table.columns[old].info.get("retiring"):
+                raise CannotRunError(
+                    f"Nothing is written: {name} says renamed_from {old!r}, and the model has"
+                    f" {table.name}.{old} still; take one of the two out of the model."
+                )
             quoted, was = there[f"{table.name}.{old}"]
             kind = declared.get(name, (name, was))[1]
             fills[name] = quoted if kind == was else f"{quoted}::{kind}"
-    return replace(answers, fills={**fills, **answers.fills})
+    return replace(answers, fills={**fills, **answers.fills}, renames=frozenset(fills))
 
 
 def _columns(snapshot: Snapshot) -> dict[str, tuple[str, str]]:
@@ -299,9 +307,9 @@ def _added(old: Facts, new: Facts, rewrites: Rewrites) -> Iterator[Question]:
                 f"Column {name} is NOT NULL, and rows that exist have no value for it",
                 (
                     "give it a server_default: releases that do not know it keep working",
-                    f"say what they get: --fill {name}='an expression of the row'. A release that"
-                    " does not write it fails from then on: deploy the one that does first",
-                    "let it be NULL",
+                    f"say what they get: --fill {name}='an expression of the row'; the running"
+                    " release cannot INSERT from then on, because it does not know the column",
+                    "let it be NULL, and require it in a later release",
                 ),
                 "fills",
             )

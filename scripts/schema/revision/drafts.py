@@ -16,7 +16,7 @@ from migrations import snapshot
 from migrations.postgres import first_error_line
 from migrations.snapshot import Snapshot
 from schema.ddl.apply import Sessions, execute, own_names, reach
-from schema.ddl.definition import CURRENT_USER, Names
+from schema.ddl.definition import CURRENT_USER, Names, by_part, column, split_comment
 from schema.ddl.objects import NO_OPERATION
 from schema.ddl.steps import Step
 from schema.errors import CannotRunError
@@ -24,7 +24,8 @@ from schema.postgres.connection import driver_of
 from schema.revision.decisions import Answers
 from schema.revision.groups import groups
 from schema.revision.probe import Probe
-from schema.revision.stages import Fill, Name, Stage, Way, way
+from schema.revision.way.plan import Fill, Name
+from schema.revision.way.stages import Stage, Way, way
 
 VALUE_STAYS = "PostgreSQL cannot remove a value from an enum type."
 
@@ -101,10 +102,11 @@ class _Work:
         return snapshot.read(self.connection, version_table=True)
 
     def stage(self, stage: Stage, planned: Way) -> Iterator[Draft]:
-        if stage.name == "fill":
+        if stage.name in {"fill", "refill"}:
             schema = self.read()
-            for fill in planned.fills:
-                yield Draft("fill", schema, schema, (), fill=fill)
+            fills = planned.fills if stage.name == "fill" else _together(planned.fills)
+            for fill in fills:
+                yield Draft(stage.name, schema, schema, (), fill=fill)
             return
         before = self.read()
         with self._undone():
@@ -154,8 +156,9 @@ class _Work:
         for step in taken:
             execute(self.connection, *step.statements)
         after = self.read()
-        if name == "values":
-            return Draft(name, before, after, tuple(taken), irreversible=VALUE_STAYS)
+        reason = VALUE_STAYS if name == "values" else _why_irreversible(before, after)
+        if reason is not None:
+            return Draft(name, before, after, tuple(taken), irreversible=reason)
         with self._undone():
             back = reach(Sessions(self.connection), before, self._names_of_a_downgrade())
             self.not_reverted += snapshot.difference(self.read(), before)
@@ -177,9 +180,36 @@ class _Work:
             yield
 
 
+def _together(fills: Sequence[Fill]) -> list[Fill]:
+    """Fill the columns of a table that need a value by now in one statement, or it fails."""
+    found: dict[str, Fill] = {}
+    for fill in (one for one in fills if one.again):
+        first = found.get(fill.table)
+        found[fill.table] = fill if first is None else replace(first, others=(*first.others, fill))
+    return list(found.values())
+
+
 def _joined(left: Sequence[Sequence[Step]], taken: Sequence[Step]) -> list[Step]:
     """Return the steps of several groups in the order that was found."""
     return [step for step in taken if any(step in group for group in left)]
+
+
+def _why_irreversible(before: Snapshot, after: Snapshot) -> str | None:
+    """Say which dropped columns cannot come back: NOT NULL, and no row has a value for them."""
+    left = by_part(after)
+    lost = []
+    for fact in before:
+        heading, part = fact.object, fact.part
+        is_gone = part.startswith("column ") and (heading, part) not in left
+        if not is_gone or not heading.startswith("table ") or (heading, "owner") not in left:
+            continue
+        found = column(split_comment(fact.definition)[0])
+        is_given = any(found.get(one) for one in ("default", "generated", "identity", "inherited"))
+        if found.get("required") and not is_given:
+            lost.append(f"{heading.removeprefix('table ')}.{part.removeprefix('column ')}")
+    return (
+        f"{', '.join(lost)}: no row has its value any more, and each needs one." if lost else None
+    )
 
 
 def _does_something(step: Step) -> bool:

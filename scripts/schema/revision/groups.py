@@ -29,7 +29,7 @@ def groups(stage: str, before: Snapshot, taken: Sequence[Step]) -> list[list[Ste
 
 
 def _key(stage: str, step: Step, there: set[str]) -> str:
-    is_index = step.part.startswith("index ") and stage != "switch"
+    is_index = step.part.startswith("index ") and stage not in {"expand", "switch"}
     if is_index or any(" USING INDEX " in one for one in step.statements):
         return f"{step.object}\0{step.part}"  # it is done or undone outside of a transaction
     if stage != "expand":

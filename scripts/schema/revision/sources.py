@@ -39,21 +39,35 @@ def written(
 
 def notes(drafts: Drafts, paths: Sequence[Path]) -> Iterator[str]:
     """Say what a person should look at."""
-    yield "Say why in the docstring of the first file, if the reason is another one."
-    valued = _valued(drafts)
+    columns = _columns(drafts)
     for draft, path in zip(drafts.drafts, paths, strict=True):
-        for table, condition in wording.assumptions(draft, valued).items():
-            yield f"{path.name} fails on rows of {table} that do not meet: {condition}"
+        for step in draft.upgrade:
+            if name := wording.stops_null(step, columns):
+                yield (
+                    f"{path.name} stops what writes no {name}: deploy the release that writes it"
+                    " first"
+                )
+        for table, condition in wording.assumptions(draft, columns).items():
+            yield f"{path.name} {wording.obstacle(table, condition)}"
         if draft.irreversible is not None or draft.fill is not None:
             yield f"{path.name} cannot be reverted: {draft.irreversible or fill.NOT_REVERTED}"
+    yield "Say why in the docstring of the first file, if the reason is another one."
 
 
-def _valued(drafts: Drafts) -> set[tuple[str, str]]:
-    """Return the columns of the history, and those that a backfill gives values."""
-    first = drafts.drafts[0].before if drafts.drafts else ()
-    columns = {(one.object, one.part) for one in first if one.part.startswith("column ")}
-    fills = (draft.fill for draft in drafts.drafts)
-    return columns | {(fill.table, f"column {fill.column}") for fill in fills if fill is not None}
+def _columns(drafts: Drafts) -> wording.Columns:
+    if not drafts.drafts:
+        return wording.Columns()
+    first, last = by_part(drafts.drafts[0].before), by_part(drafts.drafts[-1].after)
+    fills = [draft.fill for draft in drafts.drafts if draft.fill is not None]
+    filled = {(one.table, f"column {one.column}") for one in fills}
+    there = {key for key in first if key[1].startswith("column ")}
+    new = {key for key in last if key[1].startswith("column ")} - there - filled
+    return wording.Columns(
+        valued=there | filled,
+        refilled={(one.table, f"column {one.column}") for one in fills if one.again},
+        given=filled - {(one.table, f"column {one.column}") for one in fills if one.again},
+        empty={key for key in new if wording.is_empty(last[key])},
+    )
 
 
 def _source(
@@ -68,7 +82,7 @@ def _source(
     if draft.irreversible is not None:
         downgrade = [f"raise NotImplementedError({string(draft.irreversible)})"]
     declarations = {
-        "assumes": wording.assumptions(draft, _valued(drafts)),
+        "assumes": wording.assumptions(draft, _columns(drafts)),
         "loses": {
             one: request.answers.losses[one]
             for one in wording.losses(draft)
@@ -94,7 +108,7 @@ def _fill(draft: Draft, title: str, reason: str) -> Source:
     if wanted is None:
         raise ValueError(title)
     facts = by_part(draft.before)
-    code = fill.code(wanted.table, wanted.column, wanted.expression, facts)
+    code = fill.code(wanted.table, wanted.columns, facts)
     return Source(
         title,
         reason,

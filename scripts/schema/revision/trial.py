@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.runtime.migration import MigrationStep
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
@@ -30,60 +31,114 @@ class FailsOnRowsError(CannotRunError):
     """A file fails on generated rows, which are valid and yet stand in its way."""
 
 
+type Filled = Mapping[str, tuple[str, str]]
+"""By a file's name, the table and the column that has a value in every row after it."""
+
+
 def try_files(
-    copy: URL, directory: ScriptDirectory, paths: Sequence[Path], both: tuple[Snapshot, Snapshot]
+    copy: URL,
+    directory: ScriptDirectory,
+    paths: Sequence[Path],
+    both: tuple[Snapshot, Snapshot],
+    filled: Filled,
 ) -> None:
     """Run the files on a database at the revision before them; `both` are the schemas around them.
 
     Raises:
-        FailsOnRowsError: a file fails on the database's rows.
-        CannotRunError: a file fails, or the schema is not what it should be.
+        FailsOnRowsError: an upgrade fails on the database's rows.
+        CannotRunError: a file fails, or the schema or the rows are not what they should be.
 
     """
-    before, target = both
-    new = revisions(directory, paths)
-    found: list[tuple[str, Snapshot, Snapshot]] = []
-    losses: set[str] = set()
-
-    def steps(_context: MigrationContext) -> Iterator[MigrationStep]:
-        with connect(copy, autocommit=True) as observer:
-            at = before
-            for one in new:
-                leave_only(driver_of(observer), getattr(one.module, "assumes", {}))
-                rows = _contents(observer)
-                yield upgrade_step(directory, one)
-                if is_irreversible(one):
-                    losses.update(_undeclared(one, lost(rows, _contents(observer), filling=True)))
-                else:
-                    yield downgrade_step(directory, one)
-                    now = snapshot.read(observer, version_table=True)
-                    found.append((f"the downgrade of {Path(one.path).name}", at, now))
-                    losses.update(_undeclared(one, lost(rows, _contents(observer))))
-                    yield upgrade_step(directory, one)
-                at = snapshot.read(observer, version_table=True)
-            found.append(("the upgrade", target, at))
-
+    trial = _Trial(directory, revisions(directory, paths), both, filled)
     with connect(copy) as connection:
         try:
-            run(connection, directory, steps)
+            run(connection, directory, lambda _context: trial.steps(copy))
+        except CannotRunError:
+            raise
         except (IntegrityError, DataError) as error:
-            raise FailsOnRowsError(describe_error(error)) from error
+            if not trial.reverting:
+                raise FailsOnRowsError(describe_error(error)) from error
+            raise CannotRunError(
+                f"Nothing is written: the downgrade of {trial.reverting} fails on rows"
+                f" ({describe_error(error)}). Give --using an expression whose results can be cast"
+                " back, or the new column another name, with renamed_from."
+            ) from error
         except Exception as error:  # a revision may raise anything
             raise CannotRunError(
                 f"Nothing is written: what would be written fails ({describe_error(error)})."
             ) from error
-    if losses:
-        options = " ".join(f"--drop {one}='why they are not needed'" for one in sorted(losses))
-        raise CannotRunError(
-            f"Nothing is written: the values of {', '.join(sorted(losses))} are lost, and no"
-            f" downgrade brings them back. If that is right, say so: {options}."
-        )
-    for what, expected, now in found:
-        if now != expected:
+    trial.require_success()
+
+
+@dataclass
+class _Trial:
+    """What the files did."""
+
+    directory: ScriptDirectory
+    new: Sequence[Script]
+    both: tuple[Snapshot, Snapshot]
+    filled: Filled
+    reverting: str = ""
+    """The file whose downgrade runs."""
+    reached: list[tuple[str, Snapshot, Snapshot]] = field(default_factory=list)
+    """What ran, the schema that it should lead to, and the one that it led to."""
+    losses: set[str] = field(default_factory=set)
+
+    def steps(self, copy: URL) -> Iterator[MigrationStep]:
+        """Yield the steps, and look at the database between them."""
+        at, target = self.both
+        with connect(copy, autocommit=True) as observer:
+            for one in self.new:
+                name = Path(one.path).name
+                leave_only(driver_of(observer), getattr(one.module, "assumes", {}))
+                rows = _contents(observer)
+                yield upgrade_step(self.directory, one)
+                if name in self.filled:
+                    _require_values(observer, *self.filled[name])
+                if is_irreversible(one):
+                    found = lost(rows, _contents(observer), filling=True)
+                else:
+                    self.reverting = name
+                    yield downgrade_step(self.directory, one)
+                    self.reverting = ""
+                    now = snapshot.read(observer, version_table=True)
+                    self.reached.append((f"the downgrade of {name}", at, now))
+                    found = lost(rows, _contents(observer))
+                    yield upgrade_step(self.directory, one)
+                self.losses |= _undeclared(one, found)
+                at = snapshot.read(observer, version_table=True)
+            self.reached.append(("the upgrade", target, at))
+
+    def require_success(self) -> None:
+        """Refuse files that lose values, or that lead elsewhere.
+
+        Raises:
+            CannotRunError: they do.
+
+        """
+        if self.losses:
+            names = sorted(self.losses)
+            options = " ".join(f"--drop {one}='why they are not needed'" for one in names)
             raise CannotRunError(
-                f"Nothing is written: {what} does not lead to the schema that it should:\n"
-                f"{snapshot.difference(expected, now)}"
+                f"Nothing is written: the values of {', '.join(names)} are lost, and no downgrade"
+                f" brings them back. If that is right, say so: {options}."
             )
+        for what, expected, now in self.reached:
+            if now != expected:
+                raise CannotRunError(
+                    f"Nothing is written: {what} does not lead to the schema that it should:\n"
+                    f"{snapshot.difference(expected, now)}"
+                )
+
+
+def _require_values(observer: Connection, table: str, column: str) -> None:
+    query = f"SELECT EXISTS (SELECT FROM {table} WHERE {column} IS NULL)"
+    found = driver_of(observer).execute(query.encode()).fetchone()
+    if found is not None and found[0]:
+        raise CannotRunError(
+            f"Nothing is written: --fill leaves {table}.{column} without a value in a row; give an"
+            " expression that is never NULL, such as coalesce(…, '')."
+        )
 
 
 def fill(copy: URL) -> None:

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
-from migrations.snapshot import Snapshot
+from migrations.snapshot import Fact, Snapshot
 from schema.ddl.definition import by_part, column, split_comment
 from schema.ddl.steps import Step
 from schema.revision.code.columns import reference
@@ -16,6 +17,7 @@ _LATER_BECAUSE = {
     "switch": "what it needs is built by now, so that it holds its lock for a moment only",
     "require": "an UPDATE of a row without a value would fail before the rows are filled",
     "fill": "the rows that are older than the column need a value too",
+    "refill": "rows may have come without a value before one was required",
     "validate": "rows are checked without a lock that stops writes, in a transaction of its own",
     "attach": "what it needs is there by now, so that it holds its lock for a moment only",
     "contract": "no release uses what it drops",
@@ -25,6 +27,11 @@ _UNIQUE = re.compile(
     r"(?: NULLS NOT DISTINCT)?(?: WITH \([^()]+\))?(?: WHERE (?P<where>.+))?",
     re.DOTALL,
 )
+_NOT_NULL = re.compile(rf"\(?(?P<column>{NAME}) IS NOT NULL\)?")
+_REQUIRES = re.compile(rf"CHECK \(\(?(?P<column>{NAME}) IS NOT NULL\)?\) NOT VALID")
+_EQUALS = re.compile(
+    r"WHERE \((?:o\.other_\d+(?:, )?)+\) = \((?P<columns>.+?)\) AND o\.other_row <"
+)
 _ORDER = re.compile(r"(?: \w+_ops)?(?: DESC| ASC)?(?: NULLS (?:FIRST|LAST))?$")
 _VALUE = re.compile(rf"{NAME}|{NAME}\(.+\)|\(.+\)", re.DOTALL)
 
@@ -32,9 +39,13 @@ _VALUE = re.compile(rf"{NAME}|{NAME}\(.+\)|\(.+\)", re.DOTALL)
 def title(draft: Draft) -> str:
     """Return what a draft does, in the imperative."""
     if draft.fill is not None:
-        return f"Fill {_of(draft.fill.table, draft.fill.column)}"
+        again = " again" if draft.stage == "refill" else ""
+        filled = ", ".join(_of(draft.fill.table, one) for one in draft.fill.columns)
+        return f"Fill {filled}{again}"
     parts = list(dict.fromkeys(name_of(step.object, step.part) for step in draft.upgrade))
     names = ", ".join(parts[:3]) + (", …" if len(parts) > 3 else "")
+    if draft.stage == "validate" and all(one.part.startswith("index ") for one in draft.upgrade):
+        return f"Build {names}"
     verb = {
         "values": "Add values to",
         "indexes": "Build",
@@ -78,30 +89,75 @@ def changes(before: Snapshot, after: Snapshot) -> list[str]:
     return list(found)
 
 
-def assumptions(draft: Draft, valued: Collection[tuple[str, str]]) -> dict[str, str]:
-    """Return the condition that the rows of each table must meet, or the draft fails on them.
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a change, by table and part."""
 
-    `valued` has the columns that had values, or got them, before a CHECK of them was added.
-    """
+    valued: Collection[tuple[str, str]] = ()
+    """Those that had values, or got them, before a constraint of them was added."""
+    refilled: Collection[tuple[str, str]] = ()
+    """Those that are filled again when a value is required of them."""
+    given: Collection[tuple[str, str]] = ()
+    """Those to which a default or a trigger gives a value from the start."""
+    empty: Collection[tuple[str, str]] = ()
+    """New ones in which each row has NULL."""
+
+
+def is_empty(definition: str) -> bool:
+    """Whether a new column has no value in the rows that exist."""
+    found = column(split_comment(definition)[0])
+    return bool(found) and not any(found[one] for one in ("default", "generated", "identity"))
+
+
+def assumptions(draft: Draft, columns: Columns) -> dict[str, str]:
+    """Return the condition that the rows of each table must meet, or the draft fails on them."""
     found: dict[str, list[str]] = {}
-    old = by_part(draft.before)
+    old, after = by_part(draft.before), by_part(draft.after)
     for fact in draft.after:
         was = old.get((fact.object, fact.part))
         if not fact.object.startswith("table ") or was == fact.definition:
             continue
         if (fact.object, "owner") not in old:
             continue
-        condition = _condition(fact.object, split_comment(fact.definition)[0], was)
-        is_check = fact.definition.startswith("CHECK ")
-        if condition is None or (is_check and not _names_column(fact.object, condition, valued)):
+        condition = _condition(fact.object, split_comment(fact.definition)[0], was, after)
+        if condition is None or _is_met(fact, condition, columns):
             continue
         found.setdefault(unquoted(fact.object.removeprefix("table ")), []).append(condition)
     return {table: " AND ".join(_bracketed(found[table])) for table in found}
 
 
-def _names_column(heading: str, condition: str, valued: Collection[tuple[str, str]]) -> bool:
-    names = (part.removeprefix("column ") for of, part in valued if of == heading)
+def _is_met(fact: Fact, condition: str, columns: Columns) -> bool:
+    """Whether no row can fail to meet a condition."""
+    if fact.definition.startswith("CREATE UNIQUE INDEX "):
+        is_distinct = " NULLS NOT DISTINCT" not in fact.definition
+        return is_distinct and _names_column(fact.object, condition, columns.empty)
+    if not fact.definition.startswith("CHECK "):
+        return False
+    required = _NOT_NULL.fullmatch(condition)
+    if required and (fact.object, f"column {required['column']}") in columns.refilled:
+        return True
+    return not _names_column(fact.object, condition, columns.valued)
+
+
+def _names_column(heading: str, condition: str, columns: Collection[tuple[str, str]]) -> bool:
+    names = (part.removeprefix("column ") for of, part in columns if of == heading)
     return any(re.search(rf"(?<![\w\"]){re.escape(one)}(?![\w\"])", condition) for one in names)
+
+
+def stops_null(step: Step, columns: Columns) -> str | None:
+    """Return the column into which a step stops NULL, although a running release may write it."""
+    for sql in step.statements:
+        found = _REQUIRES.search(sql)
+        if found and (step.object, f"column {found['column']}") not in columns.given:
+            return _of(step.object, found["column"])
+    return None
+
+
+def obstacle(table: str, condition: str) -> str:
+    """Say which rows a revision fails on."""
+    if found := _EQUALS.search(condition):
+        return f"fails if two rows of {table} have the same {found['columns']}"
+    return f"fails on rows of {table} that do not meet: {condition}"
 
 
 def losses(draft: Draft) -> Iterator[str]:
@@ -124,7 +180,9 @@ def losses(draft: Draft) -> Iterator[str]:
                 yield _of(heading, fact.part.removeprefix("column "))
 
 
-def _condition(heading: str, body: str, was: str | None) -> str | None:
+def _condition(
+    heading: str, body: str, was: str | None, facts: Mapping[tuple[str, str], str]
+) -> str | None:
     """Return the condition of a constraint that is validated, or of a new unique index."""
     if body.startswith("CHECK ") and not body.endswith(" NOT VALID"):
         is_validated = was is None or split_comment(was)[0].endswith(" NOT VALID")
@@ -133,8 +191,13 @@ def _condition(heading: str, body: str, was: str | None) -> str | None:
     key = reference(body)
     if key is not None and not key["later"]:
         target = ".".join(str(key[one]) for one in ("schema", "table") if key[one])
-        referred = ", ".join(f"r.{one}" for one in split(str(key["referred"])))
-        return f"({key['columns']}) IN (SELECT {referred} FROM {target} AS r)"
+        names = split(str(key["referred"]))
+        referred = ", ".join(f"r.{one}" for one in names)
+        definitions = (facts.get((f"table {target}", f"column {one}"), "") for one in names)
+        # With a NULL among them, IN is never false.
+        are_there = all("  not null" in one for one in definitions)
+        known = "" if are_there else f" WHERE ({referred}) IS NOT NULL"
+        return f"({key['columns']}) IN (SELECT {referred} FROM {target} AS r{known})"
     if body.startswith("CREATE UNIQUE INDEX ") and was is None:
         return _uniqueness(heading.removeprefix("table "), body)
     return None
@@ -147,12 +210,12 @@ def _uniqueness(table: str, created: str) -> str | None:
     values = [_ORDER.sub("", one) for one in elements]
     if found is None or not all(_VALUE.fullmatch(one) for one in values):
         return None
-    named = ", ".join(f"{value} AS v{number}" for number, value in enumerate(values))
-    others = ", ".join(f"o.v{number}" for number, _ in enumerate(values))
+    named = ", ".join(f"{value} AS other_{number}" for number, value in enumerate(values))
+    others = ", ".join(f"o.other_{number}" for number, _ in enumerate(values))
     where = f" WHERE {found['where']}" if found["where"] else ""
     condition = (
-        f"NOT EXISTS (SELECT FROM (SELECT ctid AS place, {named} FROM {table}{where}) AS o"
-        f" WHERE ({others}) = ({', '.join(values)}) AND o.place < {table}.ctid)"
+        f"NOT EXISTS (SELECT FROM (SELECT ctid AS other_row, {named} FROM {table}{where}) AS o"
+        f" WHERE ({others}) = ({', '.join(values)}) AND o.other_row < {table}.ctid)"
     )
     return f"({found['where']}) IS NOT TRUE OR {condition}" if found["where"] else condition
 

@@ -29,8 +29,8 @@ class Code:
     upgrade: tuple[str, ...]
 
 
-def code(heading: str, column: str, expression: str, facts: Mapping[tuple[str, str], str]) -> Code:
-    """Write the code.
+def code(heading: str, columns: Mapping[str, str], facts: Mapping[tuple[str, str], str]) -> Code:
+    """Write the code that gives columns the values of expressions, where they have none.
 
     Raises:
         CannotRunError: the table has no primary key to follow.
@@ -39,23 +39,29 @@ def code(heading: str, column: str, expression: str, facts: Mapping[tuple[str, s
     key = _key(heading, facts)
     if key is None:
         raise CannotRunError(
-            f"Nothing is written: {heading} has no primary key, which a backfill of {column} could"
-            " follow in batches; give it one first."
+            f"Nothing is written: {heading} has no primary key, which a backfill of"
+            f" {', '.join(columns)} could follow in batches; give it one first."
         )
     table = heading.removeprefix("table ")
-    columns = ", ".join(key)
+    by = ", ".join(key)
     bound = ", ".join(f":key_{number}" for number, _ in enumerate(key))
     named = ", ".join(f"{one} AS key_{number}" for number, one in enumerate(key))
     same = " AND ".join(f"{table}.{one} = batch.key_{number}" for number, one in enumerate(key))
-    left = f"FROM {table} WHERE ({columns}) >= ({bound}) ORDER BY {columns}"
+    left = f"FROM {table} WHERE ({by}) >= ({bound}) ORDER BY {by}"
+    empty = " OR ".join(f"{one} IS NULL" for one in columns)
+    values = {name: escaped(one) for name, one in columns.items()}
+    missing = " OR ".join(f"{table}.{one} IS NULL" for one in columns)
+    if len(columns) > 1:
+        values = {name: f"coalesce({table}.{name}, {one})" for name, one in values.items()}
+        missing = f"({missing})"
     queries = {
-        "FIRST": f"SELECT {named} FROM {table} WHERE {column} IS NULL ORDER BY {columns} LIMIT 1",
-        "FILL": f"UPDATE {table} SET {column} = {escaped(expression)}"
+        "FIRST": f"SELECT {named} FROM {table} WHERE {empty} ORDER BY {by} LIMIT 1",
+        "FILL": f"UPDATE {table} SET {', '.join(f'{name} = {one}' for name, one in values.items())}"
         f" FROM (SELECT {named} {left} LIMIT {_ROWS}) AS batch"
-        f" WHERE {same} AND {table}.{column} IS NULL",
+        f" WHERE {same} AND {missing}",
         "NEXT": f"SELECT {named} {left} LIMIT 1 OFFSET {_ROWS}",
     }
-    what = f"{unquoted(table)}.{unquoted(column)}"
+    what = ", ".join(f"{unquoted(table)}.{unquoted(one)}" for one in columns)
     keeps = any("app.keep_updated_at" in definition for definition in facts.values())
     constants = tuple(_constant(name, sql) for name, sql in queries.items())
     return Code(constants, tuple(_upgrade(what, keeps_updated_at=keeps)))
