@@ -7,7 +7,7 @@ rename" in migrations/README.md.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -88,22 +88,29 @@ def keep_old_columns(table: Table) -> None:
                     info={"retiring": True},
                 )
             )
-    for old, new in renames:
-        for key in sorted(table.constraints, key=lambda one: str(one.name)):
-            if isinstance(key, UniqueConstraint | PrimaryKeyConstraint) and new in key.columns:
-                _keep_key(key, table, old, new)
-        for index in sorted(table.indexes, key=lambda one: str(one.name)):
-            if new in index.columns or any(_named(new).search(one) for one in _texts(index)):
-                _keep_index(index, table, old, new)
+    if renames:
+        _keep_what_uses(table, {new: old for old, new in renames})
+
+
+def _keep_what_uses(table: Table, old: Mapping[str, str]) -> None:
+    """Keep the indexes and unique keys of the columns that others replace, by the new names."""
+    for key in sorted(table.constraints, key=lambda one: str(one.name)):
+        if isinstance(key, UniqueConstraint | PrimaryKeyConstraint) and any(
+            one in key.columns for one in old
+        ):
+            _keep_key(key, table, old)
+    for index in sorted(table.indexes, key=lambda one: str(one.name)):
+        texts = list(_texts(index))
+        if any(one in index.columns or any(map(_named(one).search, texts)) for one in old):
+            _keep_index(index, table, old)
 
 
 def _keep_key(
-    key: UniqueConstraint | PrimaryKeyConstraint, table: Table, old: str, new: str
+    key: UniqueConstraint | PrimaryKeyConstraint, table: Table, old: Mapping[str, str]
 ) -> None:
-    """Make the same key of the old column; a unique one of a primary key, of which there is one."""
-    columns = [table.columns[old if one.name == new else one.name] for one in key.columns]
+    """Make the same key of the old columns; of a primary key, of which there is one, a unique."""
     UniqueConstraint(
-        *columns,
+        *(table.columns[old.get(one.name, one.name)] for one in key.columns),
         name=_old_name(key) if isinstance(key, UniqueConstraint) else None,
         deferrable=key.deferrable,
         initially=key.initially,
@@ -123,12 +130,15 @@ def _texts(index: Index) -> Iterator[str]:
             yield part.text
 
 
-def _keep_index(index: Index, table: Table, old: str, new: str) -> None:
-    """Make the same index of the old column."""
+def _keep_index(index: Index, table: Table, old: Mapping[str, str]) -> None:
+    """Make the same index of the old columns."""
 
     def of_old(part: Any) -> Any:  # noqa: ANN401  # what an index may hold
         if isinstance(part, TextClause):
-            return text(_named(new).sub(f'"{old}"', part.text))
+            sql = part.text
+            for new, name in old.items():
+                sql = _named(new).sub(f'"{name}"', sql)
+            return text(sql)
         if isinstance(part, ColumnElement):
             return replacement_traverse(part, {}, replaced)
         return part
@@ -137,7 +147,8 @@ def _keep_index(index: Index, table: Table, old: str, new: str) -> None:
         element: ExternallyTraversible,
         **_options: Any,  # noqa: ANN401  # SQLAlchemy's
     ) -> ExternallyTraversible | None:
-        return table.columns[old] if element is table.columns[new] else None
+        found = (name for new, name in old.items() if element is table.columns[new])
+        return next((table.columns[name] for name in found), None)
 
     options = {name: of_old(value) for name, value in index.dialect_kwargs.items()}
     expressions = [of_old(one) for one in index.expressions]

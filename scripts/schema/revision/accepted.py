@@ -38,6 +38,10 @@ _UPGRADE = {
     "adding-not-nullable-field": "a validated CHECK proves it",
     "changing-column-type": "it was seen to write no row, or was asked for with --using",
 }
+_REWRITTEN = {
+    "constraint-missing-not-valid": "its rows are written anew, as --rewrite asked",
+    "disallowed-unique-constraint": "its rows are written anew, as --rewrite asked",
+}
 _DOWNGRADE = {
     "adding-field-with-default": "it brings back what the upgrade took away",
     "adding-not-nullable-field": "it brings back what the upgrade took away",
@@ -49,8 +53,12 @@ _DOWNGRADE = {
 }
 
 
-def accept_findings(copy: URL, paths: Sequence[Path]) -> list[Finding]:
-    """Lint the files, on a database at the revision before them; return what is not accepted."""
+def accept_findings(copy: URL, paths: Sequence[Path], *, rewrites: bool) -> list[Finding]:
+    """Lint the files, on a database at the revision before them; return what is not accepted.
+
+    `rewrites` says whether a person has asked for rows to be written anew at once.
+    """
+    upgrade = _UPGRADE | (_REWRITTEN if rewrites else {})
     directory = scripts()
     new = {one.revision for one in revisions(directory, paths)}
     with connect(copy) as connection:
@@ -62,7 +70,7 @@ def accept_findings(copy: URL, paths: Sequence[Path]) -> list[Finding]:
     comments: dict[tuple[Path, int], list[str]] = {}
     for finding in found:
         path = names[finding.file]
-        reasons = _DOWNGRADE if finding.line in _lines_of_downgrade(path) else _UPGRADE
+        reasons = _DOWNGRADE if finding.line in _lines_of_downgrade(path) else upgrade
         reason = reasons.get(finding.rule)
         if reason is None and _STYLE.fullmatch(finding.rule):
             reason = "PostgreSQL writes it so"

@@ -119,7 +119,7 @@ def write(
             failure = _try(servers.history, at_head, paths, (before, target), filled)
             progress("lint")
             with servers.history.database(at_head) as copy:
-                found = accept_findings(copy, paths)
+                found = accept_findings(copy, paths, rewrites=bool(answers.rewrites))
             progress("generated files")
             _refresh(servers.history)
         except BaseException:
