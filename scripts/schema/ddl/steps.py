@@ -119,7 +119,7 @@ def renamed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, s
 
 
 def _is_free(part: str, renamed: Mapping[str, str], old: Mapping[str, str]) -> bool:
-    """Whether what has a name now gives it up, and so on; in a circle nobody can begin."""
+    """Whether what has a name now gives it up, and so on; in a circle there is no first one."""
     given_up = {was: now for now, was in renamed.items()}
     seen = {part}
     while part in old:
