@@ -87,7 +87,7 @@ def checkouts(folder: Path, tables: int) -> tuple[Checkout, Checkout]:
         compileall.compile_dir(copy.root, quiet=2)
     selected = 'autogenerate_plugins=["schema"]'
     own = f"autogenerate_plugins={models._ALEMBICS_OWN!r}"  # noqa: SLF001  # as the check has it
-    theirs.edit("migrations/env.py", selected, f"{own}, compare_server_default=True")
+    theirs.edit("migrations/env.py", selected, own)
     return ours, theirs
 
 

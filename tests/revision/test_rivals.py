@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from schema.postgres.scratch import Server
 from schema.revision.author import Servers
-from tests.revision import rival_table
+from tests.revision import rival_table, rival_times
 from tests.revision.rival_ground import Ground, Outcome, changes, execute, ground, no_changes
 from tests.revision.rival_processes import Rival, best, rival
 from tests.revision.rival_table import OURS, Column, Table
@@ -165,3 +165,10 @@ def test_the_table(tmp_path: Path) -> None:
     assert file.read_text() == (
         f"a\n{rival_table._BEGIN}\n\n{text}\n{rival_table._END}\nb\n"  # noqa: SLF001  # as above
     )
+
+
+@pytest.mark.slow
+def test_both_comparisons_are_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both checkouts pass `alembic check` on the database that is compared."""
+    rival_times.report("18", runs=1, sizes=[0])
+    assert "Alembic's" in capsys.readouterr().out
