@@ -52,7 +52,7 @@ def title(draft: Draft) -> str:
         "switch": "Require" if _requires_key(draft) else "Replace",
         "require": "Require",
         "validate": "Validate",
-        "attach": "Require",
+        "attach": "Drop" if _only_drops(draft) else "Require",
         "contract": "Drop",
     }.get(draft.stage, "Change")
     return f"{verb} {names}"
@@ -222,6 +222,11 @@ def _uniqueness(table: str, created: str) -> str | None:
 
 def _bracketed(conditions: list[str]) -> list[str]:
     return conditions if len(conditions) == 1 else [f"({one})" for one in conditions]
+
+
+def _only_drops(draft: Draft) -> bool:
+    left = by_part(draft.after)
+    return not any((step.object, step.part) in left for step in draft.upgrade)
 
 
 def _requires_key(draft: Draft) -> bool:
