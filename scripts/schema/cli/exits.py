@@ -25,11 +25,7 @@ def exit_codes(error_document: Callable[[str], str] | None = None) -> Iterator[N
     """
     try:
         yield
-    except TerminatedError:
-        raise typer.Exit(143) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
         if (code := _interrupted(error)) is not None:
             raise typer.Exit(code) from None
         message = _message(error)
@@ -42,7 +38,7 @@ def exit_codes(error_document: Callable[[str], str] | None = None) -> Iterator[N
 
 
 def _interrupted(error: BaseException) -> int | None:
-    """Return the exit code of a signal during whose clean-up the error was raised."""
+    """Return the exit code of a signal, also of one during whose clean-up the error was raised."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, TerminatedError):
@@ -70,7 +66,7 @@ def print_result(shown: "str | Group", *, ok: bool) -> None:
         raise typer.Exit(1)
 
 
-def _message(error: Exception) -> str | None:
+def _message(error: BaseException) -> str | None:
     """Return the one-sentence message of an expected error, None for a bug."""
     # Each is slow to import, and `schema --help` must be fast.
     import psycopg  # noqa: PLC0415

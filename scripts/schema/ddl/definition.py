@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from migrations.snapshot import Snapshot
@@ -81,7 +81,7 @@ def fields(definition: str) -> list[str]:
 
 def column(definition: str) -> Mapping[str, str | None]:
     """Return the fields of a column's definition, without its comment; {} if it is not clear."""
-    found = _COLUMN.fullmatch(definition)
+    found = _COLUMN.fullmatch(split_comment(definition)[0])
     return found.groupdict() if found else {}
 
 
@@ -100,6 +100,11 @@ def options(definition: str | None) -> dict[str, str]:
     """Return storage parameters by name."""
     pairs = (one.partition("=") for one in (definition or "").split(", ") if one)
     return {name: value for name, _, value in pairs}
+
+
+def standing_alone(names: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern of SQL names, as snapshots write them, that are no part of longer ones."""
+    return re.compile(rf'(?<![\w"])(?:{"|".join(map(re.escape, names))})(?![\w"])')
 
 
 def schema_prefix(name: str) -> str:

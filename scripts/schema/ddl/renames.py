@@ -1,13 +1,12 @@
 """Recognise renamed columns, tables and parts of tables, where the catalogs leave no doubt."""
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
 from migrations.snapshot import Snapshot
-from schema.ddl.definition import schema_prefix, split_comment
+from schema.ddl.definition import schema_prefix, split_comment, standing_alone
 from schema.ddl.objects import split_heading
 
 type Attributes = frozenset[tuple[str, int, str]]
@@ -187,7 +186,7 @@ def _keys(parts_of: dict[str, str]) -> set[str]:
 
 
 def _renamed(definition: str, old: str, new: str) -> str:
-    return re.sub(rf"(?<![\w\"]){re.escape(old)}(?![\w\"])", lambda _: new, definition, count=1)
+    return standing_alone([old]).sub(lambda _: new, definition, count=1)
 
 
 def _body(definition: str) -> str:

@@ -82,7 +82,7 @@ def rename(kind: str, name: str, old: str, new: str) -> str:
 
 def column_definition(definition: str) -> str | None:
     """Write a column's definition for CREATE TABLE or ADD COLUMN; None if it is not clear."""
-    found = column(split_comment(definition)[0])
+    found = column(definition)
     if not found or found["inherited"] or found["foreign_options"]:
         return None
     words = [str(found["type"])]

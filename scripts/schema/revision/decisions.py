@@ -14,9 +14,9 @@ from pglast.parser import ParseError
 from sqlalchemy import MetaData
 
 from migrations.snapshot import Snapshot
-from schema.ddl.definition import by_part, column, split_comment
+from schema.ddl.definition import by_part, column
 from schema.errors import CannotRunError
-from schema.revision.code.literals import unquoted
+from schema.revision.code.literals import dotted, plain
 
 type Facts = dict[tuple[str, str], str]
 """The definition of each part of each object."""
@@ -83,9 +83,9 @@ def with_renames(
 def _columns(snapshot: Snapshot) -> dict[str, tuple[str, str]]:
     """Return the quoted name and the type of each column of a table, by `table.column`."""
     return {
-        f"{_plain(fact.object)}.{unquoted(name)}": (
+        dotted(fact.object, name): (
             name,
-            str(column(split_comment(fact.definition)[0]).get("type")),
+            str(column(fact.definition).get("type")),
         )
         for fact in snapshot
         if fact.object.startswith("table ")
@@ -183,7 +183,7 @@ def _questions(old: Facts, new: Facts, rewrites: Rewrites) -> Iterator[Question]
     for (heading, part), was in sorted(old.items()):
         now = new.get((heading, part))
         if heading.startswith("table "):
-            table = _plain(heading)
+            table = plain(heading)
             if part == "owner" and heading not in headings:
                 yield _dropped(table, f"Table {table} is in the schema and not in the models")
             elif part.startswith("column ") and heading in headings and was != now:
@@ -202,12 +202,12 @@ def _locked(old: Facts, new: Facts) -> Iterator[Question]:
         if was == now or heading not in headings or not heading.startswith("table "):
             continue
         if part == "persistence":
-            yield _rewritten(_plain(heading), f"{heading.capitalize()} is {now or 'logged'} now")
+            yield _rewritten(plain(heading), f"{heading.capitalize()} is {now or 'logged'} now")
         elif part.startswith("constraint ") and now and now.startswith("EXCLUDE "):
             name = part.removeprefix("constraint ")
             yield _rewritten(
-                _plain(heading),
-                f"{name} compares every row of {_plain(heading)} with the others",
+                plain(heading),
+                f"{name} compares every row of {plain(heading)} with the others",
             )
 
 
@@ -215,12 +215,12 @@ def _column(
     key: tuple[str, str], was: str, now: str | None, rewrites: Rewrites
 ) -> Iterator[Question]:
     heading, part = key
-    name = f"{_plain(heading)}.{unquoted(part.removeprefix('column '))}"
+    name = dotted(heading, part.removeprefix("column "))
     if now is None:
-        if not column(split_comment(was)[0]).get("generated"):
+        if not column(was).get("generated"):
             yield _dropped(name, f"Column {name} is in the schema and not in the models")
         return
-    before, after = (column(split_comment(one)[0]) for one in (was, now))
+    before, after = (column(one) for one in (was, now))
     if not before or not after or after["inherited"]:
         return
     if after["generated"] and not before["generated"]:
@@ -297,8 +297,8 @@ def _added(old: Facts, new: Facts, rewrites: Rewrites) -> Iterator[Question]:
         if not part.startswith("column ") or (heading, part) in old:
             continue
         column_name = part.removeprefix("column ")
-        name = f"{_plain(heading)}.{unquoted(column_name)}"
-        found = column(split_comment(now)[0])
+        name = dotted(heading, column_name)
+        found = column(now)
         if not found or found["default"] or found["inherited"]:
             continue
         if found["required"] and not (found["generated"] or found["identity"]):
@@ -320,13 +320,9 @@ def _added(old: Facts, new: Facts, rewrites: Rewrites) -> Iterator[Question]:
 def _changed_columns(old: Facts, new: Facts) -> set[str]:
     """Return the columns that change: their rows may be filled, and their values lost."""
     return {
-        f"{_plain(heading)}.{unquoted(part.removeprefix('column '))}"
+        dotted(heading, part.removeprefix("column "))
         for (heading, part), now in new.items()
         if heading.startswith("table ")
         and part.startswith("column ")
         and old.get((heading, part)) != now
     }
-
-
-def _plain(heading: str) -> str:
-    return unquoted(heading.partition(" ")[2])

@@ -16,7 +16,7 @@ from migrations import snapshot
 from migrations.postgres import first_error_line
 from migrations.snapshot import Snapshot
 from schema.ddl.apply import Sessions, execute, own_names, reach
-from schema.ddl.definition import CURRENT_USER, Names, by_part, column, split_comment
+from schema.ddl.definition import CURRENT_USER, Names, by_part, column
 from schema.ddl.objects import NO_OPERATION
 from schema.ddl.steps import Step
 from schema.errors import CannotRunError
@@ -203,7 +203,7 @@ def _why_irreversible(before: Snapshot, after: Snapshot) -> str | None:
         is_gone = part.startswith("column ") and (heading, part) not in left
         if not is_gone or not heading.startswith("table ") or (heading, "owner") not in left:
             continue
-        found = column(split_comment(fact.definition)[0])
+        found = column(fact.definition)
         is_given = any(found.get(one) for one in ("default", "generated", "identity", "inherited"))
         if found.get("required") and not is_given:
             lost.append(f"{heading.removeprefix('table ')}.{part.removeprefix('column ')}")

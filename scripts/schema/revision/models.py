@@ -1,7 +1,7 @@
 """The schema that the models declare, built in a scratch database of its own."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import URL, CheckConstraint, Connection, MetaData
@@ -12,6 +12,7 @@ from migrations.snapshot import Snapshot
 from schema.ddl.definition import by_part, split_comment
 from schema.errors import CannotRunError
 from schema.postgres.connection import connect, describe_error, driver_of
+from schema.revision.code.statements import Checks, Orders
 
 VERSION_TABLE = "table alembic_version"
 
@@ -29,11 +30,8 @@ class Schema:
     """A schema, and what its snapshot does not say."""
 
     facts: Snapshot
-    orders: Mapping[str, list[str]]
-    """The columns of each table, in their order."""
-    checks: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-    """Of a CHECK, by table and part: its definition as PostgreSQL shows it, and as the models do.
-    """
+    orders: Orders
+    checks: Checks = field(default_factory=dict)
 
 
 def read(connection: Connection, *, version_table: bool = False) -> Schema:

@@ -1,6 +1,7 @@
 """The files of a change: each draft's code, its reason, and what it assumes and loses."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from schema.revision import wording
 from schema.revision.code import fill
 from schema.revision.code.literals import string
 from schema.revision.code.statements import Body, Checks, Orders, Setting, body
+from schema.revision.decisions import Answers
 from schema.revision.drafts import Draft, Drafts
 from schema.revision.files import Source
 
@@ -26,6 +28,7 @@ def written(
     """Return the source of each revision."""
     summary = wording.summary(*both)
     why = request.why or f"the models have changed, and the schema follows: {summary}."
+    change = _Change(drafts.database, texts, _columns(drafts), request.answers)
     found = []
     for number, draft in enumerate(drafts.drafts):
         title = request.message if number == 0 else wording.title(draft)
@@ -33,7 +36,7 @@ def written(
         if draft.fill is not None:
             found.append(_fill(draft, title, reason))
         else:
-            found.append(_source(draft, (title, reason), drafts, texts, request))
+            found.append(_source(draft, (title, reason), change))
     return found
 
 
@@ -70,28 +73,34 @@ def _columns(drafts: Drafts) -> wording.Columns:
     )
 
 
-def _source(
-    draft: Draft, words: tuple[str, str], drafts: Drafts, texts: Texts, request: "Request"
-) -> Source:
-    up = body(draft.upgrade, Setting(draft.before, draft.after, drafts.database, *texts))
-    down = body(
-        draft.downgrade,
-        Setting(draft.after, draft.before, drafts.database, *texts, "_BEFORE"),
-    )
+@dataclass(frozen=True)
+class _Change:
+    """What the sources of a change share."""
+
+    database: str
+    texts: Texts
+    columns: wording.Columns
+    answers: Answers
+
+
+def _source(draft: Draft, words: tuple[str, str], change: _Change) -> Source:
+    names = change.database, *change.texts
+    up = body(draft.upgrade, Setting(draft.before, draft.after, *names))
+    down = body(draft.downgrade, Setting(draft.after, draft.before, *names, "_BEFORE"))
     downgrade = _function(down)
     if draft.irreversible is not None:
         downgrade = [f"raise NotImplementedError({string(draft.irreversible)})"]
     declarations = {
-        "assumes": wording.assumptions(draft, _columns(drafts)),
+        "assumes": wording.assumptions(draft, change.columns),
         "loses": {
-            one: request.answers.losses[one]
+            one: change.answers.losses[one]
             for one in wording.losses(draft)
-            if one in request.answers.losses
+            if one in change.answers.losses
         },
     }
     changed = {wording.name_of(step.object, step.part) for step in draft.upgrade}
     notes = [
-        f"REWRITES {one}: {why}." for one, why in request.answers.rewrites.items() if one in changed
+        f"REWRITES {one}: {why}." for one, why in change.answers.rewrites.items() if one in changed
     ]
     return Source(
         *words,

@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from migrations.snapshot import Fact, Snapshot
-from schema.ddl.definition import by_part, column, split_comment
+from schema.ddl.definition import by_part, column, split_comment, standing_alone
 from schema.ddl.steps import Step
 from schema.revision.code.columns import reference
-from schema.revision.code.literals import NAME, split, unquoted
+from schema.revision.code.literals import NAME, dotted, plain, split, unquoted
 from schema.revision.drafts import Draft
 
 _LATER_BECAUSE = {
@@ -40,7 +40,7 @@ def title(draft: Draft) -> str:
     """Return what a draft does, in the imperative."""
     if draft.fill is not None:
         again = " again" if draft.stage == "refill" else ""
-        filled = ", ".join(_of(draft.fill.table, one) for one in draft.fill.columns)
+        filled = ", ".join(dotted(draft.fill.table, one) for one in draft.fill.columns)
         return f"Fill {filled}{again}"
     parts = list(dict.fromkeys(name_of(step.object, step.part) for step in draft.upgrade))
     names = ", ".join(parts[:3]) + (", …" if len(parts) > 3 else "")
@@ -105,7 +105,7 @@ class Columns:
 
 def is_empty(definition: str) -> bool:
     """Whether a new column has no value in the rows that exist."""
-    found = column(split_comment(definition)[0])
+    found = column(definition)
     return bool(found) and not any(found[one] for one in ("default", "generated", "identity"))
 
 
@@ -140,8 +140,8 @@ def _is_met(fact: Fact, condition: str, columns: Columns) -> bool:
 
 
 def _names_column(heading: str, condition: str, columns: Collection[tuple[str, str]]) -> bool:
-    names = (part.removeprefix("column ") for of, part in columns if of == heading)
-    return any(re.search(rf"(?<![\w\"]){re.escape(one)}(?![\w\"])", condition) for one in names)
+    names = [part.removeprefix("column ") for of, part in columns if of == heading]
+    return bool(names) and standing_alone(names).search(condition) is not None
 
 
 def stops_null(step: Step, columns: Columns) -> str | None:
@@ -149,7 +149,7 @@ def stops_null(step: Step, columns: Columns) -> str | None:
     for sql in step.statements:
         found = _REQUIRES.search(sql)
         if found and (step.object, f"column {found['column']}") not in columns.given:
-            return _of(step.object, found["column"])
+            return dotted(step.object, found["column"])
     return None
 
 
@@ -166,18 +166,18 @@ def losses(draft: Draft) -> Iterator[str]:
     for fact in draft.before:
         now = after.get((fact.object, fact.part))
         if fact.object.startswith("table ") and fact.part.startswith("column ") and now:
-            was, becomes = (column(split_comment(one)[0]) for one in (fact.definition, now))
+            was, becomes = (column(one) for one in (fact.definition, now))
             if was and becomes and any(was[one] != becomes[one] for one in ("type", "generated")):
-                yield _of(fact.object, fact.part.removeprefix("column "))
+                yield dotted(fact.object, fact.part.removeprefix("column "))
     tables = {one.object for one in draft.before if one.object.startswith("table ")}
     for heading in sorted(tables):
         if (heading, "owner") not in after:
-            yield _plain(heading)
+            yield plain(heading)
             continue
         for fact in draft.before:
             key = (fact.object, fact.part)
             if fact.object == heading and fact.part.startswith("column ") and key not in after:
-                yield _of(heading, fact.part.removeprefix("column "))
+                yield dotted(heading, fact.part.removeprefix("column "))
 
 
 def _condition(
@@ -236,20 +236,12 @@ def _requires_key(draft: Draft) -> bool:
 def name_of(heading: str, part: str) -> str:
     """Return what a step changes, as people name it: `todo.priority`, `todo_priority_idx`."""
     if not part:
-        return _plain(heading)
+        return plain(heading)
     word, _, name = part.partition(" ")
     if word == "column":
-        return _of(heading, name)
+        return dotted(heading, name)
     named = word in {"constraint", "index", "trigger", "policy", "rule"}
-    return unquoted(name) if named else _plain(heading)
-
-
-def _of(heading: str, name: str) -> str:
-    return f"{_plain(heading)}.{unquoted(name)}"
-
-
-def _plain(heading: str) -> str:
-    return unquoted(heading.partition(" ")[2])
+    return unquoted(name) if named else plain(heading)
 
 
 def summary(before: Snapshot, after: Snapshot) -> str:

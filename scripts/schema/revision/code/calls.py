@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from schema.ddl.definition import column, split_comment
+from schema.ddl.definition import column
 from schema.revision.code import columns
 from schema.revision.code.literals import NAME, names, split, string, table, unquoted
 from schema.revision.code.types import written
@@ -78,7 +78,7 @@ def _is_closed(text: str) -> bool:
 
 def _add_column(found: re.Match[str], parts: Parts) -> str | None:
     definition = parts.get(f"column {found['column']}", "")
-    fields = column(split_comment(definition)[0])
+    fields = column(definition)
     if not fields:
         return None
     # A default that differs from row to row, and NOT NULL, come in later statements.

@@ -27,6 +27,16 @@ def unquoted(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
+def plain(heading: str) -> str:
+    """Return an object's name as people write it."""
+    return unquoted(heading.partition(" ")[2])
+
+
+def dotted(heading: str, column: str) -> str:
+    """Return the name of a column as people write it: `todo.description`."""
+    return f"{plain(heading)}.{unquoted(column)}"
+
+
 def table(name: str) -> tuple[str, str]:
     """Return a table's name as a literal, and its schema as a keyword argument, if it has one."""
     found = re.fullmatch(rf"(?:({NAME})\.)?({NAME})", name)

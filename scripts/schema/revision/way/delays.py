@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from schema.ddl.definition import column, schema_prefix, split_comment
 from schema.ddl.steps import Step
-from schema.revision.code.literals import split
+from schema.revision.code.literals import dotted, split
 from schema.revision.way.plan import (
     NOT_VALID,
     Fill,
@@ -17,7 +17,6 @@ from schema.revision.way.plan import (
     is_required,
     joined,
     keep,
-    plain,
 )
 
 _KEYS = ("PRIMARY KEY ", "UNIQUE ")
@@ -56,18 +55,18 @@ def delay(key: Key, plan: Plan) -> None:
 def _is_filled(heading: str, name: str, plan: Plan) -> bool:
     """Note what fills a column: what a person gave, or a default that differs from row to row."""
     key = (heading, f"column {name}")
-    given = plan.answers.fills.get(f"{plain(heading)}.{name.strip('"')}")
+    about = dotted(heading, name)
+    given = plan.answers.fills.get(about)
     if given is not None:
         later = key not in plan.old and has_default(plan.new[key])
-        is_kept = f"{plain(heading)}.{name.strip('"')}" in plan.answers.renames
-        again = is_required(plan.new[key]) and not later and not is_kept
+        again = is_required(plan.new[key]) and not later and about not in plan.answers.renames
         plan.fills.append(Fill(heading, name, given, sets_default_later=later, again=again))
         return True
     if key in plan.old or not has_default(plan.new[key]):
         return False
     if not plan.rewrites(heading, name, plan.new[key]):
         return False
-    default = str(column(split_comment(plan.new[key])[0])["default"])
+    default = str(column(plan.new[key])["default"])
     plan.fills.append(Fill(heading, name, default, sets_default_later=True))
     return True
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from schema.ddl.definition import column, split_comment
+from schema.ddl.definition import column
 from schema.ddl.steps import Step
 from schema.revision.decisions import Answers, Facts, Rewrites
 
@@ -112,22 +112,22 @@ def is_in_use(heading: str, old: Facts, new: Facts) -> bool:
 
 def has_default(definition: str) -> bool:
     """Whether a column has a default."""
-    return bool(column(split_comment(definition)[0]).get("default"))
+    return bool(column(definition).get("default"))
 
 
 def is_required(definition: str) -> bool:
     """Whether a column is NOT NULL."""
-    return bool(column(split_comment(definition)[0]).get("required"))
+    return bool(column(definition).get("required"))
 
 
 def is_computed(definition: str) -> bool:
     """Whether the database computes a column."""
-    return bool(column(split_comment(definition)[0]).get("generated"))
+    return bool(column(definition).get("generated"))
 
 
 def without_default(definition: str) -> str:
     """Return a column without its default."""
-    default = column(split_comment(definition)[0])["default"]
+    default = column(definition)["default"]
     return definition.replace(f"  default {default}", "", 1)
 
 
@@ -142,11 +142,6 @@ def free_name(base: str, ending: str, plan: Plan) -> str:
         if name not in taken:
             return name
         number += 1
-
-
-def plain(heading: str) -> str:
-    """Return a table's name without quotes."""
-    return heading.removeprefix("table ").strip('"')
 
 
 def joined(heading: str, name: str) -> str:

@@ -2,7 +2,7 @@
 
 import re
 
-from schema.ddl.definition import split_comment
+from schema.ddl.definition import split_comment, standing_alone
 from schema.revision.code.columns import reference
 from schema.revision.code.literals import split
 from schema.revision.way.plan import Key, Name, Plan, changed, is_computed, keep
@@ -30,9 +30,7 @@ def wait_for_values(plan: Plan) -> None:
     tables = {one.table for one in fills}
     if not fills:
         return
-    named = re.compile(
-        rf'(?<![\w"])(?:{"|".join(re.escape(one.column) for one in fills)})(?![\w"])'
-    )
+    named = standing_alone(one.column for one in fills)
     waiting = {
         key[0] for key in changed(plan) if _is_replaced(key, plan) and named.search(plan.new[key])
     }
